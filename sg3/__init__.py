@@ -1,0 +1,26 @@
+"""sg3: StyleGAN3 and StyleGAN2 on Triton kernels.
+
+`sg3.load(path)` reads a network file, `sg3.save(snapshot, path)` writes one. Importing the package is cheap: torch
+is imported only when one of them is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sg3.formats import Snapshot as Snapshot
+    from sg3.formats import load as load
+    from sg3.formats import save as save
+
+__all__ = ["Snapshot", "__version__", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Snapshot", "load", "save"):
+        import sg3.formats
+
+        return getattr(sg3.formats, name)
+    raise AttributeError(f"module 'sg3' has no attribute {name!r}")
