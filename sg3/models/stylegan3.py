@@ -1,0 +1,358 @@
+"""StyleGAN3 generator (Karras et al. 2021): configurations T (translation) and R (translation and rotation).
+
+    z -> MappingNetwork -> w -> SynthesisInput (Fourier features) -> SynthesisLayer x (num_layers + 1) -> image
+
+Each layer treats its feature maps as band-limited continuous signals. The band limits grow geometrically from layer
+to layer (Figure 4c); sampling rates, sizes, filters and paddings all follow from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2, sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
+from sg3.models.layers import FullyConnectedLayer, MappingNetwork
+
+__all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features of a continuous, infinite plane, translated and rotated by w (Section 3.2, Appendix F).
+
+    `transform` is a user-given 3 x 3 matrix on top: the inverse of how the image should move.
+    """
+
+    freqs: torch.Tensor
+    phases: torch.Tensor
+    transform: torch.Tensor
+
+    def __init__(self, w_dim: int, channels: int, size: int, sampling_rate: float, bandwidth: float) -> None:
+        super().__init__()
+        self.w_dim = w_dim
+        self.channels = channels
+        self.size = size
+        self.sampling_rate = sampling_rate
+        self.bandwidth = bandwidth
+
+        # Frequencies uniform over the disc |f| < bandwidth, by warping the radius of normal draws.
+        freqs = torch.randn(channels, 2)
+        squared = freqs.square().sum(dim=1, keepdim=True)
+        freqs = freqs / (squared.sqrt() * squared.exp().pow(0.25)) * bandwidth
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+        self.affine = FullyConnectedLayer(w_dim, 4, weight_init=0, bias_init=[1, 0, 0, 0])
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", freqs)
+        self.register_buffer("phases", torch.rand(channels) - 0.5)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """w [N, w_dim] -> [N, C, size, size], float32."""
+        t = self.affine(w)  # [N, 4]: cos, sin of the rotation; x, y of the translation
+        t = t / t[:, :2].norm(dim=1, keepdim=True)
+        cos, sin, tx, ty = t.unbind(dim=1)
+        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        # Inverse transforms, because they act on where the plane is sampled rather than on the plane.
+        rotate = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
+        translate = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1).reshape(-1, 3, 3)
+        transform = rotate @ translate @ self.transform  # [N, 3, 3]
+
+        phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)  # [N, C]
+        freqs = self.freqs @ transform[:, :2, :2]  # [N, C, 2]
+
+        # A transform that scales can push frequencies past the band limit: fade them out before they alias.
+        fade = (freqs.norm(dim=2) - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
+        amplitudes = (1 - fade).clamp(0, 1)  # [N, C]
+
+        scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
+        theta = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]], device=w.device)
+        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
+
+        x = (grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)).reshape(-1, self.size, self.size, self.channels)
+        x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]  # [N, H, W, C]
+        x = x @ (self.weight / sqrt(self.channels)).t()
+        return x.permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return (
+            f"w_dim={self.w_dim}, channels={self.channels}, size={self.size}, "
+            f"sampling_rate={self.sampling_rate:g}, bandwidth={self.bandwidth:g}"
+        )
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What the band limits of a layer's input and output imply (Appendix D, Figure 4c). Rates are per image width."""
+
+    in_channels: int
+    out_channels: int
+    in_size: int
+    out_size: int
+    in_sampling_rate: int
+    out_sampling_rate: int
+    in_cutoff: float
+    out_cutoff: float
+    in_half_width: float
+    out_half_width: float
+    is_torgb: bool
+    is_critically_sampled: bool
+    use_fp16: bool
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution followed by the filtered nonlinearity (Figure 4b); ToRGB is the case without a slope."""
+
+    magnitude_ema: torch.Tensor
+    up_filter: torch.Tensor | None
+    down_filter: torch.Tensor | None
+
+    def __init__(
+        self,
+        w_dim: int,
+        spec: LayerSpec,
+        *,
+        conv_kernel: int = 3,
+        filter_size: int = 6,
+        lrelu_upsampling: int = 2,
+        use_radial_filters: bool = False,
+        conv_clamp: float | None = 256,
+        magnitude_ema_beta: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.conv_kernel = 1 if spec.is_torgb else conv_kernel
+        self.conv_clamp = conv_clamp
+        self.magnitude_ema_beta = magnitude_ema_beta
+
+        tmp_rate = max(spec.in_sampling_rate, spec.out_sampling_rate) * (1 if spec.is_torgb else lrelu_upsampling)
+        self.tmp_sampling_rate = tmp_rate
+        self.up_factor = tmp_rate // spec.in_sampling_rate
+        self.down_factor = tmp_rate // spec.out_sampling_rate
+        self.up_taps = filter_size * self.up_factor if self.up_factor > 1 and not spec.is_torgb else 1
+        self.down_taps = filter_size * self.down_factor if self.down_factor > 1 and not spec.is_torgb else 1
+        # Only the downsampling filter shapes the output's spectrum; critical layers need all of its corners.
+        self.down_radial = use_radial_filters and not spec.is_critically_sampled
+
+        self.affine = FullyConnectedLayer(w_dim, spec.in_channels, bias_init=1)
+        self.weight = nn.Parameter(
+            torch.randn(spec.out_channels, spec.in_channels, self.conv_kernel, self.conv_kernel)
+        )
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels))
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        self.register_buffer(
+            "up_filter",
+            design_lowpass_filter(self.up_taps, spec.in_cutoff, 2 * spec.in_half_width, tmp_rate),
+        )
+        self.register_buffer(
+            "down_filter",
+            design_lowpass_filter(
+                self.down_taps, spec.out_cutoff, 2 * spec.out_half_width, tmp_rate, radial=self.down_radial
+            ),
+        )
+
+        # Padding (or cropping) that gives out_size after the convolution, both filters and both resamplings; an odd
+        # pixel goes to the side that keeps samples aligned with the factor-of-up grid.
+        total = (spec.out_size - 1) * self.down_factor + 1
+        total -= (spec.in_size + self.conv_kernel - 1) * self.up_factor
+        total += self.up_taps + self.down_taps - 2
+        low = (total + self.up_factor) // 2
+        self.padding = [low, total - low, low, total - low]
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        w: torch.Tensor,
+        noise_mode: str = "random",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """x [N, in_channels, in_size, in_size], w [N, w_dim] -> [N, out_channels, out_size, out_size].
+
+        `noise_mode` is accepted for StyleGAN2's sake: there is no noise here.
+        """
+        spec = self.spec
+        if noise_mode not in ("random", "const", "none"):
+            raise ValueError(f"noise_mode: got {noise_mode!r}, expected random, const or none")
+        if x.shape[1:] != (spec.in_channels, spec.in_size, spec.in_size):
+            expected = f"[N, {spec.in_channels}, {spec.in_size}, {spec.in_size}]"
+            raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
+
+        # Instead of a normalisation layer: divide by the running magnitude of the input (Section 3.2).
+        if update_emas:
+            magnitude = x.detach().to(torch.float32).square().mean()
+            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+        input_gain = self.magnitude_ema.rsqrt()
+
+        styles = self.affine(w)
+        if spec.is_torgb:
+            styles = styles / sqrt(spec.in_channels * self.conv_kernel**2)
+
+        half = spec.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        x = modulated_conv2d(
+            x.to(torch.float16 if half else torch.float32),
+            self.weight,
+            styles,
+            demodulate=not spec.is_torgb,
+            padding=self.conv_kernel - 1,
+            input_gain=input_gain,
+        )
+        return filtered_lrelu(
+            x,
+            self.up_filter,
+            self.down_filter,
+            self.bias.to(x.dtype),
+            up=self.up_factor,
+            down=self.down_factor,
+            padding=self.padding,
+            gain=1.0 if spec.is_torgb else sqrt(2),
+            slope=1.0 if spec.is_torgb else 0.2,
+            clamp=self.conv_clamp,
+        )
+
+    def extra_repr(self) -> str:
+        s = self.spec
+        return (
+            f"channels={s.in_channels} -> {s.out_channels}, size={s.in_size} -> {s.out_size}, "
+            f"rate={s.in_sampling_rate} -> {s.out_sampling_rate}, cutoff={s.in_cutoff:.4g} -> {s.out_cutoff:.4g}, "
+            f"up={self.up_factor}, down={self.down_factor}, kernel={self.conv_kernel}, "
+            f"radial={self.down_radial}, fp16={s.use_fp16}, torgb={s.is_torgb}"
+        )
+
+
+class SynthesisNetwork(nn.Module):
+    """w -> image: Fourier features and num_layers + 1 layers, the last of them ToRGB."""
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_layers: int = 14,
+        num_critical: int = 2,
+        first_cutoff: float = 2,
+        first_stopband: float = 2**2.1,
+        last_stopband_rel: float = 2**0.3,
+        margin_size: int = 10,
+        output_scale: float = 0.25,
+        num_fp16_res: int = 4,
+        conv_kernel: int = 3,
+        filter_size: int = 6,
+        lrelu_upsampling: int = 2,
+        use_radial_filters: bool = False,
+        conv_clamp: float | None = 256,
+        magnitude_ema_beta: float = 0.999,
+    ) -> None:
+        super().__init__()
+        if num_layers < 2 or not 1 <= num_critical < num_layers:
+            raise ValueError(f"num_layers, num_critical: got {num_layers}, {num_critical}, expected 1 <= critical < layers")
+        self.w_dim = w_dim
+        self.num_ws = num_layers + 2
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        self.num_layers = num_layers
+        self.output_scale = output_scale
+
+        # Geometric progression of cutoff and stopband, level at the critically sampled end.
+        last_cutoff = img_resolution / 2
+        last_stopband = last_cutoff * last_stopband_rel
+        exponents = [min(i / (num_layers - num_critical), 1.0) for i in range(num_layers + 1)]
+        cutoffs = [first_cutoff * (last_cutoff / first_cutoff) ** e for e in exponents]
+        stopbands = [first_stopband * (last_stopband / first_stopband) ** e for e in exponents]
+
+        # The rate is the power of two that holds the stopband; margins hide the borders; channels shrink with 1 / f.
+        rates = [2 ** ceil(log2(min(stop * 2, img_resolution))) for stop in stopbands]
+        half_widths = [max(stop, rate / 2) - cut for stop, rate, cut in zip(stopbands, rates, cutoffs, strict=True)]
+        sizes = [rate + margin_size * 2 for rate in rates]
+        sizes[-2:] = [img_resolution] * 2
+        channels = [round(min(channel_base / 2 / cutoff, channel_max)) for cutoff in cutoffs]
+        channels[-1] = img_channels
+
+        self.input = SynthesisInput(w_dim, channels[0], sizes[0], rates[0], cutoffs[0])
+        self.layer_names: list[str] = []
+        for i in range(num_layers + 1):
+            prev = max(i - 1, 0)
+            spec = LayerSpec(
+                in_channels=channels[prev], out_channels=channels[i],
+                in_size=sizes[prev], out_size=sizes[i],
+                in_sampling_rate=rates[prev], out_sampling_rate=rates[i],
+                in_cutoff=cutoffs[prev], out_cutoff=cutoffs[i],
+                in_half_width=half_widths[prev], out_half_width=half_widths[i],
+                is_torgb=i == num_layers,
+                is_critically_sampled=i >= num_layers - num_critical,
+                use_fp16=rates[i] * 2**num_fp16_res > img_resolution,
+            )  # fmt: skip
+            layer = SynthesisLayer(
+                w_dim, spec, conv_kernel=conv_kernel, filter_size=filter_size, lrelu_upsampling=lrelu_upsampling,
+                use_radial_filters=use_radial_filters, conv_clamp=conv_clamp, magnitude_ema_beta=magnitude_ema_beta,
+            )  # fmt: skip
+            name = f"L{i}_{spec.out_size}_{spec.out_channels}"
+            setattr(self, name, layer)
+            self.layer_names.append(name)
+
+    def forward(
+        self, ws: torch.Tensor, noise_mode: str = "random", force_fp32: bool = False, update_emas: bool = False
+    ) -> torch.Tensor:
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"ws: got shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]")
+        each = ws.to(torch.float32).unbind(dim=1)
+        x = self.input(each[0])
+        for name, w in zip(self.layer_names, each[1:], strict=True):
+            x = getattr(self, name)(x, w, noise_mode, force_fp32, update_emas)
+        return x.to(torch.float32) * self.output_scale
+
+    def extra_repr(self) -> str:
+        return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img={self.img_channels} x {self.img_resolution}^2"
+
+
+class Generator(nn.Module):
+    """StyleGAN3 generator: latent z and label c -> image.
+
+    `mapping_kwargs` go to `MappingNetwork` (2 layers unless given), everything else to `SynthesisNetwork`. Configuration
+    T is the default; R is `conv_kernel=1, use_radial_filters=True` with channel_base and channel_max doubled.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: dict[str, Any] | None = None,
+        **synthesis_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.init_args: tuple[Any, ...] = ()
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim, "c_dim": c_dim, "w_dim": w_dim, "img_resolution": img_resolution,
+            "img_channels": img_channels, "mapping_kwargs": dict(mapping_kwargs or {}), **synthesis_kwargs,
+        }  # fmt: skip
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **{"num_layers": 2, **(mapping_kwargs or {})})
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        update_emas: bool = False,
+        noise_mode: str = "random",
+        force_fp32: bool = False,
+    ) -> torch.Tensor:
+        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
+        return self.synthesis(ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas)

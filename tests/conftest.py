@@ -1,0 +1,58 @@
+"""Shared fixtures. Golden data (numbers of the original implementation) is found here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden data: $SG3_GOLDEN, or shared/golden beside the project. Skips where there is none."""
+    folder = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden")
+    if not (folder / "ops.npz").is_file():
+        if os.environ.get("SG3_REQUIRE_GOLDEN"):
+            pytest.fail(f"golden data required, but {folder} has no ops.npz")
+        pytest.skip("golden data not available (set SG3_GOLDEN to its folder)")
+    return folder
+
+
+class Arrays:
+    """An .npz file whose arrays come out as tensors."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = np.load(path, allow_pickle=False)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._file[name])
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): self[k] for k in self._file.files if k.startswith(prefix)}
+
+
+@pytest.fixture(scope="session")
+def golden_networks(golden: Path) -> tuple[dict[str, Any], Arrays]:
+    """Constructor arguments and loss settings, and the arrays, of the golden networks."""
+    return json.loads((golden / "networks.json").read_text()), Arrays(golden / "networks.npz")
+
+
+@pytest.fixture(scope="session")
+def golden_ops(golden: Path) -> tuple[list[dict[str, Any]], Arrays]:
+    """The golden op cases and their arrays."""
+    return json.loads((golden / "ops.json").read_text()), Arrays(golden / "ops.npz")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
