@@ -72,8 +72,10 @@ class SynthesisInput(nn.Module):
         theta = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]], device=w.device)
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
 
-        x = (grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)).reshape(-1, self.size, self.size, self.channels)
-        x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]  # [N, H, W, C]
+        # Written out rather than as a product with an inner dimension of 2, which TF32 or fused multiply-adds would round
+        # differently: these are coordinates, multiplied by 2 pi times the highest frequency below.
+        x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
+        x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
         x = x @ (self.weight / sqrt(self.channels)).t()
         return x.permute(0, 3, 1, 2)
 
@@ -189,7 +191,7 @@ class SynthesisLayer(nn.Module):
 
         styles = self.affine(w)
         if spec.is_torgb:
-            styles = styles / sqrt(spec.in_channels * self.conv_kernel**2)
+            styles = styles * (1 / sqrt(spec.in_channels * self.conv_kernel**2))
 
         half = spec.use_fp16 and not force_fp32 and x.device.type == "cuda"
         x = modulated_conv2d(

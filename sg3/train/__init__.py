@@ -1,0 +1,1 @@
+"""Training: configuration, one visible loop, losses, exact resume."""

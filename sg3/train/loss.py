@@ -1,0 +1,158 @@
+"""Loss terms of StyleGAN2 and StyleGAN3 training.
+
+A term maps a micro-batch to one loss per sample; a training phase is a list of terms whose means are differentiated one
+after the other, so that the graphs of fake and real images never live at the same time.
+
+    g_adversarial   softplus(-D(G(z)))                        non-saturating logistic loss (Goodfellow et al. 2014)
+    g_path_length   (|J_w^T y| - a)^2, y ~ N(0, I)            path length regularisation (Karras et al. 2020, Eq. 4)
+    d_fake, d_real  softplus(D(G(z))), softplus(-D(x))
+    d_r1            gamma / 2 |grad_x D(x)|^2                 R1 regularisation (Mescheder et al. 2018, Eq. 9)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, sqrt
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sg3.kernels import filter2d
+
+
+@dataclass
+class MicroBatch:
+    """Inputs of one forward/backward pass. real [N, C, R, R] in -1..1, labels [N, c_dim], z [N, z_dim].
+
+    `rng` makes decisions on the host; everything drawn on the device comes from torch's default generators, which the
+    loop seeds before each phase. `blur_sigma`, in pixels, blurs what D sees.
+    """
+
+    real: torch.Tensor
+    real_c: torch.Tensor
+    z: torch.Tensor
+    c: torch.Tensor
+    rng: np.random.Generator
+    blur_sigma: float = 0.0
+
+
+class Reporter(Protocol):
+    """Where loss terms leave their statistics."""
+
+    def report(self, name: str, value: torch.Tensor) -> None:
+        """Add every element of `value` to the statistic `name`."""
+
+
+class Loss:
+    """The terms, with the networks they act on and the one number that they carry along, the mean path length."""
+
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        stats: Reporter,
+        *,
+        r1_gamma: float = 10.0,
+        style_mixing_prob: float = 0.0,
+        pl_weight: float = 0.0,
+        pl_batch_shrink: int = 2,
+        pl_decay: float = 0.01,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.G = G
+        self.D = D
+        self.stats = stats
+        self.r1_gamma = r1_gamma
+        self.style_mixing_prob = style_mixing_prob
+        self.pl_weight = pl_weight
+        self.pl_batch_shrink = pl_batch_shrink
+        self.pl_decay = pl_decay
+        self.pl_mean = torch.zeros([], device=device)
+
+    def generate(
+        self, z: torch.Tensor, c: torch.Tensor, rng: np.random.Generator, update_emas: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and the ws they came from, with style mixing: later layers take the w of another latent."""
+        ws = self.G.mapping(z, c, update_emas=update_emas)
+        if self.style_mixing_prob > 0:
+            mixed = rng.random() < self.style_mixing_prob
+            cutoff = int(rng.integers(1, ws.shape[1])) if mixed else ws.shape[1]
+            other = self.G.mapping(torch.randn_like(z), c)
+            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
+        return self.G.synthesis(ws, update_emas=update_emas), ws
+
+    def discriminate(self, img: torch.Tensor, c: torch.Tensor, blur_sigma: float) -> torch.Tensor:
+        """Logits [N, 1] of images as D sees them."""
+        taps = gaussian_taps(blur_sigma, img.device)
+        return self.D(img if taps is None else filter2d(img, taps), c)
+
+    def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
+        """How real G's images do not look to D."""
+        img, _ = self.generate(mb.z, mb.c, mb.rng)
+        logits = self.discriminate(img, mb.c, mb.blur_sigma)
+        self.stats.report("Loss/scores/fake", logits)
+        self.stats.report("Loss/signs/fake", logits.sign())
+        loss = F.softplus(-logits)
+        self.stats.report("Loss/G/loss", loss)
+        return loss
+
+    def g_path_length(self, mb: MicroBatch) -> torch.Tensor:
+        """A step of fixed size in w should change the image by a fixed amount, in every direction."""
+        n = max(mb.z.shape[0] // self.pl_batch_shrink, 1)
+        img, ws = self.generate(mb.z[:n], mb.c[:n], mb.rng)
+        noise = torch.randn_like(img) / sqrt(img.shape[2] * img.shape[3])
+        (grad,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
+        lengths = grad.square().sum(dim=2).mean(dim=1).sqrt()
+        mean = self.pl_mean.lerp(lengths.mean(), self.pl_decay)
+        self.pl_mean.copy_(mean.detach())
+        penalty = (lengths - mean).square()
+        self.stats.report("Loss/pl_penalty", penalty)
+        loss = penalty * self.pl_weight
+        self.stats.report("Loss/G/reg", loss)
+        return loss
+
+    def d_fake(self, mb: MicroBatch) -> torch.Tensor:
+        """D should see through G's images. This pass also moves G's running means (w_avg, magnitudes)."""
+        with torch.no_grad():
+            img, _ = self.generate(mb.z, mb.c, mb.rng, update_emas=True)
+        logits = self.discriminate(img, mb.c, mb.blur_sigma)
+        self.stats.report("Loss/scores/fake", logits)
+        self.stats.report("Loss/signs/fake", logits.sign())
+        loss = F.softplus(logits)
+        self.stats.report("Loss/D/loss", loss)
+        return loss
+
+    def d_real(self, mb: MicroBatch) -> torch.Tensor:
+        """D should accept real images."""
+        logits = self.discriminate(mb.real, mb.real_c, mb.blur_sigma)
+        self.stats.report("Loss/scores/real", logits)
+        self.stats.report("Loss/signs/real", logits.sign())
+        loss = F.softplus(-logits)
+        self.stats.report("Loss/D/loss", loss)
+        return loss
+
+    def d_r1(self, mb: MicroBatch) -> torch.Tensor:
+        """D should be flat around real images: gradient with respect to the image before blur and augmentation."""
+        real = mb.real.detach().requires_grad_(True)
+        logits = self.discriminate(real, mb.real_c, mb.blur_sigma)
+        self.stats.report("Loss/scores/real", logits)
+        self.stats.report("Loss/signs/real", logits.sign())
+        (grad,) = torch.autograd.grad([logits.sum()], [real], create_graph=True)
+        penalty = grad.square().sum(dim=[1, 2, 3])
+        self.stats.report("Loss/r1_penalty", penalty)
+        loss = penalty * (self.r1_gamma / 2)
+        self.stats.report("Loss/D/reg", loss)
+        return loss
+
+
+def gaussian_taps(sigma: float, device: torch.device) -> torch.Tensor | None:
+    """Separable blur filter, 2^-(k / sigma)^2 over |k| <= 3 sigma, normalised; None if that is a single tap."""
+    size = floor(sigma * 3)
+    if size < 1:
+        return None
+    offsets = torch.arange(-size, size + 1, device=device, dtype=torch.float32)
+    taps = (offsets / sigma).square().neg().exp2()
+    return taps / taps.sum()
