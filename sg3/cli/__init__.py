@@ -1,17 +1,20 @@
 """The `sg3` command: one thin module per subcommand, imported only when that subcommand runs.
 
-A module parses, calls the library and prints. Results go to stdout, progress and messages to stderr. Failures are one
-line, `error: cause, place, fix`, with the exit codes of `sg3.errors`; `--debug` anywhere shows the traceback instead.
+A module parses, calls the library and prints. Results go to stdout, progress and messages to stderr. A
+failure is one line, `error: cause, place, fix`, and an exit code of `sg3.errors`; `--debug` adds a traceback.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
 
 import rich_click as click
+from click.exceptions import NoArgsIsHelpError
 
-# Subcommand -> (module, one line for the overview). The overview needs no subcommand module, so `sg3 --help` is instant.
+# Subcommand -> (module, one line for the overview). The overview imports none of them, to be instant.
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("sg3.cli.train", "Train a generator on a folder or zip of images."),
     "generate": ("sg3.cli.generate", "Make images from a trained network."),
@@ -23,7 +26,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroup(click.RichGroup):
-    """A command group that imports a subcommand's module only to run it or to show its own help."""
+    """A command group importing a subcommand's module only to run it, show its help or complete its options.
+
+    `get_command` answers with a name and one line, all that the overview and the completion of names need;
+    `resolve_command`, which follows the words the user typed, returns the real thing.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -31,16 +38,18 @@ class LazyGroup(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        if ctx.resilient_parsing or _showing_overview():
-            return click.RichCommand(cmd_name, short_help=COMMANDS[cmd_name][1], help=COMMANDS[cmd_name][1])
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = module.command
-        return command
+        return click.RichCommand(name=cmd_name, short_help=COMMANDS[cmd_name][1], help=COMMANDS[cmd_name][1])
 
-
-def _showing_overview() -> bool:
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    return not words
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS:
+            command: click.Command = importlib.import_module(COMMANDS[name][0]).command
+            return name, command, args[1:]
+        if not ctx.resilient_parsing and (close := difflib.get_close_matches(name, COMMANDS, n=1)):
+            raise click.UsageError(f"No such command {name!r}. Did you mean {close[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -60,9 +69,12 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the versions of sg3, torch and Triton.")
+@click.option("--debug", is_flag=True, expose_value=False,
+              help="Show the traceback of a failure; works anywhere on the command line.")
 def cli() -> None:
     """StyleGAN3 and StyleGAN2 on Triton kernels.
 
@@ -87,26 +99,39 @@ def _run(args: list[str], debug: bool) -> int:
 
     try:
         result = cli.main(args=args, prog_name="sg3", standalone_mode=False)
+        sys.stdout.flush()  # here, so that a failure is one of the cases below and not noise at exit
         return result if isinstance(result, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
+    except NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
     except click.ClickException as error:
-        where = f" (see: {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        return _fail(" ".join(error.format_message().split()) + where, error.exit_code, debug)
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        see = f" (see: {ctx.command_path} --help)" if ctx else ""
+        return _fail(error.format_message() + see, error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130, debug)
     except Sg3Error as error:
         return _fail(str(error), error.exit_code, debug)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout has gone; nobody is left to tell
-        return 74
+        return _reader_gone()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click has caught it and chosen 1
+            return _reader_gone()
+        raise
     except FileNotFoundError as error:
-        return _fail(f"{error.filename}: no such file or folder", 66, debug)
+        return _fail(f"{error.filename or error}: no such file or folder", 66, debug)
     except OSError as error:
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 74, debug)
     except Exception as error:
+        if hasattr(error, "exit_code"):  # sg3.kernels has errors of its own: it imports nothing else of sg3
+            return _fail(str(error), error.exit_code, debug)
         return _fail(f"{type(error).__name__}: {error} (a bug in sg3; --debug shows where)", 70, debug)
+
+
+def _reader_gone() -> int:
+    """The reader of our stdout has closed it (`sg3 info | head -1`): stop; what is unwritten goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 74
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -114,5 +139,5 @@ def _fail(message: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {' '.join(message.split())}", err=True)
     return code

@@ -22,7 +22,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,8 @@ def resolve(op: str, impl: str, device: torch.device) -> str:
     return asked
 
 
-# torch.compile calls this function while tracing and keeps the answer, for the probe looks at files and cannot
-# be traced. torch.compiler.assume_constant_result sets the same mark, but imports Dynamo first: one second.
+# torch.compile calls this function while tracing and keeps the answer: the probe looks at files and cannot be
+# traced. torch.compiler.assume_constant_result sets the same mark, but imports Dynamo first, a second's work.
 resolve.__dict__["_dynamo_marked_constant"] = True
 
 
@@ -113,7 +113,7 @@ def triton_status(device: torch.device) -> TritonStatus:
 
 
 def c_compiler() -> tuple[str, ...] | None:
-    """The command to compile Triton's launcher stub, or None. Triton's order is CC, gcc, clang; then comes zig."""
+    """The command to compile Triton's launcher stub: CC, gcc, clang (Triton's order), else zig, else None."""
     if "CC" in os.environ:
         named = shutil.which(os.environ["CC"])  # Triton runs CC as one word: no arguments in it
         return (named,) if named else None
@@ -125,7 +125,7 @@ def c_compiler() -> tuple[str, ...] | None:
     return None
 
 
-def prepare_c_compiler(cache: Path) -> None:
+def prepare_c_compiler(cache: Path, environ: MutableMapping[str, str] = os.environ) -> None:
     """Make the compiler of `c_compiler` the one Triton uses; to be called before the first kernel launch.
 
     gcc and clang it finds by itself. Zig's takes four words where Triton allows one, so a two-line script is
@@ -143,7 +143,7 @@ def prepare_c_compiler(cache: Path) -> None:
         draft.write_text(text)
         draft.chmod(0o755)
         draft.replace(script)  # other processes see the whole script or none
-    os.environ["CC"] = str(script)
+    environ["CC"] = str(script)
 
 
 def python_headers() -> Path:
@@ -152,6 +152,31 @@ def python_headers() -> Path:
     if scheme == "posix_local":  # Debian's own scheme for packages; headers are never there
         scheme = "posix_prefix"
     return Path(sysconfig.get_paths(scheme=scheme)["include"])
+
+
+def host_status() -> TritonStatus:
+    """Triton's launcher stub is compiled on this machine at the first launch: is there what that takes?
+
+    The Debian packages named are enough in a slim container; gcc only recommends the C library's headers.
+    """
+    compiler, headers = c_compiler(), python_headers()
+    if compiler is None and "CC" in os.environ:
+        return TritonStatus(False, f"CC={os.environ['CC']!r} is not a program (one word, without arguments)",
+                            "unset CC or name a C compiler")
+    missing, packages = [], []
+    if compiler is None:
+        missing.append("a C compiler")
+        packages += ["gcc", "libc6-dev"]
+    if not (headers / "Python.h").is_file():
+        missing.append(f"{headers / 'Python.h'}")
+        packages.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-dev")
+    if missing:
+        fix = f"apt-get install {' '.join(packages)}"
+        if compiler is None:
+            fix += " (for the compiler, pip install 'sg3[cc]' does as well)"
+        return TritonStatus(False, f"Triton's first launch needs {' and '.join(missing)}", fix)
+    assert compiler is not None
+    return TritonStatus(True, f"C compiler {' '.join(compiler)}")
 
 
 def _available(op: str) -> tuple[str, ...]:
@@ -215,29 +240,7 @@ def _probe(device_type: str, index: int, interpreting: bool) -> TritonStatus:
     name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     if major < 8:
         return TritonStatus(False, f"{name} has compute capability {major}.{minor}, the kernels need 8.0")
-    return _host_status(f"{name}, compute capability {major}.{minor}")
-
-
-def _host_status(gpu: str) -> TritonStatus:
-    """Triton's launcher stub is compiled on this machine at the first launch: is there what that takes?
-
-    The Debian packages named are enough in a slim container; gcc only recommends the C library's headers.
-    """
-    compiler, headers = c_compiler(), python_headers()
-    if compiler is None and "CC" in os.environ:
-        return TritonStatus(False, f"CC={os.environ['CC']!r} is not a program (one word, without arguments)",
-                            "unset CC or name a C compiler")
-    missing, packages = [], []
-    if compiler is None:
-        missing.append("a C compiler")
-        packages += ["gcc", "libc6-dev"]
-    if not (headers / "Python.h").is_file():
-        missing.append(f"{headers / 'Python.h'}")
-        packages.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-dev")
-    if missing:
-        fix = f"apt-get install {' '.join(packages)}"
-        if compiler is None:
-            fix += " (for the compiler, pip install 'sg3[cc]' does as well)"
-        return TritonStatus(False, f"Triton's first launch needs {' and '.join(missing)}", fix)
-    assert compiler is not None
-    return TritonStatus(True, f"{gpu}; C compiler {' '.join(compiler)}")
+    host = host_status()
+    if not host.usable:
+        return host
+    return TritonStatus(True, f"{name}, compute capability {major}.{minor}; {host.reason}")

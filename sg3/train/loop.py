@@ -1,0 +1,298 @@
+"""The training loop of StyleGAN2 and StyleGAN3, from the first step or from a saved state.
+
+Each step shows the discriminator one batch of real images and runs every phase that is due: Gmain and Greg (path length,
+StyleGAN2) or Gboth, then Dmain and Dreg (R1). Regularisation is lazy (Karras et al. 2020, Section 3.1): every
+`interval` steps, with the gradient scaled up and the optimiser adapted accordingly.
+"""
+
+from __future__ import annotations
+
+import copy
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import NumericalError, TrainingStopped
+from sg3.formats import Snapshot, save
+from sg3.models import stylegan2, stylegan3
+from sg3.train.config import TrainConfig
+from sg3.train.display import Display, format_time
+from sg3.train.ema import ema_beta, update_ema
+from sg3.train.feed import real_batches
+from sg3.train.grid import grid_indices, grid_size, save_grid
+from sg3.train.log import Stats, StatsWriter
+from sg3.train.loss import Loss, MicroBatch
+from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
+from sg3.train.state import save_state
+
+MAX_BAD_STEPS = 10  # steps in a row without a finite gradient after which there is nothing left to save
+STATE_MINUTES = 15  # a state is written at least this often, at the end of a tick
+
+
+@dataclass
+class Phase:
+    """One optimiser step: the terms whose gradients it sums, every `interval` steps."""
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    interval: int
+    terms: list[Callable[[MicroBatch], torch.Tensor]]
+
+
+def build_networks(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """Freshly initialised G and D, a function of the seed."""
+    seed_torch(config.seed, "init")
+    family = stylegan2 if config.cfg == "stylegan2" else stylegan3
+    G = family.Generator(**config.generator_kwargs())
+    D = stylegan2.Discriminator(**config.discriminator_kwargs())
+    return tuple(m.train().requires_grad_(False).to(device) for m in (G, D))  # type: ignore[return-value]
+
+
+def build_phases(config: TrainConfig, G: nn.Module, D: nn.Module, loss: Loss) -> list[Phase]:
+    """Phases in the order they run. Main and regularisation phases of a network share its optimiser."""
+    phases = []
+    for letter, module, lr, interval, main, reg in (
+        ("G", G, config.glr, config.g_reg_interval, [loss.g_adversarial], [loss.g_path_length]),
+        ("D", D, config.dlr, config.d_reg_interval, [loss.d_fake, loss.d_real], [loss.d_r1]),
+    ):
+        # interval main steps and one regularisation step per cycle: slow each down so that the cycle moves as before.
+        ratio = interval / (interval + 1) if interval else 1.0
+        optimizer = torch.optim.Adam(
+            [p for p in module.parameters()], lr=lr * ratio,
+            betas=(0.0, config.adam_beta2**ratio), eps=config.adam_eps, fused=True,
+        )  # fmt: skip
+        if interval is None:
+            phases.append(Phase(f"{letter}both", module, optimizer, 1, main))
+        else:
+            phases.append(Phase(f"{letter}main", module, optimizer, 1, main))
+            if letter == "G" or config.gamma > 0:
+                phases.append(Phase(f"{letter}reg", module, optimizer, interval, reg))
+    return phases
+
+
+class Trainer:
+    """The parts of a run that live from step to step, and the loop over them."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: ImageFolderDataset, run_dir: Path, device: torch.device, display: Display
+    ) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.run_dir = run_dir
+        self.device = device
+        self.display = display
+        self.stats = Stats()
+        self.G, self.D = build_networks(config, device)
+        self.G_ema = copy.deepcopy(self.G).eval()
+        self.loss = Loss(
+            self.G, self.D, self.stats, r1_gamma=config.gamma, style_mixing_prob=config.style_mixing_prob,
+            pl_weight=config.pl_weight, pl_batch_shrink=config.pl_batch_shrink, pl_decay=config.pl_decay, device=device,
+        )  # fmt: skip
+        self.phases = build_phases(config, self.G, self.D, self.loss)
+        self.nimg = 0  # real images shown so far
+        self.step = 0
+        self.tick = 0
+        self.tick_start_nimg = 0
+        self.bad_steps = 0  # in a row
+        self.seconds = 0.0  # of training, over all lives of the run
+        self.finished = False
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    def train_step(self, real: torch.Tensor, real_c: torch.Tensor) -> None:
+        """Run the phases that are due on one batch of uint8 images and labels, and advance the counters."""
+        real = real.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        real_c = real_c.to(self.device, non_blocking=True) if self.config.cond else real_c[:, :0].to(self.device)
+        finite = [self.run_phase(phase, real, real_c) for phase in self.phases if self.step % phase.interval == 0]
+        self.bad_steps = 0 if all(finite) else self.bad_steps + 1
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise NumericalError(
+                f"{self.run_dir}: {MAX_BAD_STEPS} steps in a row without a finite gradient at {self.nimg} images; "
+                "try a larger --gamma or smaller --glr and --dlr"
+            )
+        beta = ema_beta(self.config.batch, self.nimg, self.config.ema_kimg, self.config.ema_rampup)
+        update_ema(self.G_ema, self.G, beta)
+        self.nimg += self.config.batch
+        self.step += 1
+
+    def run_phase(self, phase: Phase, real: torch.Tensor, real_c: torch.Tensor) -> bool:
+        """Accumulate the phase's gradient over micro-batches and take its optimiser step, unless it is not finite."""
+        c = self.config
+        phase.optimizer.zero_grad(set_to_none=True)
+        phase.module.requires_grad_(True)
+        for start in range(0, c.batch, c.batch_gpu):
+            first = self.nimg + start  # global index of the micro-batch's first sample
+            seed_torch(c.seed, phase.name, first)
+            mb = MicroBatch(
+                real=real[start : start + c.batch_gpu],
+                real_c=real_c[start : start + c.batch_gpu],
+                z=latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim).to(self.device),
+                c=self.labels(phase.name, first, c.batch_gpu),
+                rng=host_rng(c.seed, f"mix/{phase.name}", first),
+                blur_sigma=self.blur_sigma(),
+            )
+            weight = phase.interval * c.batch_gpu / c.batch
+            for term in phase.terms:
+                (term(mb).mean() * weight).backward()
+        phase.module.requires_grad_(False)
+
+        grads = [p.grad for p in phase.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if not torch.isfinite(norm):
+            # One bad batch must not end a run, but it must not go unseen either.
+            self.stats.report(f"Gradient/skipped/{phase.name}", 1.0)
+            self.display.message(f"warning: {phase.name} at {self.nimg} images: gradient is not finite, step skipped")
+            return False
+        self.stats.report(f"Gradient/norm/{phase.name}", norm)
+        phase.optimizer.step()
+        return True
+
+    def labels(self, purpose: str, first: int, count: int) -> torch.Tensor:
+        """Labels [count, c_dim] for generated images: those of random real images."""
+        if self.config.label_dim == 0:
+            return torch.zeros(count, 0, device=self.device)
+        picks = random_indices(self.config.seed, f"c/{purpose}", first, count, len(self.dataset))
+        return torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]).to(self.device)
+
+    def blur_sigma(self) -> float:
+        """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
+        c = self.config
+        if c.blur_init_sigma == 0 or c.blur_fade_kimg == 0:
+            return 0.0
+        return max(1 - self.nimg / (c.blur_fade_kimg * 1000), 0) * c.blur_init_sigma
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, stop_reason: Callable[[], str | None]) -> None:
+        """Train to the end. Raises TrainingStopped, with the state saved, when `stop_reason` gives one."""
+        c = self.config
+        batches = real_batches(
+            self.dataset, batch=c.batch, seed=c.seed, start=self.nimg, workers=c.workers,
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        writer = StatsWriter(self.run_dir, self.nimg)
+        self.prepare_grid()
+        clock = time.monotonic()
+        tick_clock, maintenance, shown, saved = clock, 0.0, 0.0, clock
+        while not self.finished:
+            real, real_c = next(batches)
+            self.train_step(real, real_c)
+            now = time.monotonic()
+            self.seconds += now - clock
+            clock = now
+            out_of_time = c.minutes is not None and self.seconds >= c.minutes * 60
+            self.finished = self.nimg >= c.kimg * 1000 or out_of_time
+            if now - shown > 0.5:
+                shown = now
+                self.display.progress(self.nimg, {"G": self.stats.mean("Loss/G/loss"), "D": self.stats.mean("Loss/D/loss")})
+
+            if self.finished or self.tick == 0 or self.nimg >= self.tick_start_nimg + c.tick * 1000:
+                snap = self.finished or self.tick % c.snap == 0
+                name = self.save_snapshot() if snap else None
+                self.report_tick(writer, now - tick_clock, maintenance)
+                self.tick += 1
+                self.tick_start_nimg = self.nimg
+                if name or time.monotonic() - saved > STATE_MINUTES * 60:
+                    save_state(self.run_dir, self.state_dict())
+                    saved = time.monotonic()
+                tick_clock = clock = time.monotonic()
+                maintenance = tick_clock - now
+            if not self.finished and (reason := stop_reason()):
+                path = save_state(self.run_dir, self.state_dict())
+                raise TrainingStopped(f"{reason}: stopped at {self.nimg / 1000:.2f} kimg, state saved in {path}")
+
+    def report_tick(self, writer: StatsWriter, seconds: float, maintenance: float) -> None:
+        """The original's status line, with images per second and the remaining time, and the statistics."""
+        images = max(self.nimg - self.tick_start_nimg, 1)
+        sec_per_kimg = seconds / images * 1000
+        cpu_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        values = {
+            "Progress/tick": self.tick, "Progress/kimg": self.nimg / 1000, "Progress/augment": 0.0,
+            "Timing/total_sec": self.seconds, "Timing/sec_per_tick": seconds, "Timing/sec_per_kimg": sec_per_kimg,
+            "Timing/maintenance_sec": maintenance, "Timing/total_hours": self.seconds / 3600,
+            "Timing/total_days": self.seconds / 86400, "Resources/cpu_mem_gb": cpu_gb,
+        }  # fmt: skip
+        fields = [
+            f"tick {self.tick:<5d}", f"kimg {self.nimg / 1000:<8.1f}", f"time {format_time(self.seconds):<9s}",
+            f"sec/tick {seconds:<7.1f}", f"sec/kimg {sec_per_kimg:<8.2f}", f"maintenance {maintenance:<6.1f}",
+            f"cpumem {cpu_gb:<6.2f}",
+        ]  # fmt: skip
+        if self.device.type == "cuda":
+            peak, reserved = torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device)
+            values["Resources/peak_gpu_mem_gb"] = peak / 2**30
+            values["Resources/peak_gpu_mem_reserved_gb"] = reserved / 2**30
+            fields += [f"gpumem {peak / 2**30:<6.2f}", f"reserved {reserved / 2**30:<6.2f}"]
+            torch.cuda.reset_peak_memory_stats(self.device)
+        fields += ["augment 0.000", f"img/s {images / max(seconds, 1e-9):<7.1f}"]
+        left = self.display.remaining(self.nimg)
+        if self.tick > 0 and left > 0:
+            fields.append(f"left {format_time(left)}")
+        for name, value in values.items():
+            self.stats.report(name, value)
+        writer.write(self.stats.flush(), self.nimg)
+        self.display.message(" ".join(fields).rstrip())
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def prepare_grid(self) -> None:
+        """Fix the grid's latents and labels; write reals.png and fakes_init.png if this is the beginning."""
+        c = self.config
+        self.grid = c.grid or grid_size(c.dataset.resolution)
+        indices = grid_indices(self.dataset, self.grid, c.seed)
+        self.grid_z = latents(c.seed, "grid/z", 0, len(indices), c.z_dim)
+        labels = [torch.from_numpy(self.dataset.get_label(i)) for i in indices]
+        self.grid_c = torch.stack(labels) if c.label_dim else torch.zeros(len(indices), 0)
+        if self.nimg == 0:
+            reals = torch.stack([torch.from_numpy(self.dataset[i][0]) for i in indices])
+            save_grid(reals, self.run_dir / "reals.png", self.grid, (0, 255))
+            save_grid(self.generate_grid(), self.run_dir / "fakes_init.png", self.grid, (-1, 1))
+
+    @torch.no_grad()
+    def generate_grid(self) -> torch.Tensor:
+        """Images [columns * rows, C, R, R] of the averaged generator, on the CPU."""
+        images = []
+        for z, c in zip(self.grid_z.split(self.config.batch_gpu), self.grid_c.split(self.config.batch_gpu), strict=True):
+            images.append(self.G_ema(z.to(self.device), c.to(self.device), noise_mode="const").cpu())
+        return torch.cat(images)
+
+    def save_snapshot(self) -> str:
+        """Write the image grid and the networks; returns the networks' file name."""
+        kimg = self.nimg // 1000
+        save_grid(self.generate_grid(), self.run_dir / f"fakes{kimg:06d}.png", self.grid, (-1, 1))
+        nets = [copy.deepcopy(m).eval().requires_grad_(False).cpu() for m in (self.G, self.D, self.G_ema)]
+        d = self.config.dataset
+        facts = {"path": d.path, "use_labels": self.config.cond, "max_size": self.config.subset or d.size,
+                 "xflip": self.config.mirror, "resolution": d.resolution, "random_seed": self.config.seed}  # fmt: skip
+        name = f"network-snapshot-{kimg:06d}.pkl"
+        save(Snapshot(*nets, augment_pipe=None, training_set_kwargs=facts), self.run_dir / name)
+        return name
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that determines the rest of the run. Randomness needs no entry: see sg3.train.randomness."""
+        optimizers = {phase.name[0]: phase.optimizer.state_dict() for phase in self.phases}
+        return {
+            "fingerprint": self.config.fingerprint(), "nimg": self.nimg, "step": self.step, "tick": self.tick,
+            "tick_start_nimg": self.tick_start_nimg, "seconds": self.seconds, "bad_steps": self.bad_steps,
+            "G": self.G.state_dict(), "D": self.D.state_dict(), "G_ema": self.G_ema.state_dict(),
+            "optimizers": optimizers, "pl_mean": self.loss.pl_mean, "stats": self.stats.state_dict(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`'s result."""
+        for name in ("nimg", "step", "tick", "tick_start_nimg", "seconds", "bad_steps"):
+            setattr(self, name, state[name])
+        for name in ("G", "D", "G_ema"):
+            getattr(self, name).load_state_dict(state[name])
+        for phase in self.phases:
+            if phase.name.endswith(("main", "both")):
+                phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
+        self.loss.pl_mean.copy_(state["pl_mean"])
+        self.stats.load_state_dict(state["stats"], self.device)

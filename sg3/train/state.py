@@ -1,0 +1,84 @@
+"""The training state file: everything a run needs to go on as if it had never stopped.
+
+A state is written beside its final name, flushed to the disk and renamed, so a file under its final name is complete;
+a SHA-256 in a small companion file tells a flipped bit, which neither torch nor the file system would notice. At least
+two verified states are kept: an older one goes only after the newer one has been read back and matched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.formats.atomic import write_atomic
+
+FORMAT = 1
+PATTERN = "training-state-*.pt"
+
+
+def state_path(run_dir: Path, nimg: int) -> Path:
+    """Where the state after `nimg` images goes."""
+    return run_dir / f"training-state-{nimg:010d}.pt"
+
+
+def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write `state` (tensors, numbers, strings, containers) and drop states beyond the newest `keep` good ones."""
+    path = state_path(run_dir, state["nimg"])
+    write_atomic(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    digest = sha256(path)
+    write_atomic(_digest_path(path), lambda file: file.write(f"{digest}  {path.name}\n".encode()))
+    if not is_intact(path):
+        raise StorageError(f"{path}: reads back differently from what was written; is the disk failing?")
+
+    good = 0
+    for old in sorted(run_dir.glob(PATTERN), reverse=True):
+        if old > path:
+            continue  # left by a longer life of this run, newer than what it was continued from
+        good += is_intact(old) if good < keep else 1
+        if good > keep:
+            old.unlink(missing_ok=True)
+            _digest_path(old).unlink(missing_ok=True)
+    return path
+
+
+def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """The newest intact state of a run, on the CPU. Damaged ones are named through `warn` and passed over.
+
+    Raises MissingInputError if the run has none, DataError if none of them is intact.
+    """
+    paths = sorted(run_dir.glob(PATTERN), reverse=True)
+    if not paths:
+        raise MissingInputError(f"{run_dir}: has no training-state-*.pt to continue from; was it stopped before its first?")
+    for path in paths:
+        if not is_intact(path):
+            warn(f"{path}: damaged (its SHA-256 does not match); trying the one before")
+            continue
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("format") != FORMAT:
+            raise DataError(f"{path}: state format {state.get('format')}, this version of sg3 reads {FORMAT}")
+        return state
+    raise DataError(f"{run_dir}: none of its {len(paths)} training states is intact")
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a state file is there and matches its checksum."""
+    try:
+        expected = _digest_path(path).read_text().split()[0]
+        return sha256(path) == expected
+    except (OSError, IndexError):
+        return False
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

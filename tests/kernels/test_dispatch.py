@@ -1,0 +1,262 @@
+"""Which implementation runs, on machines that this one only pretends to be."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sg3.kernels import dispatch
+from sg3.kernels.dispatch import (
+    IMPLEMENTATIONS,
+    ImplUnavailableError,
+    TritonStatus,
+    explain,
+    host_status,
+    prepare_c_compiler,
+    resolve,
+    triton_status,
+)
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+HEADERS_PACKAGE = f"python{sys.version_info[0]}.{sys.version_info[1]}-dev"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("SG3_IMPL", "TRITON_INTERPRET", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    dispatch._probe.cache_clear()
+    dispatch._say_once.cache_clear()
+    yield
+    dispatch._probe.cache_clear()
+
+
+@pytest.fixture
+def all_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table as it will be when an op has all three implementations."""
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS",
+                        {"bias_act": ("triton", "torch", "ref"), "grid_sample": ("triton", "ref")})
+
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """Pretend to be a machine; by default one on which everything is there."""
+
+    def pretend(
+        platform: str = "linux",
+        packages: tuple[str, ...] = ("triton",),
+        gpu: str | None = "NVIDIA A100",
+        capability: tuple[int, int] = (8, 0),
+        compilers: tuple[str, ...] = ("gcc",),
+        headers: bool = True,
+        cuda: str | None = "13.0",
+        hip: str | None = None,
+    ) -> None:
+        monkeypatch.setattr(dispatch, "sys", SimpleNamespace(platform=platform, executable=sys.executable,
+                                                             version_info=sys.version_info))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in packages else None)
+        monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in compilers else None)
+        if headers:
+            (tmp_path / "Python.h").touch()
+        monkeypatch.setattr(dispatch, "python_headers", lambda: tmp_path)
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+
+    return pretend
+
+
+def test_every_op_has_its_plain_formula_last() -> None:
+    assert set(IMPLEMENTATIONS) == {"bias_act", "upfirdn2d", "filtered_lrelu", "modulated_conv2d",
+                                    "conv2d_resample", "grid_sample"}
+    for impls in IMPLEMENTATIONS.values():
+        assert impls[-1] == "ref"
+        assert list(impls) == [name for name in dispatch.IMPL_NAMES if name in impls]  # best first
+
+
+@pytest.mark.parametrize("op", IMPLEMENTATIONS)
+def test_auto_runs_on_the_cpu(op: str) -> None:
+    best = next(name for name in IMPLEMENTATIONS[op] if name != "triton")
+    assert resolve(op, "auto", CPU) == resolve(op, "cuda", CPU) == explain(op, CPU)[0] == best
+    assert resolve(op, "ref", CPU) == "ref"
+
+
+def test_unknown_names_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="impl: got 'fast', expected one of auto, triton, torch, ref"):
+        resolve("bias_act", "fast", CPU)
+    with pytest.raises(ValueError, match="op: got 'bias', expected one of bias_act, "):
+        resolve("bias", "auto", CPU)
+    monkeypatch.setenv("SG3_IMPL", "fast")
+    with pytest.raises(ValueError, match="SG3_IMPL: got 'fast'"):
+        resolve("bias_act", "auto", CPU)
+
+
+def test_the_environment_replaces_auto_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, all_written: None
+) -> None:
+    monkeypatch.setenv("SG3_IMPL", "torch")
+    assert resolve("bias_act", "auto", CPU) == resolve("bias_act", "cuda", CPU) == "torch"
+    assert resolve("bias_act", "ref", CPU) == "ref"
+    assert explain("bias_act", CPU) == ("torch", "SG3_IMPL='torch' asks for it")
+    for nothing in ("", "auto", "cuda"):
+        monkeypatch.setenv("SG3_IMPL", nothing)
+        assert explain("bias_act", CPU) == ("torch", "the fastest on cpu")
+
+
+def test_what_does_not_exist_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", {"bias_act": ("ref",)})
+    for impl in ("torch", "triton"):
+        with pytest.raises(ImplUnavailableError, match=f"impl='{impl}' does not exist.*use impl='auto'"):
+            resolve("bias_act", impl, CPU)
+    monkeypatch.setenv("SG3_IMPL", "torch")
+    with pytest.raises(ImplUnavailableError, match=r"SG3_IMPL='torch' does not exist.*unset SG3_IMPL"):
+        resolve("bias_act", "auto", CPU)
+
+
+def test_triton_on_a_capable_gpu(machine: Machine, all_written: None) -> None:
+    machine()
+    assert resolve("bias_act", "auto", GPU) == resolve("bias_act", "triton", GPU) == "triton"
+    impl, reason = explain("bias_act", GPU)
+    assert impl == "triton"
+    assert "NVIDIA A100" in reason
+    assert "gcc" in reason
+    assert resolve("bias_act", "auto", CPU) == "torch"
+    assert resolve("grid_sample", "auto", CPU) == "ref"
+    assert triton_status(torch.device("cuda")) == triton_status(GPU)  # no index: the current device
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "fix"),
+    [
+        ({"platform": "win32"}, "Linux only, this is win32", None),
+        ({"platform": "darwin"}, "Linux only, this is darwin", None),
+        ({"packages": ()}, "triton is not installed", "pip install triton"),
+        ({"gpu": None, "cuda": None}, "PyTorch is for CPU only", "CUDA"),
+        ({"gpu": None}, "no CUDA device", "nvidia-smi"),
+        ({"gpu": "Tesla T4", "capability": (7, 5)}, "Tesla T4 has compute capability 7.5, .* need 8.0", None),
+        ({"gpu": "MI300", "capability": (9, 4), "hip": "6.4"}, "AMD", None),
+        ({"compilers": ()}, "a C compiler", "apt-get install gcc libc6-dev .*sg3.cc"),
+        ({"headers": False}, r"Python\.h", f"apt-get install {HEADERS_PACKAGE}$"),
+        ({"compilers": (), "headers": False}, r"a C compiler and .*Python\.h",
+         f"apt-get install gcc libc6-dev {HEADERS_PACKAGE} "),
+    ],
+    ids=["windows", "mac", "no-triton", "cpu-build", "no-gpu", "t4", "amd", "no-cc", "no-headers", "neither"],
+)
+def test_what_stands_in_the_way_of_triton(
+    what: dict[str, object], reason: str, fix: str | None, machine: Machine, all_written: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    machine(**what)
+    status = triton_status(GPU)
+    assert not status.usable
+    assert re.search(reason, status.reason), status
+    assert re.search(fix, status.fix or "") if fix else status.fix is None, status
+
+    with pytest.raises(ImplUnavailableError) as error:
+        resolve("bias_act", "triton", GPU)
+    assert status.reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+    for _ in range(3):
+        assert resolve("bias_act", "auto", GPU) == "torch"
+    assert explain("bias_act", GPU) == ("torch", f"Triton cannot run: {status.reason}")
+    assert len(caplog.messages) == 1  # one line, not one per call
+    assert status.reason in caplog.messages[0]
+
+
+def test_triton_on_the_cpu_needs_the_interpreter(
+    machine: Machine, all_written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(gpu=None, compilers=(), headers=False)
+    with pytest.raises(ImplUnavailableError, match=r"cannot run on cpu: .*TRITON_INTERPRET=1"):
+        resolve("bias_act", "triton", CPU)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert resolve("bias_act", "triton", CPU) == "triton"
+    assert resolve("bias_act", "auto", CPU) == "torch"  # nobody wants the interpreter unasked
+
+
+def test_compilers_in_tritons_order(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(compilers=("gcc", "clang"), packages=("triton", "ziglang"))
+    assert dispatch.c_compiler() == ("/usr/bin/gcc",)
+    machine(compilers=("clang",), packages=("triton", "ziglang"))
+    assert dispatch.c_compiler() == ("/usr/bin/clang",)
+    machine(compilers=(), packages=("triton", "ziglang"))
+    assert dispatch.c_compiler() == (sys.executable, "-m", "ziglang", "cc")
+    machine(compilers=("gcc", "tcc"))
+    monkeypatch.setenv("CC", "tcc")
+    assert dispatch.c_compiler() == ("/usr/bin/tcc",)
+    for wrong in ("gcc -m64", ""):
+        monkeypatch.setenv("CC", wrong)
+        assert "CC=" in host_status().reason
+        assert not host_status().usable
+
+
+def test_zig_becomes_one_word_for_triton(machine: Machine, tmp_path: Path) -> None:
+    environ: dict[str, str] = {}
+    machine()
+    prepare_c_compiler(tmp_path / "cache", environ)
+    assert not environ  # gcc needs no help
+    machine(compilers=(), packages=("triton", "ziglang"))
+    prepare_c_compiler(tmp_path / "cache", environ)
+    script = Path(environ["CC"])
+    assert os.access(script, os.X_OK)
+    assert [*script.parent.iterdir()] == [script]
+    package = tmp_path / "ziglang"  # a stand-in that shows what arrives
+    package.mkdir()
+    (package / "__main__.py").write_text("import sys; print(sys.argv[1:])")
+    done = subprocess.run([script, "a b.c", "-o", "x"], capture_output=True, text=True, check=True,
+                          env={"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == "['cc', 'a b.c', '-o', 'x']\n"
+
+
+def test_the_machine_is_looked_at_once(
+    machine: Machine, all_written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine()
+    looks: list[str] = []
+    monkeypatch.setattr(shutil, "which", lambda name: looks.append(name) or f"/usr/bin/{name}")
+    for _ in range(5):
+        resolve("bias_act", "auto", GPU)
+        resolve("bias_act", "auto", CPU)
+    assert looks == ["gcc"]
+
+
+def test_compiled_code_takes_the_answer_as_a_constant(
+    all_written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_at_files(device: torch.device) -> TritonStatus:
+        os.stat(sys.executable)  # as the probe does; Dynamo cannot trace this
+        return TritonStatus(True, f"pretending for {device}")
+
+    monkeypatch.setattr(dispatch, "triton_status", look_at_files)
+
+    def op(x: torch.Tensor, impl: str) -> torch.Tensor:
+        return x + (1 if resolve("bias_act", impl, x.device) == "triton" else 2)
+
+    compiled = torch.compile(op, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(1), "triton") == 1
+    assert compiled(torch.zeros(1), "auto") == 2
+
+
+def test_importing_looks_at_nothing() -> None:
+    code = "import sys, sg3.kernels.dispatch, torch; " \
+           "print('triton' in sys.modules, torch.cuda.is_initialized(), 'torch._dynamo' in sys.modules, " \
+           "sorted(m for m in sys.modules if m.startswith('sg3.') and not m.startswith('sg3.kernels')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=3) == ["False", "False", "False", "[]\n"]

@@ -1,0 +1,96 @@
+"""Loss terms: gradients against golden, and the parts that golden leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sg3
+from sg3.train.loss import Loss, MicroBatch, gaussian_taps
+from sg3.train.log import Stats
+
+CASES = [(n, p) for n, phases in {
+    "sg3t-64": ("Gmain", "Dmain", "Dreg", "Dboth"), "sg2-32-cond": ("Gmain", "Greg", "Dmain", "Dreg", "Dboth"),
+}.items() for p in phases]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "phase"), CASES)
+def test_gradients_equal_golden(golden: Path, golden_networks, monkeypatch, name: str, phase: str) -> None:
+    settings, arrays = golden_networks
+    case = settings[name]["loss"][phase]
+    given = arrays.under(f"loss/{name}/{phase}/")
+    snapshot = sg3.load(golden / f"{name}.pkl")
+    G, D = snapshot.G, snapshot.D
+    for key, p in G.named_parameters():
+        if key.endswith("noise_strength"):
+            p.zero_()
+    if "pl_noise" in given:
+        monkeypatch.setattr(torch, "randn_like", lambda x: given["pl_noise"].reshape(x.shape))
+
+    loss = Loss(
+        G, D, Stats(), r1_gamma=case["r1_gamma"], pl_weight=case["pl_weight"],
+        pl_batch_shrink=case["pl_batch_shrink"], pl_decay=case["pl_decay"],
+    )  # fmt: skip
+    terms = {
+        "Gmain": [loss.g_adversarial], "Greg": [loss.g_path_length], "Dmain": [loss.d_fake, loss.d_real],
+        "Dreg": [loss.d_r1], "Dboth": [loss.d_fake, loss.d_real, loss.d_r1],
+    }[phase]  # fmt: skip
+    module = G if phase[0] == "G" else D
+    module.requires_grad_(True)
+    mb = MicroBatch(given["real"], given["c"], given["z"], given["c"], np.random.default_rng(0))
+    for term in terms:
+        (term(mb).mean() * case["gain"]).backward()
+
+    parameters = dict(module.named_parameters())
+    compared = 0
+    for key, expected in arrays.under(f"loss/{name}/{phase}/grad/").items():
+        if key.endswith("noise_strength"):
+            continue  # its gradient depends on noise that golden does not hold
+        grad = parameters[key].grad
+        error = float((grad - expected).abs().max() / expected.abs().max().clamp_min(1e-20))  # R1 skips some biases
+        assert error <= 1e-3, f"{key}: {error:.2e}"
+        compared += 1
+    assert compared >= 25
+    if "pl_mean_after" in given:
+        torch.testing.assert_close(loss.pl_mean, given["pl_mean_after"], rtol=1e-5, atol=0)
+
+
+def test_blur_taps_shrink_from_61_to_none() -> None:
+    cpu = torch.device("cpu")
+    taps = gaussian_taps(10.0, cpu)
+    assert taps is not None
+    assert taps.numel() == 61
+    torch.testing.assert_close(taps.sum(), torch.ones([]))
+    torch.testing.assert_close(taps[30] / taps[40], torch.tensor(2.0))  # exp2: half after sigma pixels
+    assert gaussian_taps(0.0, cpu) is None
+    assert gaussian_taps(0.3, cpu) is None
+    small = gaussian_taps(0.4, cpu)
+    assert small is not None
+    assert small.numel() == 3
+
+
+class Constant(torch.nn.Module):
+    """A stand-in G whose w says which latent it came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapping = lambda z, c, update_emas=False: z[:, None].repeat(1, 6, 1)
+        self.synthesis = lambda ws, update_emas=False: ws
+
+
+def test_style_mixing_replaces_a_tail_of_the_ws() -> None:
+    loss = Loss(Constant(), torch.nn.Identity(), Stats(), style_mixing_prob=0.9)
+    z, c = torch.zeros(2, 4), torch.zeros(2, 0)
+    cutoffs = []
+    for seed in range(300):
+        _, ws = loss.generate(z, c, np.random.default_rng(seed))
+        same = (ws == 0).all(dim=2).all(dim=0)
+        cutoff = int(same.sum())
+        assert same[:cutoff].all()  # the head keeps the first latent, the tail takes the other
+        cutoffs.append(cutoff)
+    unmixed = cutoffs.count(6) / 300
+    assert 0.05 < unmixed < 0.15
+    assert set(cutoffs) == {1, 2, 3, 4, 5, 6}
