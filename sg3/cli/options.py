@@ -17,7 +17,7 @@ def switch(*names: str, default: bool | None = False, help: str) -> Decorator:
                         metavar="BOOL", help=help)
 
 
-class IntRangeList(click.ParamType):
+class IntRangeList(click.ParamType[list[int]]):
     """`1,2,5-8` -> [1, 2, 5, 6, 7, 8]."""
 
     name = "LIST"
@@ -37,7 +37,7 @@ class IntRangeList(click.ParamType):
         return numbers
 
 
-class FloatPair(click.ParamType):
+class FloatPair(click.ParamType[tuple[float, float]]):
     """`0.1,-0.2` -> (0.1, -0.2)."""
 
     name = "X,Y"
@@ -50,3 +50,17 @@ class FloatPair(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is not two numbers separated by a comma", param, ctx)
         return x, y
+
+
+class GridSize(click.ParamType[tuple[int, int]]):
+    """`8x4` -> (8, 4): columns, rows."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
+        if match is None or int(match[1]) < 1 or int(match[2]) < 1:
+            self.fail(f"{value!r} is not columns x rows, like 8x4", param, ctx)
+        return int(match[1]), int(match[2])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from sg3.cli.options import switch
+from sg3.cli.options import GridSize, switch
 from sg3.errors import UsageError
 from sg3.train.config import CFGS, PRESETS, Options, TrainConfig, resolve
 
@@ -22,20 +22,6 @@ PANELS = {
     "Machine": ["--device", "--workers", "--fp32", "--nobench"],
 }
 click.rich_click.OPTION_GROUPS["sg3 train"] = [{"name": k, "options": v} for k, v in PANELS.items()]
-
-
-class GridSize(click.ParamType):
-    """`8x4` -> (8, 4): columns, rows."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
-        if match is None or int(match[1]) < 1 or int(match[2]) < 1:
-            self.fail(f"{value!r} is not columns x rows, like 8x4", param, ctx)
-        return int(match[1]), int(match[2])
 
 
 at_least_1 = click.IntRange(min=1)
@@ -68,7 +54,7 @@ not_negative = click.FloatRange(min=0)
 @click.option("--map-depth", type=at_least_1, help="Layers of G's mapping network.  [default: 2; stylegan2: 8]")
 @click.option("--mbstd-group", type=at_least_1, help="Group size of D's minibatch statistics.  [default: 4]")
 @click.option("--freezed", type=click.IntRange(min=0), help="Freeze the first layers of D.  [default: 0]", metavar="N")
-@click.option("--batch-gpu", type=at_least_1, help="Images at a time; the rest is accumulated.  [default: batch / gpus]")
+@click.option("--batch-gpu", type=at_least_1, help="Images at a time, accumulated to a batch.  [default: batch / gpus]")
 @click.option("--glr", type=not_negative, help="Learning rate of G.  [default: 0.0025; stylegan2: 0.002]")
 @click.option("--dlr", type=not_negative, help="Learning rate of D.  [default: 0.002]")
 @click.option("--ema-kimg", type=not_negative, help="Half-life of the weight average.  [default: batch * 10 / 32]",
@@ -158,7 +144,7 @@ def _print_plan(config: TrainConfig) -> None:
 
     click.echo(json.dumps(config.to_dict(), indent=2))
     summary = summarize(config)
-    console = Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 120)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for name, rows in (("G", summary.G), ("D", summary.D)):
         table = Table("layer", title=name, title_justify="left")
         for column in ("parameters", "buffers"):
@@ -167,11 +153,12 @@ def _print_plan(config: TrainConfig) -> None:
         table.add_column("type")
         for row in rows:
             shape = ", ".join(map(str, row.output))
-            table.add_row(row.name, f"{row.parameters:,}", f"{row.buffers:,}", f"[{shape}]".replace("[", "\\["), row.dtype)
-        table.add_row("total", f"{sum(r.parameters for r in rows):,}", f"{sum(r.buffers for r in rows):,}", "", "")
+            table.add_row(row.name, f"{row.parameters:,}", f"{row.buffers:,}", shape, row.dtype)
+        total = [f"{sum(getattr(r, kind) for r in rows):,}" for kind in ("parameters", "buffers")]
+        table.add_row("total", *total, "", "")
         console.print(table)
     gib = 2**30
     click.echo(
-        f"memory for training, estimated: {summary.total_bytes / gib:.2f} GiB ({summary.weight_bytes / gib:.2f} weights, "
-        f"gradients and optimiser, {summary.activation_bytes / gib:.2f} activations of {config.batch_gpu} images)"
+        f"memory for training, estimated: {summary.total_bytes / gib:.2f} GiB ({summary.weight_bytes / gib:.2f} "
+        f"weights, gradients, optimiser; {summary.activation_bytes / gib:.2f} activations of {config.batch_gpu} images)"
     )

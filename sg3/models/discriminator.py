@@ -27,6 +27,8 @@ class DiscriminatorBlock(nn.Module):
     `first_layer_idx` counts the convolutions of all blocks before this one; those below `freeze_layers` are buffers.
     """
 
+    resample_filter: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,

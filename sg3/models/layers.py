@@ -7,6 +7,7 @@ Section 4.1), so that Adam's steps mean the same in every layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod, sqrt
 
 import torch
@@ -59,6 +60,8 @@ class Conv2dLayer(nn.Module):
 
     `trainable=False` keeps weight and bias as buffers, under the same names.
     """
+
+    resample_filter: torch.Tensor
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class MappingNetwork(nn.Module):
         hidden = layer_features or w_dim
         self.embed = FullyConnectedLayer(c_dim, embed_features) if c_dim > 0 else None
         features = [z_dim + embed_features] + [hidden] * (num_layers - 1) + [w_dim]
-        for index, (n_in, n_out) in enumerate(zip(features[:-1], features[1:], strict=True)):
+        for index, (n_in, n_out) in enumerate(pairwise(features)):
             layer = FullyConnectedLayer(n_in, n_out, activation=activation, lr_multiplier=lr_multiplier)
             setattr(self, f"fc{index}", layer)
         if num_ws is not None and w_avg_beta is not None:

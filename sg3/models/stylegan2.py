@@ -70,6 +70,7 @@ class SynthesisLayer(nn.Module):
     """Modulated convolution, per-pixel noise, bias and activation."""
 
     noise_const: torch.Tensor
+    resample_filter: torch.Tensor
 
     def __init__(
         self,
@@ -150,6 +151,8 @@ class ToRGBLayer(nn.Module):
 
 class SynthesisBlock(nn.Module):
     """One resolution: an upsampling convolution, a plain one, and the way to RGB of the chosen architecture."""
+
+    resample_filter: torch.Tensor
 
     def __init__(
         self,

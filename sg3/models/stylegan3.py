@@ -72,8 +72,8 @@ class SynthesisInput(nn.Module):
         theta = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]], device=w.device)
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
 
-        # Written out rather than as a product with an inner dimension of 2, which TF32 or fused multiply-adds would round
-        # differently: these are coordinates, multiplied by 2 pi times the highest frequency below.
+        # Written out rather than as a matrix product with an inner dimension of 2, which TF32 or fused multiply-adds
+        # would round differently: these are phases in turns, of which only the fraction matters below.
         x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
         x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
         x = x @ (self.weight / sqrt(self.channels)).t()
@@ -252,7 +252,8 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers < 2 or not 1 <= num_critical < num_layers:
-            raise ValueError(f"num_layers, num_critical: got {num_layers}, {num_critical}, expected 1 <= critical < layers")
+            got = f"{num_layers}, {num_critical}"
+            raise ValueError(f"num_layers, num_critical: got {got}, expected 1 <= num_critical < num_layers")
         self.w_dim = w_dim
         self.num_ws = num_layers + 2
         self.img_resolution = img_resolution
@@ -316,8 +317,9 @@ class SynthesisNetwork(nn.Module):
 class Generator(nn.Module):
     """StyleGAN3 generator: latent z and label c -> image.
 
-    `mapping_kwargs` go to `MappingNetwork` (2 layers unless given), everything else to `SynthesisNetwork`. Configuration
-    T is the default; R is `conv_kernel=1, use_radial_filters=True` with channel_base and channel_max doubled.
+    `mapping_kwargs` go to `MappingNetwork` (2 layers unless given), everything else to `SynthesisNetwork`.
+    Configuration T is the default; R is `conv_kernel=1, use_radial_filters=True` with channel_base and channel_max
+    doubled.
     """
 
     def __init__(

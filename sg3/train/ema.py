@@ -19,5 +19,5 @@ def update_ema(average: nn.Module, current: nn.Module, beta: float) -> None:
     """Move `average`'s parameters towards `current`'s; buffers (running means, constants) are copied."""
     for mean, value in zip(average.parameters(), current.parameters(), strict=True):
         mean.copy_(value.lerp(mean, beta))
-    for mean, value in zip(average.buffers(), current.buffers(), strict=True):
-        mean.copy_(value)
+    for kept, latest in zip(average.buffers(), current.buffers(), strict=True):
+        kept.copy_(latest)

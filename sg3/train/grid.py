@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.formats.atomic import write_atomic
-from sg3.train.randomness import host_rng
+from sg3.train.randomness import host_rng, latents
 
 
 def grid_size(resolution: int) -> tuple[int, int]:
@@ -36,11 +37,36 @@ def grid_indices(dataset: ImageFolderDataset, size: tuple[int, int], seed: int) 
     return picked
 
 
-def save_grid(images: torch.Tensor | np.ndarray, path: Path, size: tuple[int, int], drange: tuple[float, float]) -> None:
+class Grid:
+    """The images that a run shows of itself: fixed real images, and fixed latents (and their labels) to compare."""
+
+    def __init__(
+        self, dataset: ImageFolderDataset, size: tuple[int, int] | None, *, z_dim: int, label_dim: int, seed: int
+    ) -> None:
+        self.size = size or grid_size(dataset.resolution)
+        indices = grid_indices(dataset, self.size, seed)
+        self.reals = np.stack([dataset[i][0] for i in indices])  # [columns * rows, C, R, R]
+        labels = np.stack([dataset.get_label(i) for i in indices])
+        self.z = latents(seed, "grid/z", 0, len(indices), z_dim)
+        self.c = torch.from_numpy(labels[:, :label_dim]).to(torch.float32)
+
+    def save_reals(self, path: Path) -> None:
+        """Write the real images."""
+        save_sheet(self.reals, path, self.size, (0, 255))
+
+    @torch.no_grad()
+    def save_fakes(self, G: nn.Module, path: Path, batch: int) -> None:
+        """Write what G makes of the grid's latents."""
+        device = next(G.parameters()).device
+        pairs = zip(self.z.split(batch), self.c.split(batch), strict=True)
+        images = [G(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in pairs]
+        save_sheet(torch.cat(images).numpy(), path, self.size, (-1, 1))
+
+
+def save_sheet(images: np.ndarray, path: Path, size: tuple[int, int], drange: tuple[float, float]) -> None:
     """Write images [columns * rows, C, H, W], C = 1 or 3, with values in `drange`, as one PNG."""
     low, high = drange
-    values = np.asarray(images, dtype=np.float32)
-    pixels = np.rint((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+    pixels = np.rint((images.astype(np.float32) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     columns, rows = size
     _, c, h, w = pixels.shape
     sheet = pixels.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)

@@ -17,6 +17,7 @@ import torch
 
 import sg3
 from sg3.data.dataset import ImageFolderDataset
+from sg3.device import choose_device
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, TrainingStopped, UsageError
 from sg3.formats.atomic import write_atomic
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
@@ -119,7 +120,8 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
             if is_new:
                 _write_options(config, run_dir)
                 if config.resume is not None:
-                    for line in transfer_weights(config.resume, {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}):
+                    networks = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
+                    for line in transfer_weights(config.resume, networks):
                         display.message(line)
             else:
                 state = load_state(run_dir, display.message)
@@ -142,7 +144,8 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
         raise
     except torch.cuda.OutOfMemoryError:
         code = 70
-        message = f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={max(config.batch_gpu // 2, 1)}"
+        smaller = max(config.batch_gpu // 2, 1)
+        message = f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}"
         raise Sg3Error(message) from None
     finally:
         summary = {
@@ -151,19 +154,6 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
         }  # fmt: skip
         write_atomic(run_dir / "exit.json", lambda file: file.write(json.dumps(summary, indent=2).encode() + b"\n"))
     return run_dir
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' is the first GPU, or the CPU without one. Raises UsageError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device={name}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"--device={name}: not there, {torch.cuda.device_count()} CUDA devices found; see `sg3 doctor`")
-    return device
 
 
 def _open_dataset(config: TrainConfig) -> ImageFolderDataset:

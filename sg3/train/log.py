@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sg3.errors import StorageError
+from sg3.train.display import format_time
 
 
 class Stats:
@@ -55,6 +58,57 @@ class Stats:
     def load_state_dict(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
         """Take up an unfinished interval."""
         self._sums = {name: sums.to(device) for name, sums in state.items()}
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Progress and timing of one reporting interval: `images` shown in `seconds`, plus `maintenance` before them."""
+
+    number: int
+    nimg: int
+    images: int
+    total_seconds: float
+    seconds: float
+    maintenance: float
+
+    @property
+    def sec_per_kimg(self) -> float:
+        return self.seconds / max(self.images, 1) * 1000
+
+    def statistics(self) -> dict[str, float]:
+        """Under the original's names."""
+        return {
+            "Progress/tick": self.number, "Progress/kimg": self.nimg / 1000, "Progress/augment": 0.0,
+            "Timing/total_sec": self.total_seconds, "Timing/total_hours": self.total_seconds / 3600,
+            "Timing/total_days": self.total_seconds / 86400, "Timing/sec_per_tick": self.seconds,
+            "Timing/sec_per_kimg": self.sec_per_kimg, "Timing/maintenance_sec": self.maintenance,
+        }  # fmt: skip
+
+    def line(self, memory: dict[str, float], left: float | None) -> str:
+        """The original's status line, with images per second and the remaining time."""
+        fields = [
+            f"tick {self.number:<5d}", f"kimg {self.nimg / 1000:<8.1f}", f"time {format_time(self.total_seconds):<9s}",
+            f"sec/tick {self.seconds:<7.1f}", f"sec/kimg {self.sec_per_kimg:<8.2f}",
+            f"maintenance {self.maintenance:<6.1f}",
+        ]  # fmt: skip
+        columns = (("cpumem", "cpu_mem_gb"), ("gpumem", "peak_gpu_mem_gb"), ("reserved", "peak_gpu_mem_reserved_gb"))
+        for label, name in columns:
+            if f"Resources/{name}" in memory:
+                fields.append(f"{label} {memory[f'Resources/{name}']:<6.2f}")
+        fields += ["augment 0.000", f"img/s {self.images / max(self.seconds, 1e-9):<7.1f}"]
+        if left is not None:
+            fields.append(f"left {format_time(left)}")
+        return " ".join(fields).rstrip()
+
+
+def memory_usage(device: torch.device) -> dict[str, float]:
+    """Peak memory in GiB since the start (host) and since the last call (GPU), under the original's names."""
+    usage = {"Resources/cpu_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    if device.type == "cuda":
+        usage["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+        usage["Resources/peak_gpu_mem_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 2**30
+        torch.cuda.reset_peak_memory_stats(device)
+    return usage
 
 
 class StatsWriter:

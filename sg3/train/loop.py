@@ -1,16 +1,15 @@
 """The training loop of StyleGAN2 and StyleGAN3, from the first step or from a saved state.
 
-Each step shows the discriminator one batch of real images and runs every phase that is due: Gmain and Greg (path length,
-StyleGAN2) or Gboth, then Dmain and Dreg (R1). Regularisation is lazy (Karras et al. 2020, Section 3.1): every
+Each step shows the discriminator one batch of real images and runs every phase that is due: Gmain and Greg (path
+length, StyleGAN2) or Gboth, then Dmain and Dreg (R1). Regularisation is lazy (Karras et al. 2020, Section 3.1): every
 `interval` steps, with the gradient scaled up and the optimiser adapted accordingly.
 """
 
 from __future__ import annotations
 
 import copy
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from torch import nn
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError, TrainingStopped
 from sg3.formats import Snapshot, save
-from sg3.models import stylegan2, stylegan3
+from sg3.models import Discriminator, Generator, stylegan2, stylegan3
 from sg3.train.config import TrainConfig
-from sg3.train.display import Display, format_time
+from sg3.train.display import Display
 from sg3.train.ema import ema_beta, update_ema
 from sg3.train.feed import real_batches
-from sg3.train.grid import grid_indices, grid_size, save_grid
-from sg3.train.log import Stats, StatsWriter
+from sg3.train.grid import Grid
+from sg3.train.log import Stats, StatsWriter, Tick, memory_usage
 from sg3.train.loss import Loss, MicroBatch
 from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
 from sg3.train.state import save_state
@@ -44,19 +43,19 @@ class Phase:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     interval: int
-    terms: list[Callable[[MicroBatch], torch.Tensor]]
+    terms: Sequence[Callable[[MicroBatch], torch.Tensor]]
 
 
-def build_networks(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:
+def build_networks(config: TrainConfig, device: torch.device) -> tuple[Generator, Discriminator]:
     """Freshly initialised G and D, a function of the seed."""
     seed_torch(config.seed, "init")
     family = stylegan2 if config.cfg == "stylegan2" else stylegan3
-    G = family.Generator(**config.generator_kwargs())
-    D = stylegan2.Discriminator(**config.discriminator_kwargs())
-    return tuple(m.train().requires_grad_(False).to(device) for m in (G, D))  # type: ignore[return-value]
+    G: Generator = family.Generator(**config.generator_kwargs())
+    D = Discriminator(**config.discriminator_kwargs())
+    return G.requires_grad_(False).to(device), D.requires_grad_(False).to(device)
 
 
-def build_phases(config: TrainConfig, G: nn.Module, D: nn.Module, loss: Loss) -> list[Phase]:
+def build_phases(config: TrainConfig, G: Generator, D: Discriminator, loss: Loss) -> list[Phase]:
     """Phases in the order they run. Main and regularisation phases of a network share its optimiser."""
     phases = []
     for letter, module, lr, interval, main, reg in (
@@ -66,7 +65,7 @@ def build_phases(config: TrainConfig, G: nn.Module, D: nn.Module, loss: Loss) ->
         # interval main steps and one regularisation step per cycle: slow each down so that the cycle moves as before.
         ratio = interval / (interval + 1) if interval else 1.0
         optimizer = torch.optim.Adam(
-            [p for p in module.parameters()], lr=lr * ratio,
+            list(module.parameters()), lr=lr * ratio,
             betas=(0.0, config.adam_beta2**ratio), eps=config.adam_eps, fused=True,
         )  # fmt: skip
         if interval is None:
@@ -97,6 +96,9 @@ class Trainer:
             pl_weight=config.pl_weight, pl_batch_shrink=config.pl_batch_shrink, pl_decay=config.pl_decay, device=device,
         )  # fmt: skip
         self.phases = build_phases(config, self.G, self.D, self.loss)
+        self.grid = Grid(
+            dataset, config.grid, z_dim=config.z_dim, label_dim=config.label_dim, seed=config.seed
+        )
         self.nimg = 0  # real images shown so far
         self.step = 0
         self.tick = 0
@@ -179,7 +181,9 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )  # fmt: skip
         writer = StatsWriter(self.run_dir, self.nimg)
-        self.prepare_grid()
+        if self.nimg == 0:
+            self.grid.save_reals(self.run_dir / "reals.png")
+            self.grid.save_fakes(self.G_ema, self.run_dir / "fakes_init.png", c.batch_gpu)
         clock = time.monotonic()
         tick_clock, maintenance, shown, saved = clock, 0.0, 0.0, clock
         while not self.finished:
@@ -192,15 +196,17 @@ class Trainer:
             self.finished = self.nimg >= c.kimg * 1000 or out_of_time
             if now - shown > 0.5:
                 shown = now
-                self.display.progress(self.nimg, {"G": self.stats.mean("Loss/G/loss"), "D": self.stats.mean("Loss/D/loss")})
+                losses = {name: self.stats.mean(f"Loss/{name}/loss") for name in "GD"}
+                self.display.progress(self.nimg, losses)
 
             if self.finished or self.tick == 0 or self.nimg >= self.tick_start_nimg + c.tick * 1000:
                 snap = self.finished or self.tick % c.snap == 0
-                name = self.save_snapshot() if snap else None
+                if snap:
+                    self.save_snapshot()
                 self.report_tick(writer, now - tick_clock, maintenance)
                 self.tick += 1
                 self.tick_start_nimg = self.nimg
-                if name or time.monotonic() - saved > STATE_MINUTES * 60:
+                if snap or time.monotonic() - saved > STATE_MINUTES * 60:
                     save_state(self.run_dir, self.state_dict())
                     saved = time.monotonic()
                 tick_clock = clock = time.monotonic()
@@ -210,70 +216,29 @@ class Trainer:
                 raise TrainingStopped(f"{reason}: stopped at {self.nimg / 1000:.2f} kimg, state saved in {path}")
 
     def report_tick(self, writer: StatsWriter, seconds: float, maintenance: float) -> None:
-        """The original's status line, with images per second and the remaining time, and the statistics."""
-        images = max(self.nimg - self.tick_start_nimg, 1)
-        sec_per_kimg = seconds / images * 1000
-        cpu_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        values = {
-            "Progress/tick": self.tick, "Progress/kimg": self.nimg / 1000, "Progress/augment": 0.0,
-            "Timing/total_sec": self.seconds, "Timing/sec_per_tick": seconds, "Timing/sec_per_kimg": sec_per_kimg,
-            "Timing/maintenance_sec": maintenance, "Timing/total_hours": self.seconds / 3600,
-            "Timing/total_days": self.seconds / 86400, "Resources/cpu_mem_gb": cpu_gb,
-        }  # fmt: skip
-        fields = [
-            f"tick {self.tick:<5d}", f"kimg {self.nimg / 1000:<8.1f}", f"time {format_time(self.seconds):<9s}",
-            f"sec/tick {seconds:<7.1f}", f"sec/kimg {sec_per_kimg:<8.2f}", f"maintenance {maintenance:<6.1f}",
-            f"cpumem {cpu_gb:<6.2f}",
-        ]  # fmt: skip
-        if self.device.type == "cuda":
-            peak, reserved = torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device)
-            values["Resources/peak_gpu_mem_gb"] = peak / 2**30
-            values["Resources/peak_gpu_mem_reserved_gb"] = reserved / 2**30
-            fields += [f"gpumem {peak / 2**30:<6.2f}", f"reserved {reserved / 2**30:<6.2f}"]
-            torch.cuda.reset_peak_memory_stats(self.device)
-        fields += ["augment 0.000", f"img/s {images / max(seconds, 1e-9):<7.1f}"]
-        left = self.display.remaining(self.nimg)
-        if self.tick > 0 and left > 0:
-            fields.append(f"left {format_time(left)}")
-        for name, value in values.items():
+        """Write the statistics of the tick and its status line."""
+        tick = Tick(self.tick, self.nimg, self.nimg - self.tick_start_nimg, self.seconds, seconds, maintenance)
+        memory = memory_usage(self.device)
+        for name, value in {**tick.statistics(), **memory}.items():
             self.stats.report(name, value)
         writer.write(self.stats.flush(), self.nimg)
-        self.display.message(" ".join(fields).rstrip())
+        left = self.display.remaining(self.nimg) if self.tick > 0 and not self.finished else None
+        self.display.message(tick.line(memory, left))
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
-    def prepare_grid(self) -> None:
-        """Fix the grid's latents and labels; write reals.png and fakes_init.png if this is the beginning."""
-        c = self.config
-        self.grid = c.grid or grid_size(c.dataset.resolution)
-        indices = grid_indices(self.dataset, self.grid, c.seed)
-        self.grid_z = latents(c.seed, "grid/z", 0, len(indices), c.z_dim)
-        labels = [torch.from_numpy(self.dataset.get_label(i)) for i in indices]
-        self.grid_c = torch.stack(labels) if c.label_dim else torch.zeros(len(indices), 0)
-        if self.nimg == 0:
-            reals = torch.stack([torch.from_numpy(self.dataset[i][0]) for i in indices])
-            save_grid(reals, self.run_dir / "reals.png", self.grid, (0, 255))
-            save_grid(self.generate_grid(), self.run_dir / "fakes_init.png", self.grid, (-1, 1))
-
-    @torch.no_grad()
-    def generate_grid(self) -> torch.Tensor:
-        """Images [columns * rows, C, R, R] of the averaged generator, on the CPU."""
-        images = []
-        for z, c in zip(self.grid_z.split(self.config.batch_gpu), self.grid_c.split(self.config.batch_gpu), strict=True):
-            images.append(self.G_ema(z.to(self.device), c.to(self.device), noise_mode="const").cpu())
-        return torch.cat(images)
-
-    def save_snapshot(self) -> str:
-        """Write the image grid and the networks; returns the networks' file name."""
+    def save_snapshot(self) -> None:
+        """Write the image grid and the networks."""
+        c, d = self.config, self.config.dataset
         kimg = self.nimg // 1000
-        save_grid(self.generate_grid(), self.run_dir / f"fakes{kimg:06d}.png", self.grid, (-1, 1))
-        nets = [copy.deepcopy(m).eval().requires_grad_(False).cpu() for m in (self.G, self.D, self.G_ema)]
-        d = self.config.dataset
-        facts = {"path": d.path, "use_labels": self.config.cond, "max_size": self.config.subset or d.size,
-                 "xflip": self.config.mirror, "resolution": d.resolution, "random_seed": self.config.seed}  # fmt: skip
-        name = f"network-snapshot-{kimg:06d}.pkl"
-        save(Snapshot(*nets, augment_pipe=None, training_set_kwargs=facts), self.run_dir / name)
-        return name
+        self.grid.save_fakes(self.G_ema, self.run_dir / f"fakes{kimg:06d}.png", c.batch_gpu)
+        G, D, G_ema = (copy.deepcopy(m).eval().requires_grad_(False).cpu() for m in (self.G, self.D, self.G_ema))
+        facts = {
+            "path": d.path, "use_labels": c.cond, "max_size": c.subset or d.size, "xflip": c.mirror,
+            "resolution": d.resolution, "random_seed": c.seed,
+        }  # fmt: skip
+        snapshot = Snapshot(G=G, D=D, G_ema=G_ema, augment_pipe=None, training_set_kwargs=facts)
+        save(snapshot, self.run_dir / f"network-snapshot-{kimg:06d}.pkl")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines the rest of the run. Randomness needs no entry: see sg3.train.randomness."""

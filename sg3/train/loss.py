@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from sg3.kernels import filter2d
+from sg3.models import Discriminator, Generator
 
 
 @dataclass
@@ -51,8 +51,8 @@ class Loss:
 
     def __init__(
         self,
-        G: nn.Module,
-        D: nn.Module,
+        G: Generator,
+        D: Discriminator,
         stats: Reporter,
         *,
         r1_gamma: float = 10.0,

@@ -53,7 +53,7 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     """
     paths = sorted(run_dir.glob(PATTERN), reverse=True)
     if not paths:
-        raise MissingInputError(f"{run_dir}: has no training-state-*.pt to continue from; was it stopped before its first?")
+        raise MissingInputError(f"{run_dir}: has no {PATTERN} to continue from, it stopped before its first one")
     for path in paths:
         if not is_intact(path):
             warn(f"{path}: damaged (its SHA-256 does not match); trying the one before")

@@ -16,7 +16,7 @@ WRONG = [
     (lambda: filtered_lrelu(X[0]), ValueError, r"x: got shape \[3, 8, 8\], expected four dimensions"),
     (lambda: filtered_lrelu([1.0]), TypeError, r"x: got list, expected a tensor"),
     (lambda: filtered_lrelu(X, b=torch.zeros(4)), ValueError, r"b: got shape \[4\], expected \[3\]"),
-    (lambda: filtered_lrelu(X, b=torch.zeros(3).half()), TypeError, r"b: got dtype torch.float16, expected torch.float32"),
+    (lambda: filtered_lrelu(X, b=torch.zeros(3).half()), TypeError, r"b: got dtype torch.float16"),
     (lambda: filtered_lrelu(X, b=torch.zeros(3, device="meta")), ValueError, r"b: is on meta, expected cpu"),
     (lambda: filtered_lrelu(X, torch.zeros(12, device="meta")), ValueError, r"fu: is on meta, expected cpu"),
     (lambda: filtered_lrelu(X, torch.zeros(2, 2, 2)), ValueError, r"fu: got shape \[2, 2, 2\]"),
@@ -40,7 +40,7 @@ WRONG = [
     (lambda: bias_act(X.long()), TypeError, r"x: got dtype torch.int64"),
     (lambda: modulated_conv2d(X, torch.zeros(5, 4, 3, 3), torch.zeros(2, 3)), ValueError, r"w: got shape"),
     (lambda: modulated_conv2d(X, torch.zeros(5, 3, 3, 3), torch.zeros(3, 3)), ValueError, r"s: got shape \[3, 3\]"),
-    (lambda: modulated_conv2d(X, torch.zeros(5, 3, 3, 3), torch.zeros(2, 3, device="meta")), ValueError, r"s: is on meta"),
+    (lambda: modulated_conv2d(X, torch.zeros(5, 3, 3, 3), torch.zeros(2, 3, device="meta")), ValueError, "s: is on"),
     (lambda: modulated_conv2d(X, torch.zeros(5, 3, 9, 9), torch.zeros(2, 3)), ValueError, r"output of 0 x 0"),
     (lambda: modulated_conv2d(X, torch.zeros(5, 3, 3, 3), torch.zeros(2, 3), padding=-1), ValueError, r"padding"),
     (

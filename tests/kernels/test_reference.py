@@ -30,7 +30,7 @@ def rand(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=F64)
 
 
-# ---- upfirdn2d --------------------------------------------------------------------------------------------------------
+# ---- upfirdn2d ----
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -98,7 +98,7 @@ def range_of(n: int) -> list[float]:
     return [float(i + 1) for i in range(n)]
 
 
-# ---- bias_act ---------------------------------------------------------------------------------------------------------
+# ---- bias_act ----
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
@@ -127,7 +127,7 @@ def test_bias_act_other_dim_and_layout() -> None:
     assert bias_act(x.to(memory_format=torch.channels_last), rand(3)).is_contiguous(memory_format=torch.channels_last)
 
 
-# ---- filtered_lrelu ---------------------------------------------------------------------------------------------------
+# ---- filtered_lrelu ----
 
 
 def test_filtered_lrelu_bias_comes_before_padding() -> None:
@@ -146,7 +146,7 @@ def test_filtered_lrelu_gradients() -> None:
     assert torch.autograd.gradgradcheck(f, (x, b))
 
 
-# ---- convolutions -----------------------------------------------------------------------------------------------------
+# ---- convolutions ----
 
 
 def test_modulated_conv2d_is_a_convolution_per_sample() -> None:
@@ -169,6 +169,10 @@ def test_modulated_conv2d_input_gain_shapes_agree() -> None:
     assert all(torch.equal(results[0], r) for r in results)
 
 
+def added(a: list[int], b: list[int]) -> list[int]:
+    return [p + q for p, q in zip(a, b, strict=True)]
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2)])
 @pytest.mark.parametrize(("flip_weight", "padding", "groups"), [(True, 1, 1), (False, [2, 0, 1, 1], 2)])
@@ -177,9 +181,9 @@ def test_conv2d_resample_equals_filter_convolve_filter(kernel, up, down, flip_we
     x, w, f = rand(2, 4, 7, 8), rand(6, 4 // groups, kernel, kernel), torch.rand(4, 3)
     pads = [padding] * 4 if isinstance(padding, int) else list(padding)
     if up > 1:
-        pads = [p + q for p, q in zip(pads, [(3 + up - 1) // 2, (3 - up) // 2, (4 + up - 1) // 2, (4 - up) // 2])]
+        pads = added(pads, [(3 + up - 1) // 2, (3 - up) // 2, (4 + up - 1) // 2, (4 - up) // 2])
     if down > 1:
-        pads = [p + q for p, q in zip(pads, [(3 - down + 1) // 2, (3 - down) // 2, (4 - down + 1) // 2, (4 - down) // 2])]
+        pads = added(pads, [(3 - down + 1) // 2, (3 - down) // 2, (4 - down + 1) // 2, (4 - down) // 2])
     expected = upfirdn2d(x, f if up > 1 else None, up=up, padding=pads, gain=up**2)
     expected = F.conv2d(expected, w if flip_weight else w.flip([2, 3]), groups=groups)
     expected = upfirdn2d(expected, f if down > 1 else None, down=down)
@@ -195,7 +199,7 @@ def test_grid_sample_equals_torch_and_has_second_order() -> None:
     assert torch.autograd.gradgradcheck(lambda x: grid_sample(x, grid).square(), (x,))
 
 
-# ---- the reference is frozen --------------------------------------------------------------------------------------------
+# ---- the reference is frozen ----
 
 
 class OperatorLog(TorchDispatchMode):

@@ -32,7 +32,8 @@ def test_stylegan2_architectures(architecture: str) -> None:
 
 def test_stylegan2_names_follow_the_architecture() -> None:
     def names(**kwargs) -> set[str]:
-        return {k.rsplit(".", 2)[0] for k, _ in stylegan2.Generator(8, 0, 8, 16, 3, **TINY2, **kwargs).named_parameters()}
+        G = stylegan2.Generator(8, 0, 8, 16, 3, **TINY2, **kwargs)
+        return {name.rsplit(".", 2)[0] for name, _ in G.named_parameters()}
 
     assert "synthesis.b8.torgb" in names(architecture="skip")
     assert "synthesis.b8.torgb" not in names(architecture="orig")

@@ -1,0 +1,137 @@
+"""`sg3 dataset`: turn images into a dataset zip."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from sg3.cli.options import switch
+
+if TYPE_CHECKING:
+    from sg3.data.prepare import Prepared
+    from sg3.data.scan import Progress
+
+LISTED = 10  # messages of one kind; the rest is counted
+
+
+def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """`256x256` or `256` -> (256, 256)."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size like 256x256")
+    return int(match[1]), int(match[2] or match[1])
+
+
+@click.command(name="dataset")
+@click.option("--source", metavar="PATH|openmoji", required=True,
+              help="Folder, zip, *_lmdb folder, cifar-10-python.tar.gz, *-images-idx3-ubyte.gz, "
+                   "openmoji[:SUBSET].")
+@click.option("--dest", metavar="ZIP|FOLDER", required=True,
+              help="Where to write: a .zip, or an empty or new folder.")
+@click.option("--max-images", type=click.IntRange(min=1), help="Use only the first so many images.")
+@click.option("--transform", type=click.Choice(["center-crop", "center-crop-wide"]),
+              help="Cut out the middle before scaling: a square, or a W:H window put between black bars.")
+@click.option("--resolution", metavar="WxH", callback=_parse_size,
+              help="Scale to this size in pixels; a power of two.")
+@click.option("--resize-filter", type=click.Choice(["lanczos", "box"]), default="lanczos", show_default=True,
+              help="How to scale.")
+@click.option("--convert", type=click.Choice(["keep", "rgb", "gray", "rgba"]), default="keep",
+              show_default=True, help="Channels of the result; keep wants all images alike.")
+@click.option("--background", metavar="COLOUR", default="white", show_default=True,
+              help="Laid under transparent pixels when --convert removes alpha; a name or #rrggbb.")
+@click.option("--labels", type=click.Choice(["auto", "folders", "json", "none"]), default="auto",
+              show_default=True,
+              help="Take labels from the first-level folders, or those stored with the source (json); "
+                   "auto takes stored ones if there are any.")
+@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+              help="What to do if images cannot be used: name them and write nothing, or leave them out.")
+@switch("--force", help="Replace an existing dataset.")
+@switch("--json", "as_json", help="Print the result as JSON.")
+def command(
+    source: str,
+    dest: str,
+    max_images: int | None,
+    transform: Any,
+    resolution: tuple[int, int] | None,
+    resize_filter: Any,
+    convert: Any,
+    background: str,
+    labels: Any,
+    on_error: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn images into a dataset: equal, square images whose side is a power of two.
+
+    All images are looked at first; nothing is written unless all of them can be used.
+
+    Examples:
+
+        sg3 dataset --source=photos --dest=data/photos.zip --transform=center-crop --resolution=256x256
+
+        sg3 dataset --source=pets --dest=data/pets.zip --resolution=128x128 --convert=rgb --labels=folders
+
+        sg3 dataset --source=openmoji:faces --dest=data/faces.zip --resolution=64x64
+    """
+    from sg3.data.prepare import prepare
+    from sg3.data.scan import UnusableImages
+    from sg3.data.transforms import ImagePlan
+
+    plan = ImagePlan(transform, resolution, resize_filter, convert, background)
+    try:
+        with _progress() as progress:
+            result = prepare(source, dest, plan, labels, max_images, on_error == "skip", force, progress)
+    except UnusableImages as error:
+        _list("unusable", error.messages)
+        raise
+    _list("left out", result.skipped)
+    _list("note", result.notes)
+    _print_result(result, as_json)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on stderr if that is a terminal; otherwise nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def _list(what: str, messages: list[str]) -> None:
+    for message in messages[:LISTED]:
+        click.echo(f"{what}: {message}", err=True)
+    if len(messages) > LISTED:
+        click.echo(f"{what}: {len(messages) - LISTED} more", err=True)
+
+
+def _print_result(result: Prepared, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result), default=str))
+        return
+    channels = "1 channel" if result.channels == 1 else f"{result.channels} channels"
+    labels = f"labels of width {result.label_dim}" if result.label_dim else "no labels"
+    skipped = f", {len(result.skipped)} left out" if result.skipped else ""
+    size = f"{result.resolution}x{result.resolution}"
+    click.echo(f"{result.path}: {result.num_images} images{skipped}, {size}, {channels}, {labels}")

@@ -1,0 +1,73 @@
+"""Images from a trained generator: latents from seeds, labels, transforms, conversion to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import cos, radians, sin
+
+import numpy as np
+import torch
+
+from sg3.errors import UsageError
+from sg3.models import Generator
+
+
+def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
+    """Latents [len(seeds), z_dim], the same for a seed as in the original's tools."""
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def class_labels(G: Generator, class_idx: int | None, count: int) -> torch.Tensor:
+    """One-hot labels [count, c_dim], empty for an unconditional generator.
+
+    Raises UsageError if a conditional generator gets no class, or one outside its range.
+    """
+    labels = torch.zeros(count, G.c_dim)
+    if G.c_dim == 0:
+        return labels
+    if class_idx is None:
+        raise UsageError(f"--class: needed, this network is conditional; choose 0 to {G.c_dim - 1}")
+    if not 0 <= class_idx < G.c_dim:
+        raise UsageError(f"--class={class_idx}: out of range, this network has classes 0 to {G.c_dim - 1}")
+    labels[:, class_idx] = 1
+    return labels
+
+
+def set_transform(G: Generator, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0) -> None:
+    """Move what a StyleGAN3 generator draws: rotate by degrees, then translate by fractions of the image (x, y).
+
+    Raises UsageError for a generator without an input transform, unless there is nothing to do.
+    """
+    layer = getattr(G.synthesis, "input", None)
+    if layer is None or not hasattr(layer, "transform"):
+        if translate != (0.0, 0.0) or rotate != 0.0:
+            raise UsageError("--translate, --rotate: this network cannot move its image, only StyleGAN3 can")
+        return
+    c, s = cos(radians(rotate)), sin(radians(rotate))
+    forward = np.array([[c, s, translate[0]], [-s, c, translate[1]], [0, 0, 1]])
+    # The network transforms the plane that it samples, which is the inverse of moving the picture.
+    layer.transform.copy_(torch.from_numpy(np.linalg.inv(forward)))
+
+
+@torch.no_grad()
+def generate(
+    G: Generator,
+    z: torch.Tensor,
+    c: torch.Tensor,
+    *,
+    truncation_psi: float = 1.0,
+    noise_mode: str = "const",
+    batch: int = 4,
+) -> Iterator[np.ndarray]:
+    """Yield uint8 images [H, W, C] for z [N, z_dim] and c [N, c_dim], `batch` at a time, on G's device."""
+    device = next(G.parameters()).device
+    for z_part, c_part in zip(z.split(batch), c.split(batch), strict=True):
+        images = G(z_part.to(device), c_part.to(device), truncation_psi=truncation_psi, noise_mode=noise_mode)
+        yield from to_uint8(images)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C], truncating as the original's tools do."""
+    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
