@@ -56,12 +56,13 @@ def command(
     import sg3
     from sg3.device import choose_device
     from sg3.errors import DataError, StorageError, UsageError
+    from sg3.models import Generator
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
 
     if grid is not None and grid[0] * grid[1] < len(seeds):
         raise UsageError(f"--grid={grid[0]}x{grid[1]}: has no room for {len(seeds)} images")
     G = sg3.load(network, device=choose_device(device)).G_ema
-    if G is None:
+    if not isinstance(G, Generator):
         raise DataError(f"{network}: holds no averaged generator (G_ema)")
     labels = class_labels(G, class_idx, len(seeds))
     if G.c_dim == 0 and class_idx is not None:

@@ -1,0 +1,122 @@
+"""`sg3 info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+
+@click.command("info")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def command(path: Path, as_json: bool) -> None:
+    """Describe a network file, a dataset (zip or folder) or a run folder.
+
+    Examples:
+
+        sg3 info photos.zip
+
+        sg3 info runs/00000-stylegan3-t-photos-gpus1-batch32-gamma2
+    """
+    from sg3.errors import MissingInputError
+
+    if not path.exists():
+        raise MissingInputError(f"{path}: no such file or folder")
+    if (path / "training_options.json").is_file():
+        facts = describe_run(path)
+    elif path.is_dir() or path.suffix == ".zip":
+        facts = describe_dataset(path)
+    else:
+        facts = describe_network(path)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    lines = list(_flatten(facts))
+    width = max(len(key) for key, _ in lines)
+    for key, value in lines:
+        click.echo(f"{key:<{width}}  {value}")
+
+
+def describe_network(path: Path) -> dict[str, Any]:
+    """What the networks of a file are."""
+    import sg3
+    from sg3.models import Discriminator, Generator, stylegan3
+    from sg3.models.layers import count_parameters
+
+    snapshot = sg3.load(path)
+    facts: dict[str, Any] = {"kind": "network", "path": str(path)}
+    for name in ("G_ema", "G", "D"):
+        net = getattr(snapshot, name)
+        if isinstance(net, Generator):
+            facts[name] = {
+                "family": "StyleGAN3" if isinstance(net, stylegan3.Generator) else "StyleGAN2",
+                "image": f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}",
+                "z_dim": net.z_dim, "w_dim": net.w_dim, "num_ws": net.num_ws, "classes": net.c_dim,
+                "mapping_layers": net.mapping.num_layers, "parameters": count_parameters(net),
+            }  # fmt: skip
+            if isinstance(net, stylegan3.Generator):
+                radial = bool(net.init_kwargs.get("use_radial_filters", False))
+                facts[name]["configuration"] = "R" if radial else "T"
+                facts[name]["layers"] = net.synthesis.layer_names
+        elif isinstance(net, Discriminator):
+            image = f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}"
+            facts[name] = {"image": image, "classes": net.c_dim, "parameters": count_parameters(net)}
+    facts["training_set"] = snapshot.training_set_kwargs
+    return facts
+
+
+def describe_dataset(path: Path) -> dict[str, Any]:
+    """Size, labels and origin of a dataset."""
+    import numpy as np
+
+    from sg3.data.dataset import ImageFolderDataset
+    from sg3.data.labels import read_manifest
+    from sg3.data.store import open_store
+
+    data = ImageFolderDataset(path, use_labels=True)
+    facts: dict[str, Any] = {
+        "kind": "dataset", "path": str(path), "name": data.name, "images": len(data),
+        "image": f"{data.resolution} x {data.resolution} x {data.num_channels}", "labels": None,
+    }  # fmt: skip
+    if data.has_labels:
+        facts["labels"] = {"dimensions": data.label_dim, "one_hot": data.has_onehot_labels}
+        if data.has_onehot_labels:
+            raw = [int(data.get_details(i).raw_label) for i in range(len(data))]
+            facts["labels"]["images_per_class"] = np.bincount(raw, minlength=data.label_dim).tolist()
+    facts["origin"] = (read_manifest(open_store(path)) or {}).get("sg3")  # what `sg3 dataset` recorded
+    return facts
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """How far a run has come, and how it ended."""
+    from sg3.train.state import PATTERN
+
+    options = json.loads((path / "training_options.json").read_text())
+    facts: dict[str, Any] = {"kind": "run", "path": str(path), "config": options.get("config")}
+    if (path / "exit.json").is_file():
+        facts["exit"] = json.loads((path / "exit.json").read_text())
+    stats = (path / "stats.jsonl").read_text().splitlines() if (path / "stats.jsonl").is_file() else []
+    if stats:
+        last = json.loads(stats[-1])
+        facts["kimg"] = last["Progress/kimg"]["mean"]
+        facts["sec_per_kimg"] = last["Timing/sec_per_kimg"]["mean"]
+    facts["snapshots"] = [p.name for p in sorted(path.glob("network-snapshot-*.pkl"))]
+    facts["states"] = [p.name for p in sorted(path.glob(PATTERN))]
+    facts["continue"] = f"sg3 train --continue={path}"
+    return facts
+
+
+def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            shown = [str(v) for v in value]
+            text = ", ".join(shown[:3]) + f", ... {shown[-1]} ({len(shown)})" if len(shown) > 16 else ", ".join(shown)
+            yield prefix + key, text or "none"
+        elif value is not None:
+            yield prefix + key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,146 @@
+"""The first pass of preparing a dataset: look at every image, and name all those that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from sg3.data.images import MODE_WORDS, Header, probe
+from sg3.data.labels import Label
+from sg3.data.sources import Payload, Source
+from sg3.data.transforms import ImagePlan, is_power_of_two, nearest_power_of_two
+from sg3.errors import DataError
+
+Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
+ReadResult = Payload | DataError
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Found(NamedTuple):
+    """An image that can be read."""
+
+    key: str
+    header: Header
+
+
+class Offender(NamedTuple):
+    """An image that cannot be used, why (naming it), and the option that would help, if one would."""
+
+    key: str
+    message: str
+    fix: str | None = None
+
+
+class UnusableImages(DataError):
+    """Images that cannot be used: how many, the first, and what would help. `messages` has one line for each."""
+
+    def __init__(self, source: Source, offenders: list[Offender], total: int) -> None:
+        self.messages = [offender.message for offender in offenders]
+        fixes = list(dict.fromkeys(offender.fix for offender in offenders if offender.fix))
+        if len(offenders) < total:
+            fixes.append("--on-error=skip to leave them out")
+        advice = f"; use {', or '.join(fixes)}" if fixes else ""
+        super().__init__(f"{source.name}: {len(offenders)} of {total} images cannot be used, first "
+                         f"{self.messages[0]}{advice}")
+
+
+def scan(
+    source: Source, keys: list[str], plan: ImagePlan, labels: dict[str, Label] | None, progress: Progress
+) -> tuple[list[Found], list[Offender]]:
+    """Sort the images into usable and not, each in the order of `keys`. Raises StorageError only."""
+    found: list[Found] = []
+    offenders: list[Offender] = []
+    for count, result in enumerate(_examine_all(source, keys), start=1):
+        if isinstance(result, Offender):
+            offenders.append(result)
+        elif labels is not None and result.key not in labels:
+            offenders.append(Offender(result.key, f"{source.where(result.key)}: no label", "--labels=none"))
+        else:
+            found.append(result)
+        progress("scanning", count, len(keys))
+    odd = _odd_ones_out(source, found, plan)
+    odd_keys = {offender.key for offender in odd}
+    usable = [one for one in found if one.key not in odd_keys]
+    order = {key: index for index, key in enumerate(keys)}
+    return usable, sorted(offenders + odd, key=lambda offender: order[offender.key])
+
+
+def read_all(source: Source, keys: Iterable[str]) -> Iterator[tuple[str, ReadResult]]:
+    """(key, image) in order, or the error in the image's place."""
+    for key in keys:
+        try:
+            yield key, source.read(key)
+        except DataError as error:
+            yield key, error
+
+
+def ordered_map(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """`map` on a few threads (Pillow works outside the interpreter lock), with only a few items in flight."""
+    workers = min(4, os.cpu_count() or 1)
+    pending: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _examine_all(source: Source, keys: list[str]) -> Iterator[Found | Offender]:
+    if source.uniform is not None:
+        return (Found(key, source.uniform) for key in keys)
+    return ordered_map(lambda item: _examine(source, *item), read_all(source, keys))
+
+
+def _examine(source: Source, key: str, payload: ReadResult) -> Found | Offender:
+    if isinstance(payload, DataError):
+        return Offender(key, str(payload))
+    assert isinstance(payload, bytes), "arrays come with a uniform header"
+    try:
+        return Found(key, probe(payload, source.where(key)))
+    except DataError as error:
+        return Offender(key, str(error))
+
+
+def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[Offender]:
+    """Images whose result would not be a square power of two, or not like most others."""
+    if not found:
+        return []
+    usual_side = statistics.median_low(min(header.width, header.height) for _, header in found)
+    side = nearest_power_of_two(usual_side)
+    resize = f"--resolution={side}x{side}"
+    crop = "--transform=center-crop " if plan.crop is None else ""
+    offenders: list[Offender] = []
+    fitting: list[tuple[str, str, str]] = []  # key, size, mode of those that could be a dataset on their own
+    for key, header in found:
+        width, height = plan.output_size(header.width, header.height)
+        size = f"{width}x{height}"
+        if width != height:
+            message = f"{source.where(key)}: {size}, not square"
+            offenders.append(Offender(key, message, crop + resize))
+        elif not is_power_of_two(width):
+            message = f"{source.where(key)}: {size}, the networks take powers of two from 4 up"
+            offenders.append(Offender(key, message, resize))
+        else:
+            fitting.append((key, size, MODE_WORDS[plan.output_mode(header.mode)]))
+    if not fitting:
+        return offenders
+    (usual_size, usual_mode), _ = Counter((size, mode) for _, size, mode in fitting).most_common(1)[0]
+    for key, size, mode in fitting:
+        if size != usual_size:
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, most are {usual_size}", resize))
+        elif mode != usual_mode:
+            message = f"{source.where(key)}: {mode}, most are {usual_mode}"
+            offenders.append(Offender(key, message, "--convert=rgb (or gray, rgba)"))
+    return offenders

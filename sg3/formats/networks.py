@@ -1,0 +1,174 @@
+"""Networks from constructor arguments and tensors out of a file, which are not to be trusted.
+
+Every file format ends here: it finds out the family, translates names, and calls `build`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from sg3.errors import DataError
+from sg3.formats.safe_pickle import printable
+from sg3.models import discriminator, layers, stylegan2, stylegan3
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network, and the classes that its constructor arguments go to.
+
+    `takes` has those of the top level under "", and one entry for each argument that is a dictionary of
+    arguments.
+    """
+
+    title: str
+    network: type[nn.Module]
+    takes: dict[str, tuple[type[nn.Module], ...]]
+
+    def knows(self, name: str, group: str = "") -> bool:
+        """Whether the constructor has this argument, at the top level or in a keyword dictionary."""
+        return self._parameter(name, group) is not None
+
+    def default(self, name: str, group: str = "") -> Any:
+        """sg3's default of an argument."""
+        parameter = self._parameter(name, group)
+        assert parameter is not None
+        return parameter.default
+
+    def _parameter(self, name: str, group: str) -> inspect.Parameter | None:
+        for cls in self.takes[group]:
+            parameter = inspect.signature(cls).parameters.get(name)
+            if parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                return parameter
+        return None
+
+
+STYLEGAN3_GENERATOR = Family(
+    "StyleGAN3 generator",
+    stylegan3.Generator,
+    {"": (stylegan3.Generator, stylegan3.SynthesisNetwork), "mapping_kwargs": (layers.MappingNetwork,)},
+)
+STYLEGAN2_GENERATOR = Family(
+    "StyleGAN2 generator",
+    stylegan2.Generator,
+    {"": (stylegan2.Generator, stylegan2.SynthesisNetwork), "mapping_kwargs": (layers.MappingNetwork,)},
+)
+STYLEGAN2_DISCRIMINATOR = Family(
+    "StyleGAN2 discriminator",
+    discriminator.Discriminator,
+    {
+        "": (discriminator.Discriminator,),
+        "mapping_kwargs": (layers.MappingNetwork,),
+        "block_kwargs": (discriminator.DiscriminatorBlock,),
+        "epilogue_kwargs": (discriminator.DiscriminatorEpilogue,),
+    },
+)
+
+# Arguments that cost time or memory by themselves, rather than through the tensors they ask for.
+MOST = {
+    "num_layers": 256,
+    "num_critical": 256,
+    "num_fp16_res": 64,  # 2 ** num_fp16_res is computed
+    "filter_size": 32,
+    "lrelu_upsampling": 8,
+    "img_resolution": 2**14,
+}
+MOST_OTHERWISE = 2**24
+SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries
+
+
+def build(family: Family, arguments: dict[str, Any], tensors: dict[str, torch.Tensor], where: str) -> nn.Module:
+    """The network with these constructor arguments, filled with these tensors, on the CPU; see `frozen`.
+
+    Its state_dict must have exactly these names and shapes. Raises DataError, beginning with `where`, if it
+    has not, or if the constructor does not take the arguments.
+    """
+    _check_arguments(family, arguments, where)
+    # Counted by storage: a file may let many tensors show the same one.
+    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors.values()}
+    elements = sum(t.untyped_storage().nbytes() // t.element_size() for t in storages.values())
+    try:
+        with torch.device("cpu"), _BlankTensors(elements + SPARE_ELEMENTS):
+            network = family.network(**arguments)
+    except _TooLarge:
+        raise DataError(f"{where}: its arguments describe a larger network than its tensors") from None
+    except Exception as error:  # constructors need not foresee every combination that a damaged file may hold
+        cause = f"{type(error).__name__}: {printable(error)}"
+        raise DataError(f"{where}: a {family.title} cannot be made from its arguments ({cause})") from error
+
+    expected = network.state_dict()
+    problems = [f"{name} missing" for name in expected if name not in tensors]
+    problems += [f"{printable(name)} unexpected" for name in tensors if name not in expected]
+    for name, tensor in tensors.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            problems.append(f"{name} has shape {list(tensor.shape)} instead of {list(expected[name].shape)}")
+        elif name in expected and not tensor.is_floating_point():
+            problems.append(f"{name} holds {tensor.dtype} instead of real numbers")
+    if problems:
+        rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"{where}: does not fit a {family.title}: {', '.join(problems[:3])}{rest}")
+    network.load_state_dict(tensors)
+    return network
+
+
+def frozen(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network itself, ready to use rather than to train: on `device`, eval mode, without gradients."""
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _check_arguments(family: Family, arguments: dict[str, Any], where: str) -> None:
+    unknown = [name for name in arguments if not family.knows(name)]
+    for group in filter(None, family.takes):
+        inner = arguments.get(group)
+        if not isinstance(inner, dict | None):
+            raise DataError(f"{where}: constructor argument {group} is not a dictionary")
+        unknown += [f"{group}.{name}" for name in inner or {} if not family.knows(name, group)]
+    if unknown:
+        names = printable(", ".join(unknown))
+        raise DataError(f"{where}: a {family.title} of this version of sg3 has no argument {names}")
+    for name, value in _numbers("", arguments):
+        if not abs(value) <= MOST.get(name, MOST_OTHERWISE):  # "not <=" is true for NaN as well
+            raise DataError(f"{where}: constructor argument {name} = {printable(value)} is out of range")
+
+
+def _numbers(name: str, value: Any) -> list[tuple[str, int | float]]:
+    """All numbers in nested plain data, each with the name of the argument that it belongs to."""
+    if isinstance(value, dict):
+        return [pair for key, inner in value.items() for pair in _numbers(key, inner)]
+    if isinstance(value, (list, tuple)):
+        return [pair for inner in value for pair in _numbers(name, inner)]
+    return [(name, value)] if isinstance(value, (int, float)) else []
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _BlankTensors(TorchFunctionMode):
+    """While active, new tensors are zeros instead of random, and there may be no more than so many elements.
+
+    Constructors draw random weights that are about to be overwritten. Zeros cost nothing and leave the
+    caller's random generator alone. The limit stops arguments that ask for gigabytes before they get them.
+    """
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self._left = elements
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.randn, torch.rand, torch.zeros, torch.ones, torch.empty, torch.full):
+            shape = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
+            self._left -= prod(shape)
+            if self._left < 0:
+                raise _TooLarge
+            if func in (torch.randn, torch.rand):
+                kwargs.pop("generator", None)
+                func = torch.zeros
+        return func(*args, **kwargs)

@@ -1,0 +1,145 @@
+"""First of two gates for pickles: read the instructions without running them, and refuse what is dangerous.
+
+The second gate (`safe_pickle`) decides which names a pickle may refer to, so nothing it names ever runs.
+What is left are pickles that hurt merely by being decoded: a length field that makes the decoder allocate
+gigabytes, a memo slot with a huge number, keys that take forever to hash. They are found here, in one cheap
+pass.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from typing import Any, BinaryIO
+
+# What pickle protocols 2 to 5 write for plain data and calls. Left out, because no network file needs them:
+# text instructions of protocol 0, the extension registry (EXT1...), INST and OBJ, DUP, buffers outside the
+# file, 8-byte lengths of text, integers of more than 255 bytes. BINPERSID is for streams that expect it
+# (persistent_ids).
+INSTRUCTIONS = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8",
+    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS",
+    "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET",
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ",
+})  # fmt: skip
+MAX_INSTRUCTIONS = 400_000  # a snapshot at 1024 x 1024 has about 40,000; each costs up to 200 bytes
+MAX_TEXT = 2**24  # characters in one string; embedded source files have about 50,000
+
+_BY_CODE = {instruction.code.encode("latin-1"): instruction for instruction in pickletools.opcodes}
+_MARK = pickletools.markobject
+_TEXT = pickletools.pyunicode
+_CONTAINERS = {  # instruction -> what it may add to
+    "APPEND": {pickletools.pylist},
+    "APPENDS": {pickletools.pylist},
+    "ADDITEMS": {pickletools.pyset},
+    "SETITEM": {pickletools.pydict, pickletools.anyobject},  # anyobject: an OrderedDict made by a call
+    "SETITEMS": {pickletools.pydict, pickletools.anyobject},
+}
+
+
+class Refused(Exception):
+    """Why a pickle is not loaded, as a phrase that follows the file's name."""
+
+
+class BoundedReader:
+    """A binary file from which no read asks for more than it holds.
+
+    A length field may claim 2^63 bytes, and a buffered file allocates what it is asked for before it looks.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.tell = file.tell
+        self.readline = file.readline
+
+    def left(self) -> int:
+        """Bytes from the current position to the end."""
+        return max(self._size - self._file.tell(), 0)
+
+    def read(self, n: int = -1) -> bytes:
+        if n == 1:
+            return self._file.read(1)
+        return self._file.read(self.left() if n < 0 else min(n, self.left()))
+
+
+def scan(reader: BoundedReader, most: int = MAX_INSTRUCTIONS, persistent_ids: bool = False) -> None:
+    """Check one pickle of at most so many instructions, from the reader's position to its STOP.
+
+    Keeps track of what kind of object each place of the stack and memo holds, as `pickletools.dis` does, to
+    know what is used as a key: only text may be one. A tuple is hashed recursively, without a depth limit
+    and again for every reference to it (40 levels of pairs take hours), and integers can be chosen to
+    collide.
+
+    Raises Refused, and for damaged pickles what pickletools raises.
+    """
+    stack: list[pickletools.StackObject] = []
+    memo: dict[int, pickletools.StackObject] = {}
+    marks: list[int] = []  # positions of the marks on the stack
+
+    for count in range(most):
+        instruction = _BY_CODE.get(reader.read(1))
+        if instruction is None:
+            raise Refused("is cut short or not a valid pickle")
+        name = instruction.name
+        if name not in INSTRUCTIONS and not (persistent_ids and name == "BINPERSID"):
+            raise Refused(f"uses the pickle instruction {name}, which network files never need")
+        argument = _argument(instruction, reader)
+        if isinstance(argument, str) and len(argument) > MAX_TEXT:
+            raise Refused(f"holds a string of {len(argument)} characters")
+        if name == "FRAME" and isinstance(argument, int) and argument > reader.left():
+            raise Refused("is cut short")
+
+        # Operands: `pops` below the mark, and all that lies above it.
+        above: list[pickletools.StackObject] = []
+        pops = len(instruction.stack_before)
+        if _MARK in instruction.stack_before:
+            if not marks:
+                raise Refused("is not a valid pickle (no mark)")
+            above = stack[marks[-1] + 1 :]
+            del stack[marks.pop() :]
+            pops = instruction.stack_before.index(_MARK)
+        elif name == "POP" and marks and marks[-1] == len(stack) - 1:
+            marks.pop()
+        if len(stack) - pops < (marks[-1] + 1 if marks else 0):
+            raise Refused("is not a valid pickle (stack underflow)")
+
+        if name in _CONTAINERS:
+            if name in ("APPEND", "SETITEM"):  # their items are not above a mark
+                above = stack[1 - pops :]
+                del stack[1 - pops :]
+            if stack[-1] not in _CONTAINERS[name]:
+                raise Refused(f"uses the pickle instruction {name} on something else than a container")
+            keys = above[::2] if name.startswith("SETITEM") else above if name == "ADDITEMS" else []
+            if any(key is not _TEXT for key in keys):
+                raise Refused("has a dictionary key or set member that is not text")
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            if not stack or stack[-1] is _MARK:
+                raise Refused("is not a valid pickle (nothing to remember)")
+            slot = argument if isinstance(argument, int) else len(memo)
+            if slot > count:  # the decoder allocates all slots up to this one
+                raise Refused(f"uses memo slot {slot} after {count} instructions")
+            memo[slot] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            if argument not in memo:
+                raise Refused(f"is not a valid pickle (memo slot {argument} is empty)")
+            stack.append(memo[argument])
+        else:
+            del stack[len(stack) - pops :]
+            if name == "MARK":
+                marks.append(len(stack))
+            stack.extend(instruction.stack_after)
+        if name == "STOP":
+            return
+    raise Refused(f"has a part of more than {most} pickle instructions, which no network needs")
+
+
+def _argument(instruction: pickletools.OpcodeInfo, reader: BoundedReader) -> Any:
+    """What follows the instruction in the stream: a length's worth of text or bytes, a number, or nothing."""
+    if instruction.name == "GLOBAL":  # two lines: names, which the second gate checks
+        if not all(reader.readline().endswith(b"\n") for _ in range(2)):
+            raise Refused("is cut short")
+        return None
+    return instruction.arg.reader(reader) if instruction.arg else None  # type: ignore[arg-type]

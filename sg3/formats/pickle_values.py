@@ -1,0 +1,225 @@
+"""What the calls in a network file mean: tensors, numpy values and the records of the original's modules.
+
+`safe_pickle` leaves calls as notes. The ones listed here are interpreted from their arguments, each checked
+against the bytes that are really there; any other name has been refused before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sg3.errors import DataError, StorageError
+from sg3.formats.pickle_scan import Refused
+from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
+from sg3.formats.storage_stream import read_storage
+
+PERSISTENCE_VERSION = 6
+RECONSTRUCT: Name = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+MAX_DEPTH = 100  # of nested values; a snapshot has about 30
+MAX_DIMS = 8
+
+
+@dataclass
+class Record:
+    """A module as the original pickles it.
+
+    The source is never executed, and the class name tells little: StyleGAN2 and StyleGAN3 share most of them.
+    """
+
+    class_name: str
+    module_src: str
+    state: dict[str, Any]  # the module's __dict__
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a network pickle: containers, text, numbers, bytes, arrays, tensors and `Record`s.
+
+    Raises DataError if the file is damaged or holds anything else, StorageError if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            return _Interpreter(size).value(unpickle(file, size, NAMES))
+    except Refused as refusal:
+        raise DataError(f"{path}: {refusal}; not loaded") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise DataError(f"{path}: needs more memory than there is; not loaded") from None
+    except Exception as error:  # pickle, numpy and torch raise nearly anything on damaged data
+        cause = f"{type(error).__name__}: {printable(error)}"
+        raise DataError(f"{path}: is damaged or not a network pickle ({cause}); not loaded") from error
+
+
+class _Interpreter:
+    """Turns inert data into values; what the pickle shares stays shared, so shared structure costs nothing.
+
+    Bytes are the exception: each tensor made of them is a copy. So they may be used once, `size` in all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._bytes_left = size
+        self._done: dict[int, Any] = {}
+        self._open: set[int] = set()
+
+    def value(self, item: Any) -> Any:
+        """Raises Refused for anything but the listed types and calls, for cycles and for endless nesting."""
+        if item is None or isinstance(item, (bool, int, float, str)):
+            return item
+        if isinstance(item, (bytes, bytearray)):
+            self._bytes_left -= len(item)
+            if self._bytes_left < 0:
+                raise Refused("uses the same bytes for several tensors")
+            return bytes(item)
+        key = id(item)  # stays valid: the root keeps every item alive
+        if key in self._done:
+            return self._done[key]
+        if key in self._open:
+            raise Refused("holds a value that contains itself")
+        if len(self._open) >= MAX_DEPTH:
+            raise Refused(f"is nested more than {MAX_DEPTH} levels deep")
+        self._open.add(key)
+        self._done[key] = self._convert(item)
+        self._open.remove(key)
+        return self._done[key]
+
+    def _convert(self, item: Any) -> Any:
+        match item:
+            case Call(function=function, args=args):
+                meaning = CALLS[function.module, function.name]
+                return meaning([self.value(arg) for arg in args], self.value(item.state))
+            case Global():
+                return None  # a name used as a value, such as numpy.ndarray where an array's type is given
+            case dict():  # also a Mapping
+                return {name: self.value(entry) for name, entry in item.items()}
+            case list():
+                return [self.value(entry) for entry in item]
+            case tuple():
+                return tuple([self.value(entry) for entry in item])
+            case set():
+                return set(item)  # the scan lets only text in
+        raise Refused(f"holds a value of type {type(item).__name__}")
+
+
+def _record(args: list[Any], state: Any) -> Record:
+    match args:
+        case [{"type": "class", "version": int(version), "class_name": str(name), "state": dict(attributes)}]:
+            if version != PERSISTENCE_VERSION:
+                raise Refused(f"has persistence version {printable(version)}, expected {PERSISTENCE_VERSION}")
+            return Record(name, str(args[0].get("module_src", "")), attributes)
+    raise Refused("has an object that is not described as the original's classes are")
+
+
+def _tensor(args: list[Any], state: Any) -> torch.Tensor:
+    """`_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`: a view of the storage."""
+    match args:
+        case [torch.Tensor() as storage, int(offset), tuple(size), tuple(stride), *_]:
+            pass
+        case _:
+            raise Refused("holds a tensor that is described in an unknown way")
+    natural = all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride))
+    if not natural or len(size) != len(stride) or len(size) > MAX_DIMS:
+        raise Refused("holds a tensor of impossible shape")
+    count = prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    # The second condition keeps a view from showing few elements many times over, with stride 0.
+    if count and (last >= storage.numel() or count > storage.numel()):
+        raise Refused(f"holds a tensor of shape {printable(list(size))} on {storage.numel()} elements")
+    return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
+
+
+def _storage(args: list[Any], state: Any) -> torch.Tensor:
+    match args:
+        case [bytes(data)]:
+            return read_storage(data)
+    raise Refused("holds a tensor whose storage is described in an unknown way")
+
+
+def _parameter(args: list[Any], state: Any) -> torch.Tensor:
+    match args:
+        case [torch.Tensor() as data, *_]:
+            return data
+    raise Refused("holds a parameter that is described in an unknown way")
+
+
+def _dtype(args: list[Any], state: Any) -> np.dtype[Any]:
+    """`dtype('f8', False, True)` and its state (3, '<', None, None, None, -1, -1, 0): plain numbers only."""
+    order: Any = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
+    match args:
+        case [str(code), *_] if re.fullmatch("b1|[iu][1248]|f[248]", code) and order in ("<", ">", "|", "="):
+            return np.dtype(code).newbyteorder(order)
+    raise Refused("holds a numpy value that is not a plain number")
+
+
+def _scalar(args: list[Any], state: Any) -> bool | int | float:
+    match args:
+        case [np.dtype() as dtype, bytes(data)] if len(data) == dtype.itemsize:
+            number: bool | int | float = np.frombuffer(data, dtype)[0].item()
+            return number
+    raise Refused("holds a numpy value that is not a plain number")
+
+
+def _array(args: list[Any], state: Any) -> np.ndarray:
+    """`_reconstruct(ndarray, (0,), b'b')` and its state (version, shape, dtype, fortran order, bytes)."""
+    match state:
+        case [int(), tuple(shape), np.dtype() as dtype, bool(fortran), bytes(data)]:
+            return _shaped(data, dtype, shape, "F" if fortran else "C")
+    raise Refused("holds a numpy array that is described in an unknown way")
+
+
+def _array_from_buffer(args: list[Any], state: Any) -> np.ndarray:
+    """`_frombuffer(bytes, dtype, shape, order)`, which pickle protocol 5 uses."""
+    match args:
+        case [bytes(data), np.dtype() as dtype, tuple(shape), "C" | "F" as order]:
+            return _shaped(data, dtype, shape, order)
+    raise Refused("holds a numpy array that is described in an unknown way")
+
+
+def _shaped(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Any) -> np.ndarray:
+    if len(shape) > MAX_DIMS or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise Refused("holds a numpy array of impossible shape")
+    return np.frombuffer(data, dtype).reshape(shape, order=order).copy(order=order)
+
+
+def _set(args: list[Any], state: Any) -> set[str]:
+    match args:
+        case []:
+            return set()
+        case [list(items)] if all(isinstance(item, str) for item in items):
+            return set(items)
+    raise Refused("has a dictionary key or set member that is not text")
+
+
+def _ignored(args: list[Any], state: Any) -> None:
+    """A value that a module may carry as an attribute and that is never read."""
+
+
+def _not_called(args: list[Any], state: Any) -> Any:
+    raise Refused("calls something that is not a function")
+
+
+CALLS: dict[Name, Callable[[list[Any], Any], Any]] = {
+    RECONSTRUCT: _record,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch", "Size"): _ignored,
+    ("torch", "device"): _ignored,
+    **{("torch", name): _not_called for name in ("float16", "float32", "float64", "bfloat16")},
+    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): _not_called,
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_buffer for core in ("core", "_core")},
+    ("builtins", "set"): _set,  # protocol 3 has no instruction for sets
+    ("sg3.models.stylegan3", "LayerSpec"): _ignored,  # follows from the constructor arguments
+}
+NAMES = frozenset(CALLS)

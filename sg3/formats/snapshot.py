@@ -1,0 +1,20 @@
+"""What a network file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass
+class Snapshot:
+    """The networks of one moment of training. Anything may be None: a file for generating images has G_ema
+    only."""
+
+    G: nn.Module | None = None
+    D: nn.Module | None = None
+    G_ema: nn.Module | None = None  # G with averaged weights: the one to generate images with
+    augment_pipe: nn.Module | None = None
+    training_set_kwargs: dict[str, Any] | None = None  # class_name, path, resolution, use_labels, xflip, ...

@@ -1,0 +1,139 @@
+"""`sg3.load` and `sg3.save` before any format is involved: finding, recognising and replacing files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sg3
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.formats import official_write
+from sg3.formats.atomic import write_atomic
+from tests.formats import tiny
+
+
+def test_run_folder_is_its_newest_snapshot(tmp_path: Path) -> None:
+    for number, resolution in (("000200", 16), ("1000", 8)):
+        make = tiny.stylegan3_generator if resolution == 16 else tiny.stylegan2_generator
+        sg3.save(sg3.Snapshot(G_ema=make()), tmp_path / f"network-snapshot-{number}.pkl")
+    os.utime(tmp_path / "network-snapshot-1000.pkl", (0, 0))
+    (tmp_path / "network-snapshot-latest.pkl").write_bytes(b"")
+    assert sg3.load(str(tmp_path)).G_ema.img_resolution == 8
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="there is no such file"):
+        sg3.load(tmp_path / "a.pkl")
+    with pytest.raises(MissingInputError, match=r"holds no network-snapshot-\*.pkl"):
+        sg3.load(tmp_path)
+    with pytest.raises(MissingInputError, match=r"https://example.com/a.pkl: .*does not download"):
+        sg3.load("https://example.com/a.pkl")
+    with pytest.raises(MissingInputError, match="there is no such folder"):
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "folder" / "a.pkl")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "an empty file"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive or a torch.save file"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "an old torch.save file"),
+        (b"\x40\0\0\0\0\0\0\0{" + bytes(60), "a safetensors file"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"(dp0\n.", "no kind of network file"),
+        (b"\x80", "no kind of network file"),
+    ],
+)
+def test_unknown_formats_are_described(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(DataError, match=kind) as caught:
+        sg3.load(tmp_path / "a.pkl")
+    assert "sg3 reads official StyleGAN3" in str(caught.value)
+
+
+def test_content_counts_not_the_name(tmp_path: Path) -> None:
+    sg3.save(sg3.Snapshot(G=tiny.stylegan2_generator()), tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").rename(tmp_path / "a.bin")
+    assert sg3.load(tmp_path / "a.bin").G is not None
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sg3 writes .pkl files, not .pt"):
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pt")
+    with pytest.raises(UsageError, match="not files without a suffix"):
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a")
+    with pytest.raises(UsageError, match="nothing to save"):
+        sg3.save(sg3.Snapshot(), tmp_path / "a.pkl")
+
+
+# ---- faults while writing
+
+
+def failing(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("fault", ["tensor", "os.fsync", "os.replace", "interrupt"])
+def test_a_failed_save_leaves_the_old_file(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"old")
+    written: list[int] = []
+    error: type[BaseException] = StorageError
+    if fault.startswith("os."):
+        monkeypatch.setattr(fault, failing)
+    else:
+        write = official_write.write_storage
+
+        def fail_later(tensor: Any) -> bytes:
+            written.append(len(list(tmp_path.iterdir())))
+            if len(written) < 5:
+                return write(tensor)
+            raise KeyboardInterrupt if fault == "interrupt" else OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(official_write, "write_storage", fail_later)
+        error = KeyboardInterrupt if fault == "interrupt" else StorageError
+    with pytest.raises(error) as caught:
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), path)
+    if error is StorageError:
+        assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    assert not written or written[-1] == 2  # the temporary file was beside the old one
+
+
+def test_a_save_replaces_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"old")
+    sg3.save(sg3.Snapshot(D=tiny.discriminator()), path)
+    assert sg3.load(path).D is not None
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_and_file_are_flushed_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr("os.fsync", lambda handle: (events.append("fsync"), fsync(handle)))
+    monkeypatch.setattr("os.replace", lambda old, new: (events.append("replace"), replace(old, new)))
+    write_atomic(tmp_path / "a", lambda file: None)
+    assert events == ["fsync", "replace", "fsync"]
+
+
+def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pathlib.Path.open", failing)
+    with pytest.raises(StorageError, match=r"a.pkl: cannot be written: No space"):
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pkl")
+
+
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04N.")
+    monkeypatch.setattr("pathlib.Path.open", failing)
+    with pytest.raises(StorageError, match=r"a.pkl: cannot be read: No space"):
+        sg3.load(tmp_path / "a.pkl")

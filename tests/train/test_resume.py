@@ -1,0 +1,144 @@
+"""Exact resume: a run that stops and continues ends bit for bit where the uninterrupted one ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import TrainingStopped
+from sg3.train.config import TrainConfig
+from sg3.train.display import Display
+from sg3.train.loop import Trainer
+from sg3.train.state import load_state
+from tests.train.conftest import tiny_config
+
+
+def new_trainer(config: TrainConfig, run_dir: Path) -> Trainer:
+    run_dir.mkdir(exist_ok=True)
+    dataset = ImageFolderDataset(config.dataset.path, xflip=config.mirror, use_labels=config.cond)
+    return Trainer(config, dataset, run_dir, torch.device("cpu"), Display(None, config.kimg * 1000))
+
+
+def train(config: TrainConfig, run_dir: Path, steps: int) -> dict:
+    """Run (or go on) until `steps` steps have been taken in all; returns the saved state."""
+    trainer = new_trainer(config, run_dir)
+    if list(run_dir.glob("training-state-*.pt")):
+        trainer.load_state_dict(load_state(run_dir, pytest.fail))
+    with pytest.raises(TrainingStopped):
+        trainer.run(lambda: "test" if trainer.step >= steps else None)
+    return load_state(run_dir, pytest.fail)
+
+
+def assert_same(a: object, b: object, where: str = "state") -> None:
+    """Equal to the last bit, NaN equal to itself."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor), where
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8)), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict), where
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert isinstance(b, (list, tuple)), where
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def comparable(state: dict) -> dict:
+    """Without what the clock decides."""
+    statistics = {k: v for k, v in state["stats"].items() if not k.startswith(("Timing/", "Resources/"))}
+    return {**{k: v for k, v in state.items() if k != "seconds"}, "stats": statistics}
+
+
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r", "stylegan2"])
+def test_continued_run_equals_uninterrupted(discs: Path, tmp_path: Path, cfg: str) -> None:
+    """20 steps: two R1 phases, five of path length (stylegan2), fading blur (stylegan3-r), one tick in between."""
+    config = tiny_config(discs, cfg=cfg, mirror=True)
+    whole = train(config, tmp_path / "whole", 20)
+    train(config, tmp_path / "parts", 7)
+    parts = train(config, tmp_path / "parts", 20)
+    assert parts["step"] == 20
+    assert_same(comparable(whole), comparable(parts))
+    if cfg == "stylegan2":
+        assert float(whole["pl_mean"]) > 0
+    assert not torch.equal(whole["G"]["mapping.w_avg"], torch.zeros(8))
+
+
+def test_conditional_resume_and_workers(labelled_discs: Path, tmp_path: Path) -> None:
+    """Labels are drawn per sample, too; loader processes change nothing."""
+    from tests.train.conftest import facts
+
+    data = facts(path=str(labelled_discs), label_dim=3)
+    whole = train(tiny_config(labelled_discs, data, cfg="stylegan2", cond=True), tmp_path / "whole", 8)
+    config = tiny_config(labelled_discs, data, cfg="stylegan2", cond=True, workers=2)
+    train(config, tmp_path / "parts", 3)
+    assert_same(comparable(whole), comparable(train(config, tmp_path / "parts", 8)))
+
+
+def test_evaluation_in_between_changes_nothing(discs: Path, tmp_path: Path) -> None:
+    """Whatever else draws random numbers, training draws its own."""
+    config = tiny_config(discs, cfg="stylegan2")
+    quiet = train(config, tmp_path / "quiet", 4)
+    trainer = new_trainer(config, tmp_path / "noisy")
+
+    def draw() -> str | None:
+        torch.randn(1000)
+        trainer.G_ema(torch.randn(2, 8))
+        return "test" if trainer.step >= 4 else None
+
+    with pytest.raises(TrainingStopped):
+        trainer.run(draw)
+    assert_same(comparable(quiet), comparable(load_state(tmp_path / "noisy", pytest.fail)))
+
+
+def test_seed_decides(discs: Path, tmp_path: Path) -> None:
+    a = train(tiny_config(discs, seed=1), tmp_path / "a", 2)
+    b = train(tiny_config(discs, seed=1), tmp_path / "b", 2)
+    c = train(tiny_config(discs, seed=2), tmp_path / "c", 2)
+    assert_same(comparable(a), comparable(b))
+    assert not torch.equal(a["G"]["mapping.fc0.weight"], c["G"]["mapping.fc0.weight"])
+
+
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
+def test_accumulation_equals_one_batch(discs: Path, tmp_path: Path, cfg: str) -> None:
+    """Micro-batches give the gradient of the whole batch: before anything that looks across samples comes in."""
+    grads = []
+    for batch_gpu in (4, 2):
+        config = tiny_config(discs, cfg=cfg, batch_gpu=batch_gpu)
+        trainer = new_trainer(config, tmp_path / f"bg{batch_gpu}")
+        trainer.loss.style_mixing_prob = 0
+        for p in trainer.D.b4.mbstd.parameters():
+            p.zero_()
+        trainer.D.b4.mbstd.group_size = 1
+        phase = next(p for p in trainer.phases if p.name in ("Gmain", "Gboth"))
+        real = torch.zeros(4, 3, 16, 16)
+        trainer.run_phase(phase, real, torch.zeros(4, 0))
+        # After a first Adam step the update is lr * sign(gradient): compare the second moments instead.
+        grads.append(torch.cat([s["exp_avg_sq"].sqrt().flatten() for s in phase.optimizer.state.values()]))
+    relative = (grads[0] - grads[1]).norm() / grads[0].norm()
+    assert float(relative) < 1e-4
+
+
+def test_statistics_survive_a_restart(discs: Path, tmp_path: Path) -> None:
+    """stats.jsonl of a continued run has every tick once, with all images counted."""
+    config = tiny_config(discs, kimg=2, batch=100, batch_gpu=4)
+    trainer = new_trainer(config, tmp_path)
+    with pytest.raises(TrainingStopped):
+        trainer.run(lambda: "test" if trainer.step >= 13 else None)
+    with open(tmp_path / "stats.jsonl", "a") as file:
+        file.write('{"Progress/kimg": {"num": 1, "mean": 1.9, "std": 0}}\n{"Progress/ki')  # beyond the state, cut off
+    again = new_trainer(config, tmp_path)
+    again.load_state_dict(load_state(tmp_path, pytest.fail))
+    again.run(lambda: None)
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
+    assert sum(line["Loss/G/loss"]["num"] for line in lines) == 2000
