@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the networks here are too small to gain from more, and machines too busy
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -66,7 +66,8 @@ class Grid:
 def save_sheet(images: np.ndarray, path: Path, size: tuple[int, int], drange: tuple[float, float]) -> None:
     """Write images [columns * rows, C, H, W], C = 1 or 3, with values in `drange`, as one PNG."""
     low, high = drange
-    pixels = np.rint((images.astype(np.float32) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+    values = np.nan_to_num(images.astype(np.float32), nan=low)  # a network may have gone bad
+    pixels = np.rint((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     columns, rows = size
     _, c, h, w = pixels.shape
     sheet = pixels.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)

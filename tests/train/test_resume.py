@@ -61,12 +61,12 @@ def comparable(state: dict) -> dict:
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r", "stylegan2"])
 def test_continued_run_equals_uninterrupted(discs: Path, tmp_path: Path, cfg: str) -> None:
-    """20 steps: two R1 phases, five of path length (stylegan2), fading blur (stylegan3-r), one tick in between."""
+    """18 steps: two R1 phases, five of path length (stylegan2), fading blur (stylegan3-r), one tick in between."""
     config = tiny_config(discs, cfg=cfg, mirror=True)
-    whole = train(config, tmp_path / "whole", 20)
+    whole = train(config, tmp_path / "whole", 18)
     train(config, tmp_path / "parts", 7)
-    parts = train(config, tmp_path / "parts", 20)
-    assert parts["step"] == 20
+    parts = train(config, tmp_path / "parts", 18)
+    assert parts["step"] == 18
     assert_same(comparable(whole), comparable(parts))
     if cfg == "stylegan2":
         assert float(whole["pl_mean"]) > 0
@@ -110,27 +110,26 @@ def test_seed_decides(discs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
 def test_accumulation_equals_one_batch(discs: Path, tmp_path: Path, cfg: str) -> None:
-    """Micro-batches give the gradient of the whole batch: before anything that looks across samples comes in."""
+    """Micro-batches give the gradient of the whole batch, apart from what looks across samples (D's statistics, switched
+    off here) and from layer noise, which is drawn per micro-batch."""
     grads = []
     for batch_gpu in (4, 2):
         config = tiny_config(discs, cfg=cfg, batch_gpu=batch_gpu)
         trainer = new_trainer(config, tmp_path / f"bg{batch_gpu}")
         trainer.loss.style_mixing_prob = 0
-        for p in trainer.D.b4.mbstd.parameters():
-            p.zero_()
         trainer.D.b4.mbstd.group_size = 1
         phase = next(p for p in trainer.phases if p.name in ("Gmain", "Gboth"))
         real = torch.zeros(4, 3, 16, 16)
         trainer.run_phase(phase, real, torch.zeros(4, 0))
-        # After a first Adam step the update is lr * sign(gradient): compare the second moments instead.
-        grads.append(torch.cat([s["exp_avg_sq"].sqrt().flatten() for s in phase.optimizer.state.values()]))
+        named = [(n, p.grad) for n, p in trainer.G.named_parameters() if not n.endswith("noise_strength")]
+        grads.append(torch.cat([grad.flatten() for _, grad in named]))
     relative = (grads[0] - grads[1]).norm() / grads[0].norm()
-    assert float(relative) < 1e-4
+    assert 0 < float(relative) < 1e-5
 
 
 def test_statistics_survive_a_restart(discs: Path, tmp_path: Path) -> None:
     """stats.jsonl of a continued run has every tick once, with all images counted."""
-    config = tiny_config(discs, kimg=2, batch=100, batch_gpu=4)
+    config = tiny_config(discs, kimg=2, batch=100, mbstd_group=1, layers=3)
     trainer = new_trainer(config, tmp_path)
     with pytest.raises(TrainingStopped):
         trainer.run(lambda: "test" if trainer.step >= 13 else None)

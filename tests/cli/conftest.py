@@ -1,0 +1,55 @@
+"""Running the command line inside the test process, and as a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import sg3.cli
+from tests.train.conftest import discs, labelled_discs  # noqa: F401  (fixtures for this folder, too)
+
+TINY_ARGS = (
+    "--batch=4 --mbstd-group=2 --cbase=128 --cmax=8 --latent=8 --layers=3 --margin=4 --map-depth=1 --tick=1 --snap=1 "
+    "--grid=3x2 --workers=0 --device=cpu"
+).split()
+
+
+@dataclass
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    def error_line(self) -> str:
+        """The one line of a failure, without anything else on either stream."""
+        assert self.out == ""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+@pytest.fixture
+def run(capfd) -> Callable[..., Result]:
+    """run("train", "--outdir=x") -> Result, in this process."""
+
+    def call(*args: object) -> Result:
+        capfd.readouterr()
+        code = sg3.cli._run([str(arg) for arg in args], debug=False)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+def start(*args: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """`sg3 ARGS` as a process."""
+    command = [sys.executable, "-m", "sg3", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)

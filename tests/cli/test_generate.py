@@ -1,0 +1,138 @@
+"""`sg3 generate` and `sg3 info`: the original's images for the original's seeds, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sg3
+from sg3.formats import Snapshot
+from sg3.models import stylegan2, stylegan3
+
+
+def tiny(family, **kwargs):
+    torch.manual_seed(1)
+    shape = {"num_layers": 4} if family is stylegan3 else {}
+    return family.Generator(8, kwargs.pop("c_dim", 0), 8, 16, 3, channel_base=128, channel_max=8, **shape)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("networks")
+    nets = {"sg3": tiny(stylegan3), "sg2": tiny(stylegan2), "cond": tiny(stylegan2, c_dim=3)}
+    for name, G in nets.items():
+        sg3.save(Snapshot(G_ema=G), folder / f"{name}.pkl")
+    return {name: folder / f"{name}.pkl" for name in nets}
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_pictures_and_metadata(networks, run, tmp_path: Path) -> None:
+    args = ["generate", f"--network={networks['sg3']}", "--seeds=3,5-7", "--trunc=0.7", f"--outdir={tmp_path}"]
+    result = run(*args, "--grid=2x2")
+    assert result.code == 0
+    assert [Path(line).name for line in result.out.split()] == [f"seed{s:04d}.png" for s in (3, 5, 6, 7)] + ["grid.png"]
+    assert json.loads(Image.open(tmp_path / "seed0005.png").text["sg3"])["seed"] == 5
+    assert json.loads(Image.open(tmp_path / "seed0005.png").text["sg3"])["trunc"] == 0.7
+    grid = pixels(tmp_path / "grid.png")
+    assert np.array_equal(grid[16:, :16], pixels(tmp_path / "seed0006.png"))
+
+
+def test_same_images_as_the_original_for_a_seed(networks, run, tmp_path: Path) -> None:
+    """The documented recipe: RandomState(seed).randn, truncation to uint8 of 127.5 x + 128."""
+    run("generate", f"--network={networks['sg2']}", "--seeds=0-5", f"--outdir={tmp_path}", "--batch=3")
+    G = sg3.load(networks["sg2"]).G_ema
+    for seed in range(6):
+        z = torch.from_numpy(np.random.RandomState(seed).randn(1, 8))
+        with torch.no_grad():
+            img = G(z, None, noise_mode="const")
+        expected = (img[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()
+        difference = np.abs(pixels(tmp_path / f"seed{seed:04d}.png").astype(int) - expected)
+        assert difference.max() <= 1  # batching changes the last bits, which truncation may show
+        assert (difference > 0).mean() < 0.01
+
+
+def test_translate_moves_the_picture(networks, run, tmp_path: Path) -> None:
+    """--translate=0.25,0 moves what is seen to the right by a quarter of the width; --rotate turns it."""
+    common = [f"--network={networks['sg3']}", "--seeds=1"]
+    run("generate", *common, f"--outdir={tmp_path / 'a'}")
+    run("generate", *common, f"--outdir={tmp_path / 'b'}", "--translate=0.25,0")
+    a, b = (pixels(tmp_path / d / "seed0001.png").astype(float) for d in "ab")
+    right = np.abs(b[:, 4:] - a[:, :-4]).mean()
+    left = np.abs(b[:, :-4] - a[:, 4:]).mean()
+    assert right < 1.0
+    assert right < left / 3
+    run("generate", *common, f"--outdir={tmp_path / 'c'}", "--rotate=90")
+    assert not np.array_equal(pixels(tmp_path / "c" / "seed0001.png"), a)
+
+
+def test_classes(networks, run, tmp_path: Path) -> None:
+    def go(*more: str):
+        return run("generate", f"--network={networks['cond']}", "--seeds=0", f"--outdir={tmp_path}", *more)
+
+    missing = go()
+    assert (missing.code, "--class: needed" in missing.error_line()) == (2, True)
+    beyond = go("--class=3")
+    assert "--class=3: out of range, this network has classes 0 to 2" in beyond.error_line()
+    pictures = []
+    for c in (0, 1):
+        assert go(f"--class={c}").code == 0
+        pictures.append(pixels(tmp_path / "seed0000.png"))
+    assert not np.array_equal(*pictures)
+    ignored = run("generate", f"--network={networks['sg2']}", "--seeds=0", "--class=1", f"--outdir={tmp_path}")
+    assert ignored.code == 0
+    assert "has no effect" in ignored.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--network=missing.pkl", "--seeds=0"], 66, "missing.pkl"),
+        (["--network=SG2", "--seeds=0", "--rotate=5"], 2, "cannot move its image, only StyleGAN3 can"),
+        (["--network=SG2", "--seeds=a-b"], 2, "'a-b' is neither a number nor a range"),
+        (["--network=SG2", "--seeds=5-2"], 2, "runs backwards"),
+        (["--network=SG2", "--seeds=0-9", "--grid=3x3"], 2, "--grid=3x3: has no room for 10 images"),
+        (["--network=SG2", "--seeds=0", "--translate=1"], 2, "is not two numbers"),
+        (["--network=PNG", "--seeds=0"], 65, "picture.png: looks like a PNG image"),
+    ],
+)
+def test_wrong_inputs(networks, run, tmp_path: Path, args: list[str], code: int, words: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    args = [a.replace("SG2", str(networks["sg2"])).replace("PNG", str(tmp_path / "picture.png")) for a in args]
+    result = run("generate", *args, f"--outdir={tmp_path / 'out'}")
+    assert result.code == code, result.err
+    assert words in result.error_line()
+
+
+def test_info_of_networks_and_datasets(networks, run, labelled_discs: Path, tmp_path: Path) -> None:
+    facts = json.loads(run("info", networks["sg3"], "--json").out)
+    assert facts["G_ema"]["family"] == "StyleGAN3"
+    assert facts["G_ema"]["configuration"] == "T"
+    assert facts["G_ema"]["image"] == "16 x 16 x 3"
+    assert facts["G_ema"]["parameters"] == sum(p.numel() for p in sg3.load(networks["sg3"]).G_ema.parameters())
+    data = json.loads(run("info", labelled_discs, "--json").out)
+    assert (data["images"], data["labels"]["images_per_class"]) == (12, [4, 4, 4])
+    plain = run("info", labelled_discs)
+    assert "images_per_class  4, 4, 4" in plain.out
+    missing = run("info", tmp_path / "nothing")
+    assert missing.code == 66
+    assert "nothing: no such file or folder" in missing.error_line()
+
+
+def test_info_of_a_run(run, discs: Path, tmp_path: Path) -> None:
+    from tests.cli.conftest import TINY_ARGS
+
+    run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS)
+    (run_dir,) = tmp_path.iterdir()
+    facts = json.loads(run("info", run_dir, "--json").out)
+    assert facts["kind"] == "run"
+    assert facts["exit"]["exit_code"] == 0
+    assert facts["snapshots"] == ["network-snapshot-000000.pkl"]
+    assert facts["continue"] == f"sg3 train --continue={run_dir}"

@@ -1,0 +1,295 @@
+"""`sg3 train` as people use it: a run's folder, stopping and continuing, and everything one can get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sg3
+from tests.cli.conftest import TINY_ARGS, start
+from tests.train.conftest import write_dataset
+
+
+@pytest.fixture(scope="module")
+def finished(discs: Path, tmp_path_factory) -> Path:
+    """The folder of a finished run of two kimg."""
+    outdir = tmp_path_factory.mktemp("finished")
+    code = sg3.cli._run(
+        ["train", f"--outdir={outdir}", f"--data={discs}", "--kimg=2", "--mirror", "--batch=64", *TINY_ARGS[1:]], False
+    )
+    assert code == 0
+    (run_dir,) = outdir.iterdir()
+    return run_dir
+
+
+def test_run_folder(finished: Path) -> None:
+    assert finished.name == "00000-stylegan3-t-discs-gpus1-batch64-gamma0.0008"
+    names = {p.name for p in finished.iterdir() if not p.name.startswith("events.")}
+    assert names == {
+        "training_options.json", "log.txt", "stats.jsonl", "exit.json", "reals.png", "fakes_init.png",
+        *(f"fakes{k:06d}.png" for k in (0, 1, 2)), *(f"network-snapshot-{k:06d}.pkl" for k in (0, 1, 2)),
+        *(f"training-state-{n:010d}.pt{s}" for n in (1088, 2048) for s in ("", ".sha256")),
+    }  # fmt: skip
+
+
+def test_statistics_have_the_originals_names(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "stats.jsonl").read_text().splitlines()]
+    assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
+    assert set(lines[1]) >= {
+        "Progress/kimg", "Timing/sec_per_kimg", "Timing/total_sec", "Resources/cpu_mem_gb", "Loss/scores/fake",
+        "Loss/scores/real", "Loss/signs/real", "Loss/G/loss", "Loss/D/loss", "Loss/D/reg", "Loss/r1_penalty", "timestamp",
+    }  # fmt: skip
+    assert set(lines[-1]["Loss/G/loss"]) == {"num", "mean", "std"}
+
+
+def test_grids_show_real_and_generated_images(finished: Path) -> None:
+    reals, fakes = (np.asarray(Image.open(finished / n)) for n in ("reals.png", "fakes000002.png"))
+    assert reals.shape == fakes.shape == (2 * 16, 3 * 16, 3)
+    assert (reals[0] == 255).mean() > 0.9  # the discs lie on white
+    with torch.no_grad():
+        G = sg3.load(finished).G_ema
+        assert G.training is False
+    assert fakes.std() > 1
+
+
+def test_exit_json_and_log(finished: Path) -> None:
+    left = json.loads((finished / "exit.json").read_text())
+    assert left["exit_code"] == 0
+    assert left["kimg"] == 2.048
+    log = (finished / "log.txt").read_text()
+    assert log.count("\ntick ") == 3
+    assert "img/s" in log
+    assert "\x1b" not in log
+
+
+def test_continue_after_the_end_needs_a_larger_kimg(finished: Path, run, tmp_path: Path) -> None:
+    result = run("train", f"--continue={finished}")
+    assert result.code == 0
+    assert "nothing to do: 2.05 kimg are trained; a larger --kimg continues" in result.err
+    refused = run("train", f"--continue={finished}", "--gamma=3", "--kimg=3")
+    assert refused.code == 2
+    assert "--gamma: cannot change in a run that continues" in refused.error_line()
+
+
+def test_resume_copies_weights_into_a_new_run(finished: Path, discs: Path, run, tmp_path: Path) -> None:
+    args = [f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--glr=0", "--dlr=0", *TINY_ARGS]
+    result = run("train", *args, f"--resume={finished}")
+    assert result.code == 0
+    assert "tensors copied from" in result.err
+    (new,) = tmp_path.iterdir()
+    old, fresh = sg3.load(finished).G, sg3.load(new).G
+    assert torch.equal(old.mapping.fc0.weight, fresh.mapping.fc0.weight)
+    other = run("train", *args, "--latent=4", "--cmax=4", f"--resume={finished}")
+    assert other.code == 0
+    assert "of another shape" in other.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_how_to_continue_and_continues(discs: Path, tmp_path: Path, number: int) -> None:
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS)
+    run_dir = wait_for_state(tmp_path, process)
+    process.send_signal(number)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 75
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: " + signal.Signals(number).name)
+    assert last.endswith(f"continue with: sg3 train --continue={run_dir}")
+    assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 75
+    reached = json.loads((run_dir / "exit.json").read_text())["kimg"]
+
+    again = start("train", "--continue=latest", f"--outdir={tmp_path}", "--kimg=1", "--snap=9")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert f"continuing at {reached:.2f} kimg" in err
+    assert out.strip() == str(run_dir)
+
+
+def test_a_killed_run_continues(discs: Path, tmp_path: Path) -> None:
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS)
+    run_dir = wait_for_state(tmp_path, process)
+    process.kill()
+    process.communicate()
+    again = start("train", f"--continue={run_dir}")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert json.loads((run_dir / "exit.json").read_text())["kimg"] == 1.0
+
+
+def wait_for_state(outdir: Path, process: subprocess.Popen[str]) -> Path:
+    """The run folder, once its first state is complete."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        states = list(outdir.glob("*/training-state-*.sha256"))
+        if states:
+            return states[0].parent
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no state within a minute")
+
+
+def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:
+    outdir = tmp_path / "runs"
+    result = run("train", f"--outdir={outdir}", f"--data={discs}", "--dry-run", *TINY_ARGS)
+    assert result.code == 0
+    assert not outdir.exists()
+    config, _ = json.JSONDecoder().raw_decode(result.out)
+    assert config["gamma"] == pytest.approx(0.0002 * 16**2 / 4)
+    assert "synthesis.L0_" in result.out
+    assert "b16.conv0" in result.out
+    assert "memory for training, estimated:" in result.out
+
+
+def test_list_presets(run) -> None:
+    result = run("train", "--list-presets")
+    assert result.code == 0
+    assert result.out.startswith("demo: ")
+    assert "--cfg=stylegan3-t" in result.out
+
+
+def broken_png(folder: Path) -> None:
+    for i in range(4):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(folder / f"{i}.png")
+    data = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(data[: len(data) // 2])
+
+
+def sized(folder: Path, *sizes: tuple[int, int]) -> None:
+    for i, size in enumerate(sizes):
+        Image.new("RGB", size).save(folder / f"{i}.png")
+
+
+WRONG_DATA = {
+    "empty": (lambda d: None, 65, "no images"),
+    "not square": (lambda d: sized(d, (16, 12)), 65, "0.png"),
+    "odd size": (lambda d: sized(d, (20, 20)), 2, "expected a power of two"),
+    "mixed sizes": (lambda d: sized(d, (16, 16), (16, 16), (32, 32), (16, 16)), 65, "2.png"),
+    "broken": (broken_png, 65, "2.png"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_DATA)
+def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
+    make, code, words = WRONG_DATA[case]
+    data = tmp_path / "images"
+    data.mkdir()
+    make(data)
+    result = run("train", f"--outdir={tmp_path / 'runs'}", f"--data={data}", *TINY_ARGS)
+    assert result.code == code, result.err
+    assert words in result.error_line()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--data=nowhere.zip"], 66, "nowhere.zip"),
+        ([], 2, "--data: needed"),
+        (["--preset=demmo"], 2, "--preset=demmo: unknown, there is demo"),
+        (["--data=DISCS", "--batch=6", "--batch-gpu=4"], 2, "--batch=6: must be a multiple"),
+        (["--data=DISCS", "--batch=0"], 2, "--batch"),
+        (["--data=DISCS", "--cfg=stylegan4"], 2, "stylegan4"),
+        (["--data=DISCS", "--gamma=lots"], 2, "lots"),
+        (["--data=DISCS", "--aug=ada"], 2, "--aug=ada: augmentation is not built yet"),
+        (["--data=DISCS", "--p=0.5"], 2, "--p and --target"),
+        (["--data=DISCS", "--cond=1"], 2, "has no labels"),
+        (["--data=DISCS", "--grid=3"], 2, "is not columns x rows"),
+        (["--data=DISCS", "--device=tpu"], 2, "--device=tpu: expected auto, cpu, cuda or cuda:N"),
+        (["--data=DISCS", "--resume=nothing.pkl"], 66, "nothing.pkl"),
+        (["--data=openmoji:a:b:c"], 2, "--data=openmoji:a:b:c"),
+        (["--continue=nowhere"], 66, "--continue=nowhere: no such run folder"),
+        (["--continue=latest"], 66, "holds no run"),
+    ],
+)
+def test_wrong_options_are_named(discs: Path, run, tmp_path: Path, args: list[str], code: int, words: str) -> None:
+    args = [arg.replace("DISCS", str(discs)) for arg in args]
+    tiny = [] if any("--continue" in arg for arg in args) else TINY_ARGS[1:]
+    result = run("train", f"--outdir={tmp_path}", *tiny, *args)
+    assert result.code == code, result.err
+    assert words in result.error_line()
+
+
+def test_outdir_is_needed(discs: Path, run) -> None:
+    assert "--outdir: needed" in run("train", f"--data={discs}").error_line()
+
+
+def test_no_permission_to_write(discs: Path, run, tmp_path: Path) -> None:
+    """Root may write anywhere, so the obstacle here is a file where a folder should be, and a read-only file system."""
+    (tmp_path / "file").write_text("")
+    result = run("train", f"--outdir={tmp_path / 'file' / 'runs'}", f"--data={discs}", *TINY_ARGS)
+    assert result.code == 74
+    assert "cannot create a run folder there" in result.error_line()
+    if os.access("/proc", os.F_OK):
+        result = run("train", "--outdir=/proc/sg3", f"--data={discs}", *TINY_ARGS)
+        assert result.code == 74
+        assert "/proc/sg3" in result.error_line()
+
+
+def test_nan_ends_a_run_with_one_line(discs: Path, run, tmp_path: Path) -> None:
+    result = run("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--glr=1e30", *TINY_ARGS)
+    assert result.code == 70
+    assert "10 steps in a row without a finite gradient" in result.error_line()
+    assert "gradient is not finite, step skipped" in result.err
+    (run_dir,) = tmp_path.iterdir()
+    assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 70
+
+
+def test_labels_unused_are_mentioned(labelled_discs: Path, run, tmp_path: Path) -> None:
+    args = [f"--outdir={tmp_path}", f"--data={labelled_discs}", "--minutes=0.0001", *TINY_ARGS]
+    assert "note: the dataset has labels, which are not used; --cond" in run("train", *args).err
+    conditional = run("train", *args, "--cond")
+    assert conditional.code == 0
+    assert "3 labels" in conditional.err
+    assert sg3.load(tmp_path / "00001-stylegan3-t-labelled-gpus1-batch4-gamma0.0128").G.c_dim == 3
+
+
+def test_grayscale(run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "gray.zip", "w") as archive:
+        for i in range(4):
+            buffer = BytesIO()
+            Image.new("L", (16, 16), i * 60).save(buffer, "PNG")
+            archive.writestr(f"{i}.png", buffer.getvalue())
+    args = [f"--outdir={tmp_path / 'runs'}", f"--data={tmp_path / 'gray.zip'}", "--minutes=0.0001", *TINY_ARGS]
+    assert run("train", *args).code == 0
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert Image.open(run_dir / "reals.png").mode == "L"
+    result = run("generate", f"--network={run_dir}", "--seeds=0", f"--outdir={tmp_path / 'out'}")
+    assert result.code == 0
+    assert Image.open(tmp_path / "out" / "seed0000.png").mode == "L"
+
+
+def test_time_limit_ends_a_run_as_finished(discs: Path, run, tmp_path: Path) -> None:
+    result = run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS)
+    assert result.code == 0
+    assert "finished at 0.00 kimg" in result.err
+
+
+def test_help_is_instant_and_shows_defaults() -> None:
+    best = 9.0
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "sg3", "train", "--help"], capture_output=True, text=True, check=True)
+        best = min(best, time.monotonic() - began)
+    assert best < 0.3
+    assert "[default: 0.0025; stylegan2: 0.002]" in " ".join(done.stdout.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("cfg", ["stylegan3-r", "stylegan2"])
+def test_other_configurations_train(run, tmp_path: Path, cfg: str) -> None:
+    data = write_dataset(tmp_path / "d.zip", count=8)
+    args = [f"--outdir={tmp_path}", f"--data={data}", f"--cfg={cfg}", "--minutes=0.0001", *TINY_ARGS]
+    assert run("train", *args).code == 0
+    G = sg3.load(next(tmp_path.glob("00000-*"))).G_ema
+    assert (G.synthesis.block_resolutions == [4, 8, 16]) if cfg == "stylegan2" else ("L0_" in G.synthesis.layer_names[0])

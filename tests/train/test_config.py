@@ -1,0 +1,104 @@
+"""Options become a configuration: the original's defaults per cfg, presets, and every contradiction named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sg3.errors import UsageError
+from sg3.models import stylegan2, stylegan3
+from sg3.train.config import PRESETS, Options, TrainConfig, default_gamma, resolve
+from tests.train.conftest import facts, tiny_config
+
+FFHQ = facts(name="ffhq-1024", resolution=1024, size=70000)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "expected"),
+    [
+        ("stylegan3-t", {"glr": 0.0025, "map_depth": 2, "g_reg_interval": None, "pl_weight": 0, "style_mixing_prob": 0}),
+        ("stylegan3-r", {"glr": 0.0025, "map_depth": 2, "blur_init_sigma": 10, "blur_fade_kimg": 200}),
+        ("stylegan2", {"glr": 0.002, "map_depth": 8, "g_reg_interval": 4, "pl_weight": 2, "style_mixing_prob": 0.9}),
+    ],
+)
+def test_defaults_of_the_original(cfg: str, expected: dict) -> None:
+    config = resolve(Options(cfg=cfg, batch=32, gamma=8.2), FFHQ)
+    common = {
+        "dlr": 0.002, "batch_gpu": 32, "cbase": 32768, "cmax": 512, "z_dim": 512, "w_dim": 512, "ema_kimg": 10,
+        "ema_rampup": 0.05, "d_reg_interval": 16, "conv_clamp": 256, "num_fp16_res": 4, "kimg": 25000, "tick": 4,
+        "snap": 50, "mbstd_group": 4, "workers": 3, "seed": 0, "gamma": 8.2,
+    }  # fmt: skip
+    got = {key: getattr(config, key) for key in {**common, **expected}}
+    assert got == {**common, **expected}
+    assert config.magnitude_ema_beta == pytest.approx(0.998892, abs=1e-6)
+
+
+def test_published_parameter_counts() -> None:
+    """Constructor arguments of each cfg give the published sizes (R doubles the channels of G alone)."""
+    for cfg, count in (("stylegan3-t", 22_313_167), ("stylegan3-r", 15_093_151)):
+        G = stylegan3.Generator(**resolve(Options(cfg=cfg), FFHQ).generator_kwargs())
+        assert sum(p.numel() for p in G.parameters()) == count
+    D = stylegan2.Discriminator(**resolve(Options(cfg="stylegan3-r"), facts(resolution=64)).discriminator_kwargs())
+    assert D.b8.conv0.weight.shape[0] == 512
+
+
+def test_transfer_and_fp32_change_what_they_should() -> None:
+    r = resolve(Options(cfg="stylegan3-r", resume="net.pkl"), FFHQ)
+    assert (r.blur_init_sigma, r.ema_rampup) == (0, None)
+    full = resolve(Options(cfg="stylegan3-t", fp32=True, nobench=True), FFHQ)
+    assert (full.num_fp16_res, full.conv_clamp, full.cudnn_benchmark) == (0, None, False)
+
+
+def test_gamma_default() -> None:
+    assert default_gamma(1024, 32) == pytest.approx(6.5536)
+    assert resolve(Options(batch=32), FFHQ).gamma == pytest.approx(6.5536)
+    assert resolve(Options(gamma=0.0), FFHQ).gamma == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "dataset", "message"),
+    [
+        ({"batch": 30, "gpus": 1, "batch_gpu": 4}, {}, "--batch=30: must be a multiple of --gpus x --batch-gpu = 4"),
+        ({"batch_gpu": 2}, {}, "--batch-gpu=2: cannot be smaller than --mbstd-group=4"),
+        ({"batch": 36, "batch_gpu": 6}, {}, "--batch-gpu=6: must be a multiple of --mbstd-group=4"),
+        ({"gpus": 2}, {}, "--gpus=2: training on several GPUs is not built yet"),
+        ({"aug": "ada"}, {}, "--aug=ada: augmentation is not built yet, use --aug=noaug"),
+        ({"metrics": "fid50k_full"}, {}, "--metrics=fid50k_full: metrics are not built yet, use --metrics=none"),
+        ({"cond": True}, {}, "--cond: x.zip has no labels"),
+        ({}, {"channels": 4}, "x.zip has 4 channels, the networks take 1 or 3"),
+        ({}, {"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
+        ({"layers": 2}, {}, "--layers=2"),
+    ],
+)
+def test_contradictions_are_named(said: dict, dataset: dict, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(Options(**{"batch": 8, **said}), facts(**dataset))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_contradictions_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(Options(batch=30, batch_gpu=4, aug="fixed", cond=True), facts())
+    assert str(caught.value).count(";") >= 2
+
+
+def test_json_round_trip() -> None:
+    config = tiny_config(desc="note")
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.run_name == "stylegan3-t-x-gpus1-batch4-gamma0.0128-note"
+
+
+def test_fingerprint_is_what_decides_the_numbers() -> None:
+    base = tiny_config().fingerprint()
+    for free in ({"kimg": 7}, {"tick": 3}, {"workers": 2}, {"desc": "x"}, {"minutes": 1.0}, {"grid": (3, 3)}):
+        assert tiny_config(**free).fingerprint() == base, free
+    assert tiny_config(dataset=facts(path="moved/y.zip", name="y")).fingerprint() == base
+    for fixed in ({"gamma": 2.0}, {"seed": 1}, {"cmax": 16}, {"mirror": True}, {"batch_gpu": 2}):
+        assert tiny_config(**fixed).fingerprint() != base, fixed
+
+
+def test_own_words_win_over_a_preset() -> None:
+    options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(PRESETS["demo"][1])
+    assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji")
