@@ -68,8 +68,8 @@ PRESETS: dict[str, tuple[str, Options]] = {
     "demo": (
         "StyleGAN3-T on OpenMoji faces, 32 x 32, minutes on two CPU cores",
         Options(
-            cfg="stylegan3-t", data="openmoji", batch=16, gamma=0.1, mbstd_group=4, cbase=1024, cmax=32, latent=64,
-            layers=6, glr=0.0025, dlr=0.002, ema_kimg=0.5, kimg=8, minutes=10.5, tick=1, snap=1, grid=(8, 8), workers=1,
+            cfg="stylegan3-t", data="openmoji", batch=8, gamma=2.0, cbase=1024, cmax=32, latent=64, layers=4, margin=4,
+            ema_kimg=0.5, kimg=24, minutes=10.5, tick=1, snap=2, grid=(8, 8), workers=1,
         ),
     ),
 }  # fmt: skip
@@ -77,7 +77,10 @@ PRESETS: dict[str, tuple[str, Options]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What the configuration needs to know of a dataset; `name` goes into the run folder's name."""
+    """What the configuration needs to know of a dataset; `name` goes into the run folder's name.
+
+    `label_dim` is the width of its labels if the run is conditional, else 0; `has_labels` says whether there are any.
+    """
 
     path: str
     name: str
@@ -85,6 +88,7 @@ class DatasetFacts:
     channels: int
     size: int
     label_dim: int
+    has_labels: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +147,6 @@ class TrainConfig:
     desc: str | None
 
     @property
-    def label_dim(self) -> int:
-        """Width of the labels the networks see: 0 unless the run is conditional."""
-        return self.dataset.label_dim if self.cond else 0
-
-    @property
     def run_name(self) -> str:
         """The run folder's name without its number."""
         name = f"{self.cfg}-{self.dataset.name}-gpus{self.gpus}-batch{self.batch}-gamma{self.gamma:g}"
@@ -156,7 +155,7 @@ class TrainConfig:
     def generator_kwargs(self) -> dict[str, Any]:
         """Constructor arguments of the generator of `cfg`."""
         common = {
-            "z_dim": self.z_dim, "c_dim": self.label_dim, "w_dim": self.w_dim,
+            "z_dim": self.z_dim, "c_dim": self.dataset.label_dim, "w_dim": self.w_dim,
             "img_resolution": self.dataset.resolution, "img_channels": self.dataset.channels,
             "mapping_kwargs": {"num_layers": self.map_depth},
             "num_fp16_res": self.num_fp16_res, "conv_clamp": self.conv_clamp,
@@ -175,7 +174,8 @@ class TrainConfig:
     def discriminator_kwargs(self) -> dict[str, Any]:
         """Constructor arguments of the discriminator."""
         return {
-            "c_dim": self.label_dim, "img_resolution": self.dataset.resolution, "img_channels": self.dataset.channels,
+            "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
+            "img_channels": self.dataset.channels,
             "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.num_fp16_res,
             "conv_clamp": self.conv_clamp, "block_kwargs": {"freeze_layers": self.freezed},
             "epilogue_kwargs": {"mbstd_group_size": self.mbstd_group},
@@ -195,7 +195,7 @@ class TrainConfig:
         """Hash of everything that determines the numbers of a run, and of nothing else (not its length or folder)."""
         free = {"kimg", "minutes", "tick", "snap", "grid", "desc", "workers", "cudnn_benchmark", "device", "resume"}
         fixed = {k: v for k, v in self.to_dict().items() if k not in free}
-        fixed["dataset"] = {k: v for k, v in fixed["dataset"].items() if k not in ("path", "name")}
+        fixed["dataset"] = {k: v for k, v in fixed["dataset"].items() if k not in ("path", "name", "has_labels")}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 

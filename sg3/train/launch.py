@@ -44,7 +44,7 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
     subsets = [word for word in words if not word.isdigit()]
     if len(sizes) > 1 or len(subsets) > 1:
         raise UsageError(f"--data={data}: expected openmoji, openmoji:64 or openmoji:faces:64")
-    from sg3.data.openmoji import prepare_openmoji
+    from sg3.data.openmoji import ATTRIBUTION, prepare_openmoji
 
     resolution, subset = (sizes or [32])[0], (subsets or ["faces"])[0]
     path = outdir / f"openmoji-{subset}-{resolution}x{resolution}.zip"
@@ -53,7 +53,8 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
             outdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
-        prepare_openmoji(path, resolution, subset)
+        made = prepare_openmoji(path, resolution, subset)
+        print(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}", file=sys.stderr)
     return str(path)
 
 
@@ -61,10 +62,11 @@ def probe_dataset(options: Options) -> DatasetFacts:
     """Open the dataset once and note what the configuration needs to know. Raises what the dataset raises."""
     if options.data is None:
         raise UsageError("--data: needed, a folder or zip of images (or --preset=demo for a ready-made start)")
-    data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=True, xflip=bool(options.mirror))
+    cond = bool(options.cond)
+    data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
     return DatasetFacts(
         path=str(options.data), name=data.name, resolution=data.resolution, channels=data.num_channels,
-        size=len(data), label_dim=data.label_dim if data.has_labels else 0,
+        size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
     )  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, device: torc
     size = f"G {count_parameters(trainer.G):,} and D {count_parameters(trainer.D):,} parameters"
     display.message(f"{config.cfg} on {d.name}: {d.size} images, {d.resolution} x {d.resolution} x {d.channels}{label}")
     display.message(f"{size}, gamma {config.gamma:g}, batch {config.batch} on {device}, run folder {run_dir}")
-    if d.label_dim and not config.cond:
+    if d.has_labels and not config.cond:
         display.message("note: the dataset has labels, which are not used; --cond makes the run conditional")
     if trainer.nimg:
         display.message(f"continuing at {trainer.nimg / 1000:.2f} kimg")

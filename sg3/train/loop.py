@@ -1,26 +1,22 @@
 """The training loop of StyleGAN2 and StyleGAN3, from the first step or from a saved state.
 
 Each step shows the discriminator one batch of real images and runs every phase that is due: Gmain and Greg (path
-length, StyleGAN2) or Gboth, then Dmain and Dreg (R1). Regularisation is lazy (Karras et al. 2020, Section 3.1): every
-`interval` steps, with the gradient scaled up and the optimiser adapted accordingly.
+length, StyleGAN2) or Gboth, then Dmain and Dreg (R1); see `sg3.train.phases`.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError, TrainingStopped
 from sg3.formats import Snapshot, save
-from sg3.models import Discriminator, Generator, stylegan2, stylegan3
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.ema import ema_beta, update_ema
@@ -28,53 +24,12 @@ from sg3.train.feed import real_batches
 from sg3.train.grid import Grid
 from sg3.train.log import Stats, StatsWriter, Tick, memory_usage
 from sg3.train.loss import Loss, MicroBatch
+from sg3.train.phases import Phase, build_networks, build_phases
 from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
 from sg3.train.state import save_state
 
 MAX_BAD_STEPS = 10  # steps in a row without a finite gradient after which there is nothing left to save
 STATE_MINUTES = 15  # a state is written at least this often, at the end of a tick
-
-
-@dataclass
-class Phase:
-    """One optimiser step: the terms whose gradients it sums, every `interval` steps."""
-
-    name: str
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    interval: int
-    terms: Sequence[Callable[[MicroBatch], torch.Tensor]]
-
-
-def build_networks(config: TrainConfig, device: torch.device) -> tuple[Generator, Discriminator]:
-    """Freshly initialised G and D, a function of the seed."""
-    seed_torch(config.seed, "init")
-    family = stylegan2 if config.cfg == "stylegan2" else stylegan3
-    G: Generator = family.Generator(**config.generator_kwargs())
-    D = Discriminator(**config.discriminator_kwargs())
-    return G.requires_grad_(False).to(device), D.requires_grad_(False).to(device)
-
-
-def build_phases(config: TrainConfig, G: Generator, D: Discriminator, loss: Loss) -> list[Phase]:
-    """Phases in the order they run. Main and regularisation phases of a network share its optimiser."""
-    phases = []
-    for letter, module, lr, interval, main, reg in (
-        ("G", G, config.glr, config.g_reg_interval, [loss.g_adversarial], [loss.g_path_length]),
-        ("D", D, config.dlr, config.d_reg_interval, [loss.d_fake, loss.d_real], [loss.d_r1]),
-    ):
-        # interval main steps and one regularisation step per cycle: slow each down so that the cycle moves as before.
-        ratio = interval / (interval + 1) if interval else 1.0
-        optimizer = torch.optim.Adam(
-            list(module.parameters()), lr=lr * ratio,
-            betas=(0.0, config.adam_beta2**ratio), eps=config.adam_eps, fused=True,
-        )  # fmt: skip
-        if interval is None:
-            phases.append(Phase(f"{letter}both", module, optimizer, 1, main))
-        else:
-            phases.append(Phase(f"{letter}main", module, optimizer, 1, main))
-            if letter == "G" or config.gamma > 0:
-                phases.append(Phase(f"{letter}reg", module, optimizer, interval, reg))
-    return phases
 
 
 class Trainer:
@@ -97,7 +52,7 @@ class Trainer:
         )  # fmt: skip
         self.phases = build_phases(config, self.G, self.D, self.loss)
         self.grid = Grid(
-            dataset, config.grid, z_dim=config.z_dim, label_dim=config.label_dim, seed=config.seed
+            dataset, config.grid, z_dim=config.z_dim, label_dim=config.dataset.label_dim, seed=config.seed
         )
         self.nimg = 0  # real images shown so far
         self.step = 0
@@ -159,7 +114,7 @@ class Trainer:
 
     def labels(self, purpose: str, first: int, count: int) -> torch.Tensor:
         """Labels [count, c_dim] for generated images: those of random real images."""
-        if self.config.label_dim == 0:
+        if self.config.dataset.label_dim == 0:
             return torch.zeros(count, 0, device=self.device)
         picks = random_indices(self.config.seed, f"c/{purpose}", first, count, len(self.dataset))
         return torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]).to(self.device)

@@ -58,7 +58,10 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
         if not is_intact(path):
             warn(f"{path}: damaged (its SHA-256 does not match); trying the one before")
             continue
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # intact, but not a file that this program wrote
+            raise DataError(f"{path}: is no training state ({type(error).__name__})") from error
         if state.get("format") != FORMAT:
             raise DataError(f"{path}: state format {state.get('format')}, this version of sg3 reads {FORMAT}")
         return state

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sg3.train.config import TrainConfig
-from sg3.train.loop import build_networks
+from sg3.train.phases import build_networks
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def summarize(config: TrainConfig) -> Summary:
     G, D = (m.to("meta").requires_grad_(True) for m in build_networks(config, torch.device("cpu")))
     n = config.batch_gpu
     z = torch.empty(n, config.z_dim, device="meta")
-    c = torch.empty(n, config.label_dim, device="meta")
+    c = torch.empty(n, config.dataset.label_dim, device="meta")
     img = torch.empty(n, config.dataset.channels, *[config.dataset.resolution] * 2, device="meta", requires_grad=True)
     g_rows, g_saved = _trace(G, z, c)
     d_rows, d_saved = _trace(D, img, c)

@@ -13,10 +13,10 @@ import pytest
 import sg3.cli
 from tests.train.conftest import discs, labelled_discs  # noqa: F401  (fixtures for this folder, too)
 
-TINY_ARGS = (
-    "--batch=4 --mbstd-group=2 --cbase=128 --cmax=8 --latent=8 --layers=3 --margin=4 --map-depth=1 --tick=1 --snap=1 "
-    "--grid=3x2 --workers=0 --device=cpu"
-).split()
+TINY_ARGS = [
+    "--batch=4", "--mbstd-group=2", "--cbase=128", "--cmax=8", "--latent=8", "--layers=3", "--margin=4",
+    "--map-depth=1", "--tick=1", "--snap=1", "--grid=3x2", "--workers=0", "--device=cpu",
+]  # fmt: skip
 
 
 @dataclass

@@ -20,7 +20,7 @@ def write_dataset(path: Path, count: int = 12, size: int = 16, labels: int = 0) 
     yy, xx = np.mgrid[:size, :size]
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(count):
-            cy, cx, r = rng.uniform(size * 0.35, size * 0.65, 2).tolist() + [rng.uniform(size * 0.2, size * 0.35)]
+            (cy, cx), r = rng.uniform(size * 0.35, size * 0.65, 2), rng.uniform(size * 0.2, size * 0.35)
             pixels = np.full((size, size, 3), 255, dtype=np.uint8)
             pixels[(yy - cy) ** 2 + (xx - cx) ** 2 < r * r] = rng.integers(0, 255, 3)
             buffer = BytesIO()
@@ -53,7 +53,8 @@ def tiny_options(data: Path | str | None = None, **said) -> Options:
 
 
 def facts(**said) -> DatasetFacts:
-    known = {"path": "x.zip", "name": "x", "resolution": 16, "channels": 3, "size": 12, "label_dim": 0}
+    known = {"path": "x.zip", "name": "x", "resolution": 16, "channels": 3, "size": 12, "label_dim": 0,
+             "has_labels": False}  # fmt: skip
     return DatasetFacts(**{**known, **said})
 
 

@@ -17,7 +17,7 @@ FFHQ = facts(name="ffhq-1024", resolution=1024, size=70000)
 @pytest.mark.parametrize(
     ("cfg", "expected"),
     [
-        ("stylegan3-t", {"glr": 0.0025, "map_depth": 2, "g_reg_interval": None, "pl_weight": 0, "style_mixing_prob": 0}),
+        ("stylegan3-t", {"glr": 0.0025, "map_depth": 2, "g_reg_interval": None, "pl_weight": 0}),
         ("stylegan3-r", {"glr": 0.0025, "map_depth": 2, "blur_init_sigma": 10, "blur_fade_kimg": 200}),
         ("stylegan2", {"glr": 0.002, "map_depth": 8, "g_reg_interval": 4, "pl_weight": 2, "style_mixing_prob": 0.9}),
     ],

@@ -38,7 +38,8 @@ def assert_same(a: object, b: object, where: str = "state") -> None:
     if isinstance(a, torch.Tensor):
         assert isinstance(b, torch.Tensor), where
         assert a.dtype == b.dtype, where
-        assert torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8)), where
+        bits_a, bits_b = (x.contiguous().flatten().view(torch.uint8) for x in (a, b))
+        assert torch.equal(bits_a, bits_b), where
     elif isinstance(a, dict):
         assert isinstance(b, dict), where
         assert a.keys() == b.keys(), where
@@ -77,7 +78,7 @@ def test_conditional_resume_and_workers(labelled_discs: Path, tmp_path: Path) ->
     """Labels are drawn per sample, too; loader processes change nothing."""
     from tests.train.conftest import facts
 
-    data = facts(path=str(labelled_discs), label_dim=3)
+    data = facts(path=str(labelled_discs), label_dim=3, has_labels=True)
     whole = train(tiny_config(labelled_discs, data, cfg="stylegan2", cond=True), tmp_path / "whole", 8)
     config = tiny_config(labelled_discs, data, cfg="stylegan2", cond=True, workers=2)
     train(config, tmp_path / "parts", 3)
@@ -110,8 +111,8 @@ def test_seed_decides(discs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
 def test_accumulation_equals_one_batch(discs: Path, tmp_path: Path, cfg: str) -> None:
-    """Micro-batches give the gradient of the whole batch, apart from what looks across samples (D's statistics, switched
-    off here) and from layer noise, which is drawn per micro-batch."""
+    """Micro-batches give the gradient of the whole batch, apart from what looks across samples (D's statistics,
+    switched off here) and from layer noise, which is drawn per micro-batch."""
     grads = []
     for batch_gpu in (4, 2):
         config = tiny_config(discs, cfg=cfg, batch_gpu=batch_gpu)
