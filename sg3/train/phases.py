@@ -1,8 +1,8 @@
 """What is trained and in which order: the networks of a configuration and the phases of a training step.
 
 Regularisation is lazy (Karras et al. 2020, Section 3.1): its phase runs every `interval` steps, with the gradient
-scaled up by as much, and the optimiser that it shares with the main phase is slowed down, so that a whole cycle moves as
-before.
+scaled up by as much, and the optimiser that it shares with the main phase is slowed down, so that a whole cycle moves
+as before.
 """
 
 from __future__ import annotations
