@@ -7,6 +7,8 @@ becomes a transposed convolution that never multiplies the inserted zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -20,7 +22,7 @@ from sg3.kernels.arguments import (
     parse_padding,
 )
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.upfirdn2d import upfirdn2d_ref
+from sg3.kernels.upfirdn2d import upfirdn2d_ref, upfirdn2d_torch
 
 
 def conv2d_resample(
@@ -59,11 +61,12 @@ def conv2d_resample(
     check_same("w", w, like=x)
     pads = parse_padding(padding)
 
-    resolve("conv2d_resample", impl, x.device)
-    return conv2d_resample_ref(x, w, f, up, down, pads, groups, flip_weight, flip_filter)
+    resampling = upfirdn2d_torch if resolve("conv2d_resample", impl, x.device) == "torch" else upfirdn2d_ref
+    return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)
 
 
-def conv2d_resample_ref(
+def conv2d_resample_with(
+    upfirdn: Callable[..., torch.Tensor],
     x: torch.Tensor,
     w: torch.Tensor,
     f: torch.Tensor | None,
@@ -74,7 +77,10 @@ def conv2d_resample_ref(
     flip_weight: bool,
     flip_filter: bool,
 ) -> torch.Tensor:
-    """One case per combination of factors; see the module docstring. padding = (x0, x1, y0, y1)."""
+    """One case per combination of factors; see the module docstring. padding = (x0, x1, y0, y1).
+
+    `upfirdn` is one of the implementations of upfirdn2d; the convolutions are torch's own in any case.
+    """
     kh, kw = w.shape[2:]
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = padding
@@ -89,15 +95,15 @@ def conv2d_resample_ref(
     correlated = w if flip_weight else w.flip([2, 3])
 
     if kw == kh == 1 and down > 1 and up == 1:
-        x = upfirdn2d_ref(x, f, ones, (down, down), (x0, x1, y0, y1), flip_filter, gain=1.0)
+        x = upfirdn(x, f, ones, (down, down), (x0, x1, y0, y1), flip_filter, gain=1.0)
         return F.conv2d(x, w, groups=groups)
 
     if kw == kh == 1 and up > 1 and down == 1:
         x = F.conv2d(x, w, groups=groups)
-        return upfirdn2d_ref(x, f, (up, up), ones, (x0, x1, y0, y1), flip_filter, gain=up**2)
+        return upfirdn(x, f, (up, up), ones, (x0, x1, y0, y1), flip_filter, gain=up**2)
 
     if up == 1 and down > 1:
-        x = upfirdn2d_ref(x, f, ones, ones, (x0, x1, y0, y1), flip_filter, gain=1.0)
+        x = upfirdn(x, f, ones, ones, (x0, x1, y0, y1), flip_filter, gain=1.0)
         return F.conv2d(x, correlated, stride=down, groups=groups)
 
     if up > 1:
@@ -108,8 +114,8 @@ def conv2d_resample_ref(
         spread = spread.reshape(groups, o // groups, i, kh, kw).transpose(1, 2).reshape(groups * i, o // groups, kh, kw)
         x = F.conv_transpose2d(x, spread, stride=up, groups=groups)
         rest = (x0 - (kw - 1), x1 - (kw - up), y0 - (kh - 1), y1 - (kh - up))
-        x = upfirdn2d_ref(x, f, ones, ones, rest, flip_filter, gain=up**2)
-        return upfirdn2d_ref(x, f, ones, (down, down), nothing, flip_filter, gain=1.0) if down > 1 else x
+        x = upfirdn(x, f, ones, ones, rest, flip_filter, gain=up**2)
+        return upfirdn(x, f, ones, (down, down), nothing, flip_filter, gain=1.0) if down > 1 else x
 
     if x0 == x1 >= 0 and y0 == y1 >= 0:
         return F.conv2d(x, correlated, padding=(y0, x0), groups=groups)

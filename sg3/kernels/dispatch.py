@@ -31,10 +31,10 @@ import torch
 # The implementations of each op, best first. The plain formula always exists and comes last.
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("ref",),
-    "upfirdn2d": ("ref",),
-    "filtered_lrelu": ("ref",),
-    "modulated_conv2d": ("ref",),
-    "conv2d_resample": ("ref",),
+    "upfirdn2d": ("torch", "ref"),
+    "filtered_lrelu": ("torch", "ref"),
+    "modulated_conv2d": ("torch", "ref"),
+    "conv2d_resample": ("torch", "ref"),
     "grid_sample": ("ref",),
 }
 

@@ -9,9 +9,11 @@ zero padding, so the padded border holds 0, not b.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from sg3.kernels.arguments import (
     Padding,
@@ -24,7 +26,7 @@ from sg3.kernels.arguments import (
 )
 from sg3.kernels.bias_act import bias_act_ref
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.upfirdn2d import upfirdn2d_ref
+from sg3.kernels.upfirdn2d import upfirdn2d_ref, upfirdn2d_torch
 
 
 def filtered_lrelu(
@@ -74,8 +76,8 @@ def filtered_lrelu(
             f"{list(x.shape)} (up {up}, down {down}); expected at least 1 x 1"
         )
 
-    resolve("filtered_lrelu", impl, x.device)
-    return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
+    function = filtered_lrelu_torch if resolve("filtered_lrelu", impl, x.device) == "torch" else filtered_lrelu_ref
+    return function(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
 
 
 def filtered_lrelu_ref(
@@ -96,3 +98,67 @@ def filtered_lrelu_ref(
     x = upfirdn2d_ref(x, fu, (up, up), (1, 1), padding, flip_filter, gain=up**2)
     x = bias_act_ref(x, None, dim=1, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
     return upfirdn2d_ref(x, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
+
+
+def filtered_lrelu_torch(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+) -> torch.Tensor:
+    """The same on the fast resampling; of the upsampled signal only the pointwise step's input is kept for backward.
+
+    The gain moves into the upsampling: a positive factor passes through a leaky ReLU.
+    """
+    if b is not None:
+        x = x + b[:, None, None]
+    v = upfirdn2d_torch(x, fu, (up, up), (1, 1), padding, flip_filter, gain=up**2, post_gain=gain)
+    y: torch.Tensor = _LeakyClamp.apply(v, slope, clamp)
+    return upfirdn2d_torch(y, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
+
+
+class _LeakyClamp(torch.autograd.Function):
+    """Leaky ReLU, then clamp; gradients as torch's own: the slope at 0, 1 at the clamp's edge.
+
+    One tensor is kept, the value before the clamp: its sign is that of the input, its size tells what was clamped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: torch.Tensor, slope: float, clamp: float | None) -> torch.Tensor:
+        y = F.leaky_relu(v, slope)
+        ctx.save_for_backward(y)
+        ctx.slope, ctx.clamp = slope, clamp
+        return y if clamp is None else y.clamp(-clamp, clamp)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        return _LeakyClampGrad.apply(grads[0], y, ctx.slope, ctx.clamp), None, None
+
+
+class _LeakyClampGrad(torch.autograd.Function):
+    """The gradient above: linear in g, piecewise constant in y."""
+
+    @staticmethod
+    def forward(ctx: Any, g: torch.Tensor, y: torch.Tensor, slope: float, clamp: float | None) -> torch.Tensor:
+        ctx.save_for_backward(y)
+        ctx.slope, ctx.clamp = slope, clamp
+        g = torch.ops.aten.leaky_relu_backward(g, y, slope, True)
+        if clamp is None:
+            return g
+        # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
+        edge = torch.tensor([clamp, inf], dtype=torch.float64 if y.dtype == torch.float64 else torch.float32)
+        bound = float(torch.nextafter(edge[0], edge[1]))
+        return torch.ops.aten.hardtanh_backward(g, y, -bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (y,) = ctx.saved_tensors
+        return _LeakyClampGrad.apply(grads[0], y, ctx.slope, ctx.clamp), None, None, None

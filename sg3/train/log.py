@@ -87,15 +87,15 @@ class Tick:
     def line(self, memory: dict[str, float], left: float | None) -> str:
         """The original's status line, with images per second and the remaining time."""
         fields = [
-            f"tick {self.number:<5d}", f"kimg {self.nimg / 1000:<8.1f}", f"time {format_time(self.total_seconds):<9s}",
-            f"sec/tick {self.seconds:<7.1f}", f"sec/kimg {self.sec_per_kimg:<8.2f}",
-            f"maintenance {self.maintenance:<6.1f}",
+            f"tick {self.number:<4d}", f"kimg {self.nimg / 1000:<7.1f}", f"time {format_time(self.total_seconds):<7s}",
+            f"sec/tick {self.seconds:<6.1f}", f"sec/kimg {self.sec_per_kimg:<6.1f}",
+            f"maintenance {self.maintenance:<4.1f}",
         ]  # fmt: skip
         columns = (("cpumem", "cpu_mem_gb"), ("gpumem", "peak_gpu_mem_gb"), ("reserved", "peak_gpu_mem_reserved_gb"))
         for label, name in columns:
             if f"Resources/{name}" in memory:
-                fields.append(f"{label} {memory[f'Resources/{name}']:<6.2f}")
-        fields += ["augment 0.000", f"img/s {self.images / max(self.seconds, 1e-9):<7.1f}"]
+                fields.append(f"{label} {memory[f'Resources/{name}']:<5.2f}")
+        fields += ["augment 0.000", f"img/s {self.images / max(self.seconds, 1e-9):<5.1f}"]
         if left is not None:
             fields.append(f"left {format_time(left)}")
         return " ".join(fields).rstrip()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sg3.kernels
+from sg3.kernels.dispatch import IMPLEMENTATIONS
 from sg3.models.stylegan2 import modulated_conv2d as modulated_conv2d_sg2
 from tests.conftest import ROOT
 
@@ -25,22 +26,29 @@ def case_names() -> list[str]:
     return [f"{case['op']}/{case['name']}" for case in json.loads(path.read_text())]
 
 
-def call(op: str, inputs: dict[str, torch.Tensor], constants: dict[str, Any], params: dict[str, Any]) -> torch.Tensor:
-    """Run the public op of a golden case on `ref`."""
+def call(
+    op: str, inputs: dict[str, torch.Tensor], constants: dict[str, Any], params: dict[str, Any], impl: str
+) -> torch.Tensor:
+    """Run the public op of a golden case."""
     if op == "modulated_conv2d_sg2":
         params = {k: v for k, v in params.items() if k != "fused_modconv"}  # ours has one form
         return modulated_conv2d_sg2(**inputs, **constants, **params)
     if op == "upfirdn2d":
         constants.setdefault("f", None)
     function = getattr(sg3.kernels, op.removesuffix("_sg3"))
-    return function(**inputs, **constants, **params, impl="ref")
+    return function(**inputs, **constants, **params, impl=impl)
 
 
+@pytest.mark.parametrize("impl", ["ref", "torch"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 @pytest.mark.parametrize("name", case_names())
-def test_op_equals_golden(golden_ops, name: str, dtype: torch.dtype) -> None:
+def test_op_equals_golden(golden_ops, monkeypatch, name: str, dtype: torch.dtype, impl: str) -> None:
     cases, arrays = golden_ops
     case = next(c for c in cases if f"{c['op']}/{c['name']}" == name)
+    if impl not in IMPLEMENTATIONS.get(case["op"].removesuffix("_sg3"), ("ref", "torch")):
+        pytest.skip(f"{case['op']} has no implementation {impl}")
+    if case["op"] == "modulated_conv2d_sg2":  # takes no impl: it is made of other ops
+        monkeypatch.setenv("SG3_IMPL", "auto" if impl == "torch" else impl)
 
     def array(key: str) -> torch.Tensor:
         return arrays[f"{name}/{key}"]
@@ -55,7 +63,7 @@ def test_op_equals_golden(golden_ops, name: str, dtype: torch.dtype) -> None:
     for key in ("input_gain", "grid"):  # data, not FIR taps
         if key in constants:
             constants[key] = constants[key].to(dtype)
-    y = call(case["op"], inputs, constants, case["params"])
+    y = call(case["op"], inputs, constants, case["params"], impl)
     assert y.dtype == dtype
     check("y", y, array("y"))
 

@@ -1,7 +1,7 @@
 """What the demo's pictures must look like, in figures.
 
-The whole demo takes about ten minutes on two cores: `pytest -m slow tests/train/test_demo.py`. A finished run's folder in
-SG3_DEMO_RUN is judged instead of a new one.
+The whole demo takes about ten minutes on two cores: `pytest -m slow tests/train/test_demo.py`. A finished run's folder
+in SG3_DEMO_RUN is judged instead of a new one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_the_frechet_distance_is_one() -> None:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((4000, 3))
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet(a, a + [3, 0, 0]) == pytest.approx(9, abs=1e-9)
+    assert frechet(a, a + np.array([3, 0, 0])) == pytest.approx(9, abs=1e-9)
     assert frechet(a, a * 2) == pytest.approx(3, rel=0.1)
 
 

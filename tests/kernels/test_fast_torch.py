@@ -1,0 +1,123 @@
+"""The fast PyTorch paths against the reference: value, first and second order, over random geometry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sg3.kernels import conv2d_resample, filtered_lrelu, modulated_conv2d, upfirdn2d
+from sg3.kernels.filtered_lrelu import _LeakyClamp
+
+F64 = torch.float64
+TAPS = st.sampled_from([1, 2, 4, 5, 12, 13, 24])
+PAD = st.integers(-7, 30)
+
+
+@st.composite
+def resamplings(draw) -> dict:
+    """Arguments of upfirdn2d with at least one output pixel."""
+    h, w = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    up, down = ([draw(st.integers(1, 4)) for _ in range(2)] for _ in range(2))
+    taps_x, taps_y = draw(TAPS), draw(TAPS)
+    separable = draw(st.booleans())
+    taps_y = taps_x if separable else taps_y
+    pads = [draw(PAD) for _ in range(4)]
+    pads[1] = max(pads[1], taps_x - w * up[0] - pads[0])
+    pads[3] = max(pads[3], taps_y - h * up[1] - pads[2])
+    return {
+        "shape": (draw(st.integers(1, 2)), draw(st.integers(1, 3)), h, w), "separable": separable,
+        "taps": (taps_y, taps_x), "up": up, "down": down, "padding": pads, "flip_filter": draw(st.booleans()),
+        "seed": draw(st.integers(0, 9)),
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(resamplings())
+def test_upfirdn2d_equals_reference(case: dict) -> None:
+    torch.manual_seed(case["seed"])
+    f = torch.randn(case["taps"][1]) if case["separable"] else torch.randn(case["taps"])
+    x = torch.randn(case["shape"], dtype=F64, requires_grad=True)
+    kwargs = {k: case[k] for k in ("up", "down", "padding", "flip_filter")}
+    results = []
+    for impl in ("ref", "torch"):
+        y = upfirdn2d(x, f, gain=2.0**-1, impl=impl, **kwargs)
+        (grad,) = torch.autograd.grad(y, x, torch.ones_like(y).cumsum(-1))
+        results.append((y, grad))
+    for fast, plain in zip(*([t.detach() for t in each] for each in results[::-1]), strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-11 * float(plain.abs().max() + 1), rtol=0)
+
+
+@pytest.mark.parametrize("fd_shape", [(12,), (12, 12), (3, 4)])
+@pytest.mark.parametrize(("up", "taps"), [(1, 1), (2, 12), (4, 24)])
+def test_filtered_lrelu_second_order(up: int, taps: int, fd_shape: tuple[int, ...]) -> None:
+    fu, fd = torch.rand(taps), torch.rand(fd_shape)
+    x, b = torch.randn(2, 2, 5, 6, dtype=F64, requires_grad=True), torch.randn(2, dtype=F64, requires_grad=True)
+
+    def f(x: torch.Tensor, b: torch.Tensor, impl: str = "torch") -> torch.Tensor:
+        return filtered_lrelu(x, fu, fd, b, up=up, down=2, padding=[11, 12, 13, 10], clamp=0.9, impl=impl)
+
+    torch.testing.assert_close(f(x, b), f(x, b, "ref"), atol=1e-12, rtol=1e-12)
+    assert torch.autograd.gradcheck(f, (x, b), fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, (x, b), fast_mode=True)
+
+
+def test_the_kinks_have_torchs_own_gradients() -> None:
+    """At 0 the slope, at the clamp's edge 1, beyond it 0; whatever the plain formula gives."""
+    v = torch.tensor([-9.0, -2.5, -2.0, -1.0, -0.0, 0.0, 0.1, 0.5, 0.6], requires_grad=True)
+    (fast,) = torch.autograd.grad(_LeakyClamp.apply(v, 0.2, 0.5).sum(), v)
+    plain = torch.nn.functional.leaky_relu(v, 0.2).clamp(-0.5, 0.5)
+    (expected,) = torch.autograd.grad(plain.sum(), v)
+    assert fast.tolist() == expected.tolist()
+    assert torch.equal(_LeakyClamp.apply(v, 0.2, 0.5), plain)
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_modulated_conv2d_all_gradients(kernel: int, demodulate: bool) -> None:
+    def inputs() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        shapes = [(2, 3, 5, 4), (4, 3, kernel, kernel), (2, 3), (3,)]
+        return [torch.randn(shape, dtype=F64).abs().add(0.1).requires_grad_() for shape in shapes]
+
+    results = []
+    for impl in ("ref", "torch"):
+        x, w, s, gain = inputs()
+        y = modulated_conv2d(x, w, s, demodulate, padding=kernel - 1, input_gain=gain, impl=impl)
+        first = torch.autograd.grad(y.square().sum(), [x, w, s, gain], create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, w, s, gain])
+        results.append([y, *first, *second])
+    for fast, plain in zip(*([t.detach() for t in each] for each in results[::-1]), strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-10 * float(plain.abs().max()), rtol=0)
+
+
+def test_half_precision_keeps_its_type() -> None:
+    x, f = torch.randn(2, 3, 8, 8).bfloat16(), torch.rand(12)
+    for impl in ("ref", "torch"):
+        assert filtered_lrelu(x, f, f, up=2, down=2, padding=10, impl=impl).dtype == torch.bfloat16
+        assert conv2d_resample(x, x[:, :, :3, :3].contiguous(), f, up=2, impl=impl).dtype == torch.bfloat16
+    truth = filtered_lrelu(x.double(), f, f, up=2, down=2, padding=10, impl="ref")
+    eager, fast = (filtered_lrelu(x, f, f, up=2, down=2, padding=10, impl=i).double() for i in ("ref", "torch"))
+    budget = 2 * (float((eager - truth).abs().max()) + torch.finfo(torch.bfloat16).eps * float(truth.abs().max()))
+    assert float((fast - truth).abs().max()) <= budget
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 3, 1, 1)])
+def test_degenerate_sizes(shape: tuple[int, ...]) -> None:
+    x, f = torch.randn(shape), torch.rand(12)
+    fast, plain = (filtered_lrelu(x, f, f, up=2, down=2, padding=20, impl=i) for i in ("torch", "ref"))
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_expanded_and_channels_last_inputs() -> None:
+    f = torch.rand(12)
+    x = torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    for impl in ("torch", "ref"):
+        y = filtered_lrelu(x, f, f, up=2, down=2, padding=10, impl=impl)
+        grads = torch.autograd.grad(y.sum(), x)[0]  # an expanded upstream gradient
+        assert grads.shape == x.shape
+    expanded = torch.randn(1, 1, 9, 9).expand(2, 4, 9, 9)
+    torch.testing.assert_close(
+        upfirdn2d(expanded, f, up=2, impl="torch"), upfirdn2d(expanded, f, up=2, impl="ref"), atol=1e-4, rtol=1e-4
+    )
