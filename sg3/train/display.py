@@ -15,13 +15,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 class Display:
     """Messages go to stderr and to log.txt; on a terminal, a bar with speed, remaining time and losses stays below.
 
-    Use as a context manager. `budget_seconds` is a time limit, as far as the remaining time is concerned.
+    Use as a context manager. `budget_seconds`, counted from now, is a time limit that the remaining time respects.
     """
 
-    def __init__(self, log_path: Path | None, total_nimg: int, budget_seconds: float | None = None) -> None:
+    def __init__(self, log_path: Path | None, total_nimg: int) -> None:
         self._log_path = log_path
         self._total = total_nimg
-        self._budget = budget_seconds
+        self.budget_seconds: float | None = None
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._recent: deque[tuple[float, int]] = deque(maxlen=64)  # (time, nimg), for speed
         self._started = time.monotonic()
@@ -70,7 +70,9 @@ class Display:
         """Seconds until the end of the run, by images or by time, whichever comes first."""
         speed = self.speed()
         by_images = (self._total - nimg) / speed if speed else float("inf")
-        by_time = float("inf") if self._budget is None else self._budget - (time.monotonic() - self._started)
+        by_time = float("inf")
+        if self.budget_seconds is not None:
+            by_time = self.budget_seconds - (time.monotonic() - self._started)
         return max(min(by_images, by_time), 0.0)
 
 

@@ -110,8 +110,7 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
     device = choose_device(config.device)
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
-    budget = None if config.minutes is None else config.minutes * 60
-    display = Display(run_dir / "log.txt", config.kimg * 1000, budget)
+    display = Display(run_dir / "log.txt", config.kimg * 1000)
     began = time.time()
     trainer: Trainer | None = None
     code, message = 70, "crashed"
@@ -131,8 +130,11 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
                     raise DataError(f"{run_dir}: its state was saved with other options than its {OPTIONS_FILE} holds")
                 trainer.load_state_dict(state)
             _announce(config, trainer, run_dir, device, display)
-            if not is_new and trainer.nimg >= config.kimg * 1000:
-                message = f"nothing to do: {trainer.nimg / 1000:.2f} kimg are trained; a larger --kimg continues"
+            if config.minutes is not None:
+                display.budget_seconds = config.minutes * 60 - trainer.seconds
+            if trainer.nimg >= config.kimg * 1000 or (display.budget_seconds or 1) <= 0:
+                done = f"{trainer.nimg / 1000:.2f} kimg in {format_time(trainer.seconds)}"
+                message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
                 trainer.run(stop_reason)
                 message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time(trainer.seconds)}"

@@ -78,7 +78,8 @@ def test_exit_json_and_log(finished: Path) -> None:
 def test_continue_after_the_end_needs_a_larger_kimg(finished: Path, run, tmp_path: Path) -> None:
     result = run("train", f"--continue={finished}")
     assert result.code == 0
-    assert "nothing to do: 2.05 kimg are trained; a larger --kimg continues" in result.err
+    assert "nothing to do: 2.05 kimg in " in result.err
+    assert "a larger --kimg or --minutes continues" in result.err
     refused = run("train", f"--continue={finished}", "--gamma=3", "--kimg=3")
     assert refused.code == 2
     assert "--gamma: cannot change in a run that continues" in refused.error_line()
@@ -275,6 +276,7 @@ def test_time_limit_ends_a_run_as_finished(discs: Path, run, tmp_path: Path) -> 
     result = run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS)
     assert result.code == 0
     assert "finished at 0.00 kimg" in result.err
+    assert "nothing to do" in run("train", "--continue=latest", f"--outdir={tmp_path}").err
 
 
 def test_help_is_instant_and_shows_defaults() -> None:
