@@ -57,6 +57,7 @@ _RANGES: dict[str, list[tuple[int, int]]] = {
     # Unicode's emoji. Left out: OpenMoji's own additions (logos among them), and pieces of other emoji.
     "all": [(0x203C, 0x20E2), (0x20E4, 0xDFFF), (0xF900, 0x1F3FA), (0x1F400, 0x1F9AF), (0x1F9B4, 0x1FFFF)],
 }
+_RANGES["mixed"] = [pair for name in ("faces", "round", "animals", "food") for pair in _RANGES[name]]
 SUBSETS = tuple(_RANGES)
 
 

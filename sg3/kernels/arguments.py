@@ -62,8 +62,8 @@ def check_image(name: str, x: torch.Tensor) -> None:
         raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor")
     if x.ndim != 4:
         raise ValueError(f"{name}: got shape {list(x.shape)}, expected four dimensions [N, C, H, W]")
-    if x.shape[2] == 0 or x.shape[3] == 0:
-        raise ValueError(f"{name}: got shape {list(x.shape)}, expected at least one pixel")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name}: got shape {list(x.shape)}, expected at least one channel and one pixel")
 
 
 def check_bias(b: torch.Tensor, channels: int, like: torch.Tensor) -> None:

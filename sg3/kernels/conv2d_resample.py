@@ -60,6 +60,12 @@ def conv2d_resample(
         )
     check_same("w", w, like=x)
     pads = parse_padding(padding)
+    for axis, size, kernel, before, after in (
+        ("width", x.shape[3], w.shape[3], *pads[:2]), ("height", x.shape[2], w.shape[2], *pads[2:])
+    ):  # fmt: skip
+        # The resampling filters bring the padding that they take, but for the samples that decimation would skip.
+        if size * up + before + after - (down - 1) - (kernel - 1) < 1:
+            raise ValueError(f"padding: got {padding!r}, which leaves no output pixel along the {axis}")
 
     resampling = upfirdn2d_torch if resolve("conv2d_resample", impl, x.device) == "torch" else upfirdn2d_ref
     return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)

@@ -34,6 +34,8 @@ def setup_filter(
     taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32)
     if taps.ndim not in (0, 1, 2) or taps.numel() == 0:
         raise ValueError(f"f: got shape {list(taps.shape)}, expected a scalar, [taps] or [taps_y, taps_x]")
+    if not gain >= 0:
+        raise ValueError(f"gain: got {gain}, expected a number >= 0")
     if taps.ndim == 0:
         taps = taps[None]
     if separable is None:

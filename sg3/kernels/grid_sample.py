@@ -41,7 +41,8 @@ def grid_sample_ref(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     for px, wx in ((left, 1 - (x - left)), (left + 1, x - left)):
         for py, wy in ((top, 1 - (y - top)), (top + 1, y - top)):
             inside = (px >= 0) & (px < w) & (py >= 0) & (py < h)
-            index = py.clamp(0, h - 1).long() * w + px.clamp(0, w - 1).long()
-            pixels = flat.gather(2, index.reshape(n, 1, -1).expand(n, c, -1)).reshape(n, c, out_h, out_w)
+            row, column = (p.nan_to_num().clamp(0, size - 1).long() for p, size in ((py, h), (px, w)))
+            index = row * w + column
+            pixels = flat.gather(2, index.reshape(n, 1, out_h * out_w).expand(n, c, -1)).reshape(n, c, out_h, out_w)
             result = result + pixels * (wx * wy * inside)[:, None]
     return result

@@ -58,7 +58,7 @@ def modulated_conv2d(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels; expected at least 1 x 1"
         )
 
-    fast = resolve("modulated_conv2d", impl, x.device) == "torch"
+    fast = resolve("modulated_conv2d", impl, x.device) == "torch" or n == 0  # there are no convolutions in 0 groups
     function = modulated_conv2d_torch if fast else modulated_conv2d_ref
     return function(x, w, s, demodulate, (y0, x0), input_gain)
 
@@ -86,7 +86,7 @@ def modulated_conv2d_ref(
         weights = weights * input_gain.expand(n, i)[:, None, :, None, None]
 
     x = x.reshape(1, n * i, *x.shape[2:])
-    x = F.conv2d(x, weights.reshape(n * o, i, kh, kw).to(x.dtype), padding=padding, groups=max(n, 1))
+    x = F.conv2d(x, weights.reshape(n * o, i, kh, kw).to(x.dtype), padding=padding, groups=n)
     return x.reshape(n, o, *x.shape[2:])
 
 
@@ -100,12 +100,16 @@ def modulated_conv2d_torch(
 ) -> torch.Tensor:
     """The same as scale -> one dense convolution for all samples -> scale: modulating the weights of an input channel
     equals scaling that channel, and demodulation scales output channels."""
+    common = torch.promote_types(w.dtype, s.dtype)
+    w, s = w.to(common), s.to(common)
+    fan_in = w[0].numel()
     if demodulate:
-        w = w * w.square().mean([1, 2, 3], keepdim=True).rsqrt()
+        # Half precision must also hold what is not demodulated yet, hence the 1 / fan_in in here and in eps below.
+        w = w * (w.square().mean([1, 2, 3], keepdim=True) * fan_in).rsqrt()
         s = s * s.square().mean().rsqrt()
     scale = s if input_gain is None else s * input_gain
     y = F.conv2d(x * scale.to(x.dtype)[:, :, None, None], w.to(x.dtype), padding=padding)
     if demodulate:
         squared = s.square() @ w.square().sum([2, 3]).t()  # [N, O]: sum of squares of the modulated weights
-        y = y * (squared + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+        y = y * (squared + 1e-8 / fan_in).rsqrt().to(x.dtype)[:, :, None, None]
     return y

@@ -53,6 +53,8 @@ def upfirdn2d(
     """
     check_image("x", x)
     check_filter("f", f, like=x)
+    if f is not None and f.ndim == 1 and not gain >= 0:
+        raise ValueError(f"gain: got {gain}, expected a number >= 0 with a separable filter (each axis takes its root)")
     up_x, up_y = parse_scaling("up", up)
     down_x, down_y = parse_scaling("down", down)
     pad_x0, pad_x1, pad_y0, pad_y1 = parse_padding(padding)
@@ -188,6 +190,7 @@ def filter2d(
     impl: str = "auto",
 ) -> torch.Tensor:
     """Filter `x` [N, C, H, W], keeping its size; `padding` is added to what that takes. See `upfirdn2d`."""
+    check_filter("f", f, like=x)
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)
     total = [x0 + taps_x // 2, x1 + (taps_x - 1) // 2, y0 + taps_y // 2, y1 + (taps_y - 1) // 2]
@@ -204,6 +207,7 @@ def upsample2d(
     impl: str = "auto",
 ) -> torch.Tensor:
     """Upsample `x` [N, C, H, W] to [N, C, H * up, W * up]; brightness is kept if the filter sums to 1."""
+    check_filter("f", f, like=x)
     up_x, up_y = parse_scaling("up", up)
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)
@@ -226,6 +230,7 @@ def downsample2d(
     impl: str = "auto",
 ) -> torch.Tensor:
     """Downsample `x` [N, C, H, W] to [N, C, H / down, W / down]."""
+    check_filter("f", f, like=x)
     down_x, down_y = parse_scaling("down", down)
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)

@@ -180,7 +180,7 @@ class MappingNetwork(nn.Module):
             x = getattr(self, f"fc{index}")(x)
 
         if update_emas and self.w_avg_beta is not None:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+            update_running_mean(self.w_avg, x.detach().mean(dim=0), self.w_avg_beta)
         if self.num_ws is not None:
             x = x[:, None].repeat(1, self.num_ws, 1)
         if truncation_psi != 1:
@@ -198,6 +198,11 @@ class MappingNetwork(nn.Module):
 def normalize_2nd_moment(x: torch.Tensor) -> torch.Tensor:
     """Scale each row of x [N, F] to a mean square of 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def update_running_mean(mean: torch.Tensor, value: torch.Tensor, beta: float) -> None:
+    """mean <- beta * mean + (1 - beta) * value, in place; a value that is not finite is left out, or it would stay."""
+    mean.copy_(torch.where(value.isfinite(), value.lerp(mean, beta), mean))
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
-from sg3.models.layers import FullyConnectedLayer, MappingNetwork
+from sg3.models.layers import FullyConnectedLayer, MappingNetwork, update_running_mean
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
@@ -186,7 +186,7 @@ class SynthesisLayer(nn.Module):
         # Instead of a normalisation layer: divide by the running magnitude of the input (Section 3.2).
         if update_emas:
             magnitude = x.detach().to(torch.float32).square().mean()
-            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+            update_running_mean(self.magnitude_ema, magnitude, self.magnitude_ema_beta)
         input_gain = self.magnitude_ema.rsqrt()
 
         styles = self.affine(w)

@@ -66,10 +66,11 @@ class Options:
 # Ready-made starting points: name -> (one line, options).
 PRESETS: dict[str, tuple[str, Options]] = {
     "demo": (
-        "StyleGAN3-T on round emoji, 32 x 32, ten minutes on two CPU cores",
+        "StyleGAN3-T on emoji, 32 x 32, ten minutes on two CPU cores",
         Options(
-            cfg="stylegan3-t", data="openmoji:round", batch=8, gamma=1.0, cbase=1024, cmax=32, latent=64, layers=4,
-            margin=4, ema_kimg=0.5, kimg=44, minutes=10.5, tick=1, snap=4, grid=(8, 8), workers=1,
+            cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024,
+            cmax=32, latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=10.5, tick=1, snap=4, grid=(8, 8),
+            workers=0,
         ),
     ),
 }  # fmt: skip

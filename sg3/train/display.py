@@ -11,6 +11,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from sg3.errors import StorageError
+
 
 class Display:
     """Messages go to stderr and to log.txt; on a terminal, a bar with speed, remaining time and losses stays below.
@@ -46,8 +48,11 @@ class Display:
         """One line for the reader and the log."""
         self._console.print(text, markup=False)
         if self._log_path is not None:
-            with open(self._log_path, "a") as file:
-                file.write(text + "\n")
+            try:
+                with open(self._log_path, "a") as file:
+                    file.write(text + "\n")
+            except OSError as error:
+                raise StorageError(f"{self._log_path}: cannot be written: {error.strerror}") from error
 
     def progress(self, nimg: int, losses: dict[str, float]) -> None:
         """Update the live line, if there is one."""

@@ -30,7 +30,7 @@ def real_batches(
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_interrupt if workers else None,
+        worker_init_fn=_ignore_stop_signals if workers else None,
         prefetch_factor=2 if workers else None,
     )
     for item in loader:
@@ -65,6 +65,7 @@ def _collate(items: list[Item | Sg3Error]) -> tuple[torch.Tensor, torch.Tensor] 
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
 
-def _ignore_interrupt(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the main process decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_stop_signals(_worker: int) -> None:
+    """Ctrl-C, `timeout` and job schedulers signal the whole process group; the main process decides what it means."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -77,6 +78,7 @@ def configure(options: Options) -> TrainConfig:
 
 def start(config: TrainConfig, outdir: Path) -> Path:
     """Train in a new run folder under `outdir`; returns the folder."""
+    choose_device(config.device)  # before there is a folder
     return _run(config, _create_run_dir(outdir, config), is_new=True)
 
 
@@ -109,6 +111,12 @@ def _apply_changes(config: TrainConfig, changes: Options) -> TrainConfig:
 def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
     device = choose_device(config.device)
+    with _locked(run_dir):
+        (run_dir / "exit.json").unlink(missing_ok=True)  # of an earlier life
+        return _train(config, run_dir, is_new, device)
+
+
+def _train(config: TrainConfig, run_dir: Path, is_new: bool, device: torch.device) -> Path:
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     display = Display(run_dir / "log.txt", config.kimg * 1000)
     began = time.time()
@@ -132,7 +140,8 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
             _announce(config, trainer, run_dir, device, display)
             if config.minutes is not None:
                 display.budget_seconds = config.minutes * 60 - trainer.seconds
-            if trainer.nimg >= config.kimg * 1000 or (display.budget_seconds or 1) <= 0:
+            out_of_time = display.budget_seconds is not None and display.budget_seconds <= 0
+            if trainer.nimg >= config.kimg * 1000 or out_of_time:
                 done = f"{trainer.nimg / 1000:.2f} kimg in {format_time(trainer.seconds)}"
                 message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
@@ -156,8 +165,20 @@ def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
             "exit_code": code, "message": message, "kimg": trainer.nimg / 1000 if trainer else 0,
             "started": began, "ended": time.time(),
         }  # fmt: skip
-        write_atomic(run_dir / "exit.json", lambda file: file.write(json.dumps(summary, indent=2).encode() + b"\n"))
+        with suppress(StorageError):  # it must not hide what it reports
+            write_atomic(run_dir / "exit.json", lambda file: file.write(json.dumps(summary, indent=2).encode() + b"\n"))
     return run_dir
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the system lets go of it however the process ends."""
+    with open(run_dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{run_dir}: another process is training there; wait for it or stop it") from None
+        yield
 
 
 def _open_dataset(config: TrainConfig) -> ImageFolderDataset:

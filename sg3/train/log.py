@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sg3.errors import StorageError
+from sg3.formats.atomic import write_atomic
 from sg3.train.display import format_time
 
 
@@ -26,7 +27,7 @@ class Stats:
 
     def report(self, name: str, value: torch.Tensor | float) -> None:
         """Add every element of `value` to the statistic `name`."""
-        v = torch.as_tensor(value).detach().to(torch.float64).flatten()
+        v = torch.as_tensor(value, dtype=torch.float64).detach().flatten()
         moments = torch.stack([torch.full_like(v.sum(), v.numel()), v.sum(), v.square().sum()])
         known = self._sums.get(name)
         self._sums[name] = moments if known is None else known + moments
@@ -141,14 +142,14 @@ class StatsWriter:
 
     def _drop_after(self, nimg: int) -> None:
         lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _kimg(line) * 1000 <= nimg]
+        kept = [line for line in lines if line.endswith("\n") and _nimg(line) <= nimg]
         if kept != lines:
-            self.path.write_text("".join(kept))
+            write_atomic(self.path, lambda file: file.write("".join(kept).encode()))
 
 
-def _kimg(line: str) -> float:
+def _nimg(line: str) -> float:
     try:
-        return float(json.loads(line)["Progress/kimg"]["mean"])
+        return round(float(json.loads(line)["Progress/kimg"]["mean"]) * 1000)
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line cut off by a crash
 

@@ -58,8 +58,9 @@ class Trainer:
         self.step = 0
         self.tick = 0
         self.tick_start_nimg = 0
-        self.bad_steps = 0  # in a row
+        self.tick_start_seconds = 0.0
         self.seconds = 0.0  # of training, over all lives of the run
+        self.bad_steps: dict[str, int] = {}  # in a row, by phase
         self.finished = False
 
     # ---- one step ---------------------------------------------------------------------------------------------------
@@ -68,13 +69,15 @@ class Trainer:
         """Run the phases that are due on one batch of uint8 images and labels, and advance the counters."""
         real = real.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
         real_c = real_c.to(self.device, non_blocking=True) if self.config.cond else real_c[:, :0].to(self.device)
-        finite = [self.run_phase(phase, real, real_c) for phase in self.phases if self.step % phase.interval == 0]
-        self.bad_steps = 0 if all(finite) else self.bad_steps + 1
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise NumericalError(
-                f"{self.run_dir}: {MAX_BAD_STEPS} steps in a row without a finite gradient at {self.nimg} images; "
-                "try a larger --gamma or smaller --glr and --dlr"
-            )
+        for phase in self.phases:
+            if self.step % phase.interval == 0:
+                good = self.run_phase(phase, real, real_c)
+                self.bad_steps[phase.name] = 0 if good else self.bad_steps.get(phase.name, 0) + 1
+                if self.bad_steps[phase.name] >= MAX_BAD_STEPS:
+                    raise NumericalError(
+                        f"{self.run_dir}: {MAX_BAD_STEPS} steps of {phase.name} in a row without a finite gradient, at "
+                        f"{self.nimg} images; try a larger --gamma or smaller --glr and --dlr"
+                    )
         beta = ema_beta(self.config.batch, self.nimg, self.config.ema_kimg, self.config.ema_rampup)
         update_ema(self.G_ema, self.G, beta)
         self.nimg += self.config.batch
@@ -140,7 +143,7 @@ class Trainer:
             self.grid.save_reals(self.run_dir / "reals.png")
             self.grid.save_fakes(self.G_ema, self.run_dir / "fakes_init.png", c.batch_gpu)
         clock = time.monotonic()
-        tick_clock, maintenance, shown, saved = clock, 0.0, 0.0, clock
+        maintenance, shown, saved = 0.0, 0.0, clock
         while not self.finished:
             real, real_c = next(batches)
             self.train_step(real, real_c)
@@ -158,21 +161,22 @@ class Trainer:
                 snap = self.finished or self.tick % c.snap == 0
                 if snap:
                     self.save_snapshot()
-                self.report_tick(writer, now - tick_clock, maintenance)
+                self.report_tick(writer, maintenance)
                 self.tick += 1
-                self.tick_start_nimg = self.nimg
+                self.tick_start_nimg, self.tick_start_seconds = self.nimg, self.seconds
                 if snap or time.monotonic() - saved > STATE_MINUTES * 60:
                     save_state(self.run_dir, self.state_dict())
                     saved = time.monotonic()
-                tick_clock = clock = time.monotonic()
-                maintenance = tick_clock - now
+                clock = time.monotonic()
+                maintenance = clock - now
             if not self.finished and (reason := stop_reason()):
                 path = save_state(self.run_dir, self.state_dict())
                 raise TrainingStopped(f"{reason}: stopped at {self.nimg / 1000:.2f} kimg, state saved in {path}")
 
-    def report_tick(self, writer: StatsWriter, seconds: float, maintenance: float) -> None:
+    def report_tick(self, writer: StatsWriter, maintenance: float) -> None:
         """Write the statistics of the tick and its status line."""
-        tick = Tick(self.tick, self.nimg, self.nimg - self.tick_start_nimg, self.seconds, seconds, maintenance)
+        images, seconds = self.nimg - self.tick_start_nimg, self.seconds - self.tick_start_seconds
+        tick = Tick(self.tick, self.nimg, images, self.seconds, seconds, maintenance)
         memory = memory_usage(self.device)
         for name, value in {**tick.statistics(), **memory}.items():
             self.stats.report(name, value)
@@ -200,14 +204,15 @@ class Trainer:
         optimizers = {phase.name[0]: phase.optimizer.state_dict() for phase in self.phases}
         return {
             "fingerprint": self.config.fingerprint(), "nimg": self.nimg, "step": self.step, "tick": self.tick,
-            "tick_start_nimg": self.tick_start_nimg, "seconds": self.seconds, "bad_steps": self.bad_steps,
+            "tick_start_nimg": self.tick_start_nimg, "tick_start_seconds": self.tick_start_seconds,
+            "seconds": self.seconds, "bad_steps": dict(self.bad_steps),
             "G": self.G.state_dict(), "D": self.D.state_dict(), "G_ema": self.G_ema.state_dict(),
             "optimizers": optimizers, "pl_mean": self.loss.pl_mean, "stats": self.stats.state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`'s result."""
-        for name in ("nimg", "step", "tick", "tick_start_nimg", "seconds", "bad_steps"):
+        for name in ("nimg", "step", "tick", "tick_start_nimg", "tick_start_seconds", "seconds", "bad_steps"):
             setattr(self, name, state[name])
         for name in ("G", "D", "G_ema"):
             getattr(self, name).load_state_dict(state[name])

@@ -107,7 +107,7 @@ class Loss:
         (grad,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
         lengths = grad.square().sum(dim=2).mean(dim=1).sqrt()
         mean = self.pl_mean.lerp(lengths.mean(), self.pl_decay)
-        self.pl_mean.copy_(mean.detach())
+        self.pl_mean.copy_(torch.where(mean.isfinite(), mean, self.pl_mean).detach())  # one bad batch must not stay
         penalty = (lengths - mean).square()
         self.stats.report("Loss/pl_penalty", penalty)
         loss = penalty * self.pl_weight

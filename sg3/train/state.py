@@ -8,9 +8,10 @@ two verified states are kept: an older one goes only after the newer one has bee
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -27,13 +28,21 @@ def state_path(run_dir: Path, nimg: int) -> Path:
 
 
 def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `state` (tensors, numbers, strings, containers) and drop states beyond the newest `keep` good ones."""
+    """Write `state` (tensors, numbers, strings, containers) and drop states beyond the newest `keep` good ones.
+
+    The checksum is that of the bytes handed to the system, and in place before the state gets its name.
+    """
     path = state_path(run_dir, state["nimg"])
-    write_atomic(path, lambda file: torch.save({"format": FORMAT, **state}, file))
-    digest = sha256(path)
-    write_atomic(_digest_path(path), lambda file: file.write(f"{digest}  {path.name}\n".encode()))
-    if not is_intact(path):
-        raise StorageError(f"{path}: reads back differently from what was written; is the disk failing?")
+    if is_intact(path):
+        return path  # saved at the end of a tick, and now asked for again by a signal
+    fresh = path.with_name(path.name + ".new")
+    hasher = hashlib.sha256()
+    write_atomic(fresh, lambda file: torch.save({"format": FORMAT, **state}, cast(BinaryIO, _Hashing(file, hasher))))
+    line = f"{hasher.hexdigest()}  {path.name}\n".encode()
+    write_atomic(_digest_path(path), lambda file: file.write(line))
+    if sha256(fresh) != hasher.hexdigest():
+        raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
+    os.replace(fresh, path)
 
     good = 0
     for old in sorted(run_dir.glob(PATTERN), reverse=True):
@@ -75,6 +84,21 @@ def is_intact(path: Path) -> bool:
         return sha256(path) == expected
     except (OSError, IndexError):
         return False
+
+
+class _Hashing:
+    """A file that computes the checksum of what passes through."""
+
+    def __init__(self, file: BinaryIO, hasher: hashlib._Hash) -> None:
+        self._file = file
+        self._hasher = hasher
+
+    def write(self, data: bytes) -> int:
+        self._hasher.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def sha256(path: Path) -> str:

@@ -26,6 +26,8 @@ def transfer_weights(path: str, networks: Mapping[str, nn.Module]) -> list[str]:
             continue
         theirs = {**dict(source.named_parameters()), **dict(source.named_buffers())}
         ours = {**dict(target.named_parameters()), **dict(target.named_buffers())}
+        # Filters are designed for a resolution, not learnt.
+        ours = {key: tensor for key, tensor in ours.items() if not key.endswith("_filter")}
         copied = [key for key in ours if key in theirs and theirs[key].shape == ours[key].shape]
         for key in copied:
             ours[key].copy_(theirs[key])

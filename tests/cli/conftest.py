@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +48,8 @@ def run(capfd) -> Callable[..., Result]:
     return call
 
 
-def start(*args: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """`sg3 ARGS` as a process."""
+def start(*args: object, group: bool = False) -> subprocess.Popen[str]:
+    """`sg3 ARGS` as a process, with `group` as the leader of a new process group."""
     command = [sys.executable, "-m", "sg3", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=group)

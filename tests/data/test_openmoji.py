@@ -70,7 +70,7 @@ def test_dataset(tmp_path: Path) -> None:
 
 
 def test_unknown_subset() -> None:
-    with pytest.raises(UsageError, match="faces, animals, food, all"):
+    with pytest.raises(UsageError, match="faces, round, animals, food, all, mixed"):
         openmoji.glyphs("cars")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sg3.kernels import bias_act, conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
+from sg3.kernels import bias_act, conv2d_resample, filter2d, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
 
 X = torch.zeros(2, 3, 8, 8)
 META = torch.zeros(2, 3, 8, 8, device="meta")
@@ -32,8 +32,13 @@ WRONG = [
     (lambda: upfirdn2d(X, None, down=True), TypeError, r"down: got True"),
     (lambda: upfirdn2d(X, None, padding=[1, 2, 3]), ValueError, r"padding: got 3 numbers"),
     (lambda: upfirdn2d(X, None, padding=-4), ValueError, r"padding: got -4, which leaves an output of 0 x 0"),
-    (lambda: upfirdn2d(X[:, :, :0], None), ValueError, r"at least one pixel"),
+    (lambda: upfirdn2d(X[:, :, :0], None), ValueError, r"at least one channel and one pixel"),
     (lambda: upfirdn2d(X, torch.ones(4).int()), TypeError, r"f: got dtype torch.int32"),
+    (lambda: upfirdn2d(X, torch.ones(9), gain=-1), ValueError, r"gain: got -1, expected a number >= 0"),
+    (lambda: upfirdn2d(X[:, :0], None), ValueError, r"at least one channel"),
+    (lambda: filter2d(X, [1, 2, 1]), TypeError, r"f: got list"),
+    (lambda: conv2d_resample(X, torch.zeros(4, 3, 9, 9)), ValueError, r"leaves no output pixel along the width"),
+    (lambda: conv2d_resample(X, torch.zeros(4, 3, 1, 1), padding=[0, 0, -4, -4]), ValueError, "along the height"),
     (lambda: bias_act(X, act="gelu"), ValueError, r"act: got 'gelu', expected one of linear, relu"),
     (lambda: bias_act(X, torch.zeros(8)), ValueError, r"b: got shape \[8\], expected \[3\]"),
     (lambda: bias_act(X, dim=4), ValueError, r"dim: got 4, expected 0 <= dim < 4"),

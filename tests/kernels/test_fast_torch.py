@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3.kernels import conv2d_resample, filtered_lrelu, modulated_conv2d, upfirdn2d
+from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
 from sg3.kernels.filtered_lrelu import _LeakyClamp
 
 F64 = torch.float64
@@ -121,3 +121,21 @@ def test_expanded_and_channels_last_inputs() -> None:
     torch.testing.assert_close(
         upfirdn2d(expanded, f, up=2, impl="torch"), upfirdn2d(expanded, f, up=2, impl="ref"), atol=1e-4, rtol=1e-4
     )
+
+
+def test_modulated_conv2d_fits_half_precision() -> None:
+    """Large inputs and weights over many channels: what is not demodulated yet must not overflow either."""
+    x, w, s = torch.full((1, 512, 4, 4), 15.0).half(), torch.ones(4, 512, 3, 3), torch.ones(1, 512)
+    fast, plain = (modulated_conv2d(x, w, s, padding=1, impl=i) for i in ("torch", "ref"))
+    assert fast.isfinite().all()
+    torch.testing.assert_close(fast, plain, rtol=2e-3, atol=0)
+
+
+def test_mixed_types_and_empty_batches() -> None:
+    x, w, s = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3), torch.randn(2, 3, dtype=F64)
+    fast, plain = (modulated_conv2d(x, w, s, padding=1, impl=i) for i in ("torch", "ref"))
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+    for impl in ("torch", "ref"):
+        assert modulated_conv2d(x[:0], w, s[:0], padding=1, impl=impl).shape == (0, 4, 5, 5)
+    assert grid_sample(x[:0], torch.zeros(0, 2, 2, 2)).shape == (0, 3, 2, 2)
+    assert grid_sample(x, torch.full((2, 2, 2, 2), float("nan"))).isnan().all()

@@ -101,4 +101,4 @@ def test_fingerprint_is_what_decides_the_numbers() -> None:
 
 def test_own_words_win_over_a_preset() -> None:
     options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(PRESETS["demo"][1])
-    assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji:round")
+    assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji:mixed")

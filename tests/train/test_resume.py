@@ -12,6 +12,7 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import TrainingStopped
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
+from sg3.train.log import Stats, StatsWriter
 from sg3.train.loop import Trainer
 from sg3.train.state import load_state
 from tests.train.conftest import tiny_config
@@ -57,7 +58,8 @@ def assert_same(a: object, b: object, where: str = "state") -> None:
 def comparable(state: dict) -> dict:
     """Without what the clock decides."""
     statistics = {k: v for k, v in state["stats"].items() if not k.startswith(("Timing/", "Resources/"))}
-    return {**{k: v for k, v in state.items() if k != "seconds"}, "stats": statistics}
+    timing = ("seconds", "tick_start_seconds")
+    return {**{k: v for k, v in state.items() if k not in timing}, "stats": statistics}
 
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r", "stylegan2"])
@@ -142,3 +144,33 @@ def test_statistics_survive_a_restart(discs: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
     assert sum(line["Loss/G/loss"]["num"] for line in lines) == 2000
+
+
+def test_statistics_keep_the_tick_of_the_state(tmp_path: Path) -> None:
+    """0.008 kimg is 8 images, whatever float32 or 0.008 * 1000 make of it."""
+    stats = Stats()
+    for nimg in (8, 16056, 20000):
+        writer = StatsWriter(tmp_path, nimg)
+        stats.report("Progress/kimg", nimg / 1000)
+        writer.write(stats.flush(), nimg)
+    for nimg, lines in ((20000, 3), (16056, 2), (8, 1)):
+        StatsWriter(tmp_path, nimg)
+        assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == lines
+
+
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
+def test_one_bad_batch_leaves_no_trace(discs: Path, tmp_path: Path, cfg: str) -> None:
+    """NaN in every running mean's input for one step: afterwards training goes on as if nothing had been."""
+    trainer = new_trainer(tiny_config(discs, cfg=cfg), tmp_path)
+    real, labels = torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0)
+    first = trainer.G.mapping.fc0
+    hook = first.register_forward_hook(lambda _m, _i, out: out * float("nan"))
+    trainer.train_step(real, labels)
+    hook.remove()
+    assert trainer.bad_steps["Dmain"] == 1
+    for _ in range(4):
+        trainer.train_step(real, labels)
+    assert set(trainer.bad_steps.values()) == {0}
+    for module in (trainer.G, trainer.D, trainer.G_ema):
+        assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
+    assert trainer.loss.pl_mean.isfinite()

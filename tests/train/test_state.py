@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import sg3.formats.atomic
+import sg3.train.state
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.train.state import is_intact, load_state, save_state, sha256, state_path
 
@@ -88,11 +89,41 @@ def test_a_failed_write_leaves_the_previous_state(tmp_path: Path, monkeypatch, f
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sg3.formats.atomic.os, failing, fail)
-    with pytest.raises(StorageError, match=r"training-state-0000000020\.pt: cannot be written: No space left"):
+    with pytest.raises(StorageError, match=r"training-state-0000000020\.pt(\.new)?: cannot be written: No space left"):
         save_state(tmp_path, state(20))
     monkeypatch.undo()
     assert names(tmp_path) == before
     assert load_state(tmp_path, pytest.fail)["nimg"] == 10
+
+
+def test_a_byte_that_changes_on_the_way_to_the_disk_is_noticed(tmp_path: Path, monkeypatch) -> None:
+    real = torch.save
+
+    def save_badly(content, file) -> None:
+        real(content, file)
+        file._file.seek(100)
+        file._file.write(b"\xff\x00\xff")  # beside the checksum
+
+    monkeypatch.setattr(torch, "save", save_badly)
+    with pytest.raises(StorageError, match="reads back differently"):
+        save_state(tmp_path, state(20))
+    assert not list(tmp_path.glob("training-state-*.pt"))
+
+
+def test_a_crash_between_state_and_checksum_loses_nothing(tmp_path: Path, monkeypatch) -> None:
+    save_state(tmp_path, state(10))
+    save_state(tmp_path, state(10))  # asked for twice: written once
+
+    def crash(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sg3.train.state.os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path, state(20))
+    monkeypatch.undo()
+    assert load_state(tmp_path, pytest.fail)["nimg"] == 10
+    save_state(tmp_path, state(20))
+    assert load_state(tmp_path, pytest.fail)["nimg"] == 20
 
 
 def test_state_is_loaded_without_executing_anything(tmp_path: Path) -> None:
