@@ -48,6 +48,7 @@ def command(
         sg3 generate --network=net.pkl --seeds=2 --trunc=0.7 --rotate=30 --translate=0.1,0 --outdir=out
     """
     import json
+    from math import isfinite
 
     import numpy as np
     from PIL import Image, PngImagePlugin
@@ -56,11 +57,14 @@ def command(
     import sg3
     from sg3.device import choose_device
     from sg3.errors import DataError, StorageError, UsageError
+    from sg3.formats.atomic import write_atomic
     from sg3.models import Generator
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
 
-    if grid is not None and grid[0] * grid[1] < len(seeds):
-        raise UsageError(f"--grid={grid[0]}x{grid[1]}: has no room for {len(seeds)} images")
+    if grid is not None and not len(seeds) <= grid[0] * grid[1] <= 10**5:
+        raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {len(seeds)} images (and at most 100000)")
+    if not all(isfinite(number) for number in (truncation_psi, rotate, *translate)):
+        raise UsageError("--trunc, --rotate, --translate: expected finite numbers")
     G = sg3.load(network, device=choose_device(device)).G_ema
     if not isinstance(G, Generator):
         raise DataError(f"{network}: holds no averaged generator (G_ema)")
@@ -84,7 +88,8 @@ def command(
     def save(pixels: np.ndarray, name: str, **more: object) -> None:
         info = PngImagePlugin.PngInfo()
         info.add_text("sg3", json.dumps({**more, **settings}))
-        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(outdir / name, pnginfo=info)
+        picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+        write_atomic(outdir / name, lambda file: picture.save(file, format="PNG", pnginfo=info))
         click.echo(outdir / name)
 
     kept = []

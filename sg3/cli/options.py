@@ -31,6 +31,10 @@ class IntRangeList(click.ParamType[list[int]]):
             if match is None:
                 self.fail(f"{part!r} is neither a number nor a range like 5-8", param, ctx)
             first, last = int(match[1]), int(match[2] or match[1])
+            if last >= 2**32:
+                self.fail(f"{last} is too large, seeds go up to {2**32 - 1}", param, ctx)
+            if last - first >= 10**6:
+                self.fail(f"range {part!r} has more than a million numbers", param, ctx)
             if last < first:
                 self.fail(f"range {part!r} runs backwards", param, ctx)
             numbers.extend(range(first, last + 1))

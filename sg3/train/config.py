@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from sg3.errors import UsageError
@@ -69,7 +70,7 @@ PRESETS: dict[str, tuple[str, Options]] = {
         "StyleGAN3-T on emoji, 32 x 32, ten minutes on two CPU cores",
         Options(
             cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024,
-            cmax=32, latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=10.5, tick=1, snap=4, grid=(8, 8),
+            cmax=32, latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=10.0, tick=1, snap=4, grid=(8, 8),
             workers=0,
         ),
     ),
@@ -277,6 +278,12 @@ def check(config: TrainConfig, options: Options) -> list[str]:
     """Everything that does not fit together, one short line each with the fix."""
     problems = []
     c = config
+    for name in ("gamma", "glr", "dlr", "ema_kimg", "minutes"):
+        number = getattr(c, name)
+        if number is not None and not isfinite(number):
+            problems.append(f"--{name.replace('_', '-')}={number}: expected a finite number")
+    if c.desc and set(c.desc) & set("/\\"):
+        problems.append(f"--desc={c.desc}: becomes part of a folder's name, which cannot hold slashes")
     if c.gpus > 1:
         problems.append(f"--gpus={c.gpus}: training on several GPUs is not built yet, use --gpus=1")
     if (options.aug or "noaug") != "noaug":

@@ -30,7 +30,7 @@ from sg3.train.transfer import transfer_weights
 OPTIONS_FILE = "training_options.json"
 
 # What may change when a run is continued: nothing that decides which numbers it computes.
-CONTINUABLE = ("kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device")
+CONTINUABLE = ("data", "kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device")
 
 
 def render_builtin(data: str | None, outdir: Path) -> str | None:
@@ -66,7 +66,7 @@ def probe_dataset(options: Options) -> DatasetFacts:
     cond = bool(options.cond)
     data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
     return DatasetFacts(
-        path=str(options.data), name=data.name, resolution=data.resolution, channels=data.num_channels,
+        path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
     )  # fmt: skip
 
@@ -103,6 +103,8 @@ def _apply_changes(config: TrainConfig, changes: Options) -> TrainConfig:
         flags = ", ".join("--" + name.replace("_", "-") for name in refused)
         allowed = ", ".join("--" + name for name in CONTINUABLE)
         raise UsageError(f"{flags}: cannot change in a run that continues (only {allowed} can); start a new one")
+    if "data" in said:  # the same images at another place
+        said["dataset"] = replace(config.dataset, path=str(Path(said.pop("data")).resolve()))
     if "nobench" in said:
         said["cudnn_benchmark"] = not said.pop("nobench")
     return replace(config, **said)
@@ -154,6 +156,9 @@ def _train(config: TrainConfig, run_dir: Path, is_new: bool, device: torch.devic
         raise TrainingStopped(f"{error}; continue with: sg3 train --continue={run_dir}") from None
     except Sg3Error as error:
         code, message = error.exit_code, str(error)
+        raise
+    except KeyboardInterrupt:
+        code, message = 130, "interrupted a second time, before the state was saved"
         raise
     except torch.cuda.OutOfMemoryError:
         code = 70

@@ -29,7 +29,7 @@ from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
 from sg3.train.state import save_state
 
 MAX_BAD_STEPS = 10  # steps in a row without a finite gradient after which there is nothing left to save
-STATE_MINUTES = 15  # a state is written at least this often, at the end of a tick
+STATE_MINUTES = 15  # a state is written with every snapshot, and at least this often
 
 
 class Trainer:
@@ -164,11 +164,14 @@ class Trainer:
                 self.report_tick(writer, maintenance)
                 self.tick += 1
                 self.tick_start_nimg, self.tick_start_seconds = self.nimg, self.seconds
-                if snap or time.monotonic() - saved > STATE_MINUTES * 60:
+                if snap:
                     save_state(self.run_dir, self.state_dict())
                     saved = time.monotonic()
                 clock = time.monotonic()
                 maintenance = clock - now
+            elif now - saved > STATE_MINUTES * 60:
+                save_state(self.run_dir, self.state_dict())
+                saved = clock = time.monotonic()
             if not self.finished and (reason := stop_reason()):
                 path = save_state(self.run_dir, self.state_dict())
                 raise TrainingStopped(f"{reason}: stopped at {self.nimg / 1000:.2f} kimg, state saved in {path}")

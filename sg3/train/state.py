@@ -65,7 +65,8 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
         raise MissingInputError(f"{run_dir}: has no {PATTERN} to continue from, it stopped before its first one")
     for path in paths:
         if not is_intact(path):
-            warn(f"{path}: damaged (its SHA-256 does not match); trying the one before")
+            why = "its SHA-256 does not match" if _digest_path(path).exists() else "its .sha256 file is missing"
+            warn(f"{path}: damaged or incomplete ({why}); trying the one before")
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

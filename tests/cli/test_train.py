@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,18 @@ def test_continue_after_the_end_needs_a_larger_kimg(finished: Path, run, tmp_pat
     refused = run("train", f"--continue={finished}", "--gamma=3", "--kimg=3")
     assert refused.code == 2
     assert "--gamma: cannot change in a run that continues" in refused.error_line()
+
+
+def test_continue_from_anywhere_and_after_the_data_moved(discs: Path, run, tmp_path: Path, monkeypatch) -> None:
+    data = shutil.copy(discs, tmp_path / "before.zip")
+    monkeypatch.chdir(tmp_path)
+    run("train", "--outdir=runs", "--data=before.zip", "--minutes=0.0001", *TINY_ARGS)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    monkeypatch.chdir("/")
+    assert run("train", f"--continue={run_dir}", "--minutes=0.001").code == 0
+    Path(data).rename(tmp_path / "after.zip")
+    assert run("train", f"--continue={run_dir}", "--minutes=0.002").code == 66
+    assert run("train", f"--continue={run_dir}", "--minutes=0.002", f"--data={tmp_path / 'after.zip'}").code == 0
 
 
 def test_resume_copies_weights_into_a_new_run(finished: Path, discs: Path, run, tmp_path: Path) -> None:

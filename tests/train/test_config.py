@@ -69,6 +69,8 @@ def test_gamma_default() -> None:
         ({}, {"channels": 4}, "x.zip has 4 channels, the networks take 1 or 3"),
         ({}, {"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
         ({"layers": 2}, {}, "--layers=2"),
+        ({"gamma": float("nan")}, {}, "--gamma=nan: expected a finite number"),
+        ({"desc": "a/b"}, {}, "--desc=a/b: becomes part of a folder's name"),
     ],
 )
 def test_contradictions_are_named(said: dict, dataset: dict, message: str) -> None:

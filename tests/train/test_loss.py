@@ -19,8 +19,8 @@ CASES = [(n, p) for n, phases in {
 
 @pytest.mark.parametrize(("name", "phase"), CASES)
 def test_gradients_equal_golden(golden: Path, golden_networks, monkeypatch, name: str, phase: str) -> None:
-    # On the reference ops, whose arithmetic is the oracle's to the last bit: a rounding difference of 1e-7 can carry one
-    # activation across the kink of a leaky ReLU, which moves the gradients of a tiny network by 1e-3.
+    # On the reference ops, whose arithmetic is the oracle's to the last bit: a rounding difference of 1e-7 can carry
+    # one activation across the kink of a leaky ReLU, which moves the gradients of a tiny network by 1e-3.
     monkeypatch.setenv("SG3_IMPL", "ref")
     settings, arrays = golden_networks
     case = settings[name]["loss"][phase]

@@ -48,7 +48,7 @@ def test_every_truncation_and_bit_flip_is_noticed(tmp_path: Path) -> None:
         newest.write_bytes(damaged)
         warnings: list[str] = []
         assert load_state(tmp_path, warnings.append)["nimg"] == 10
-        assert warnings == [f"{newest}: damaged (its SHA-256 does not match); trying the one before"]
+        assert warnings == [f"{newest}: damaged or incomplete (its SHA-256 does not match); trying the one before"]
 
 
 def test_damaged_states_do_not_count_as_kept(tmp_path: Path) -> None:
