@@ -11,7 +11,7 @@ import rich_click as click
 
 from sg3.cli.options import GridSize, switch
 from sg3.errors import UsageError
-from sg3.train.config import CFGS, PRESETS, Options, TrainConfig, resolve
+from sg3.train.config import CFGS, PRESETS, Options, TrainConfig
 
 PANELS = {
     "Run": ["--outdir", "--data", "--preset", "--cfg", "--continue", "--dry-run", "--list-presets", "--help"],
@@ -117,10 +117,10 @@ def command(
 
     from dataclasses import replace
 
-    from sg3.train.launch import probe_dataset, render_builtin, start
+    from sg3.train.launch import configure, render_builtin, start
 
     options = replace(options, data=render_builtin(options.data, outdir))
-    config = resolve(options, probe_dataset(options))
+    config = configure(options)
     if dry_run:
         _print_plan(config)
         return

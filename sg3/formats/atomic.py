@@ -31,10 +31,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError):
             raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename permanent where the system can. Windows cannot open folders; some file systems refuse."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.formats.atomic import write_atomic
+from sg3.formats.atomic import sync_folder, write_atomic
 
 FORMAT = 1
 PATTERN = "training-state-*.pt"
@@ -43,6 +43,7 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
     if sha256(fresh) != hasher.hexdigest():
         raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
     os.replace(fresh, path)
+    sync_folder(run_dir)
 
     good = 0
     for old in sorted(run_dir.glob(PATTERN), reverse=True):
