@@ -8,8 +8,8 @@
     auto     the first of these that exists for the op and runs on the device
 
 `cuda`, the name the original used, means `auto`. The environment variable SG3_IMPL replaces `auto`, so that a
-whole program can be run on one implementation. What is asked for by name either runs or raises; it is never
-swapped for another.
+whole program can be run on one implementation; an op that has no such implementation runs on the best it has. What is
+asked for by name either runs or raises; it is never swapped for another.
 """
 
 from __future__ import annotations
@@ -62,17 +62,19 @@ class TritonStatus:
     fix: str | None = None
 
 
-def resolve(op: str, impl: str, device: torch.device) -> str:
-    """The implementation to run for `impl` on `device`: 'triton', 'torch' or 'ref'.
+def resolve(op: str, impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """The implementation to run for `impl` on `device`: 'triton', 'torch' or 'ref'. Triton's take no float64.
 
     Raises ValueError for a name that does not exist and ImplUnavailableError for one that cannot run here.
     """
     available = _available(op)
     asked, source = _asked_for(impl)
     if asked == "auto":
-        return _best(available, device)
+        return _best(available if dtype != torch.float64 else _without_triton(available), device)
     instead = "unset SG3_IMPL" if source.startswith("SG3_IMPL") else "use impl='auto'"
     if asked not in available:
+        if source.startswith("SG3_IMPL"):  # meant for the ops that have it
+            return _best(_without_triton(available), device)
         raise ImplUnavailableError(f"{op}: {source} does not exist for this op yet, "
                                    f"only {', '.join(available)}; {instead}")
     if asked == "triton":
@@ -80,6 +82,8 @@ def resolve(op: str, impl: str, device: torch.device) -> str:
         if not status.usable:
             fix = f"{status.fix}, or {instead}" if status.fix else instead
             raise ImplUnavailableError(f"{op}: {source} cannot run on {device}: {status.reason}; {fix}")
+        if dtype == torch.float64:
+            raise ImplUnavailableError(f"{op}: {source} has no float64; use impl='ref' or another dtype")
     return asked
 
 
@@ -94,7 +98,7 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
     impl = resolve(op, "auto", device)
     asked, source = _asked_for("auto")
     if asked != "auto":
-        return impl, f"{source} asks for it"
+        return impl, f"{source} asks for it" if impl == asked else f"{source}, which this op does not have"
     if impl == "triton":
         return impl, triton_status(device).reason
     if len(available) == 1:
@@ -195,6 +199,10 @@ def _asked_for(impl: str) -> tuple[str, str]:
     if name not in IMPL_NAMES:
         raise UnknownImplError(f"{argument}: got {name!r}, expected one of {', '.join(IMPL_NAMES)}")
     return name, f"{argument}={name!r}"
+
+
+def _without_triton(available: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in available if name != "triton")
 
 
 def _best(available: tuple[str, ...], device: torch.device) -> str:

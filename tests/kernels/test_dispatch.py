@@ -124,9 +124,18 @@ def test_what_does_not_exist_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     for impl in ("torch", "triton"):
         with pytest.raises(ImplUnavailableError, match=f"impl='{impl}' does not exist.*use impl='auto'"):
             resolve("bias_act", impl, CPU)
+    # The variable is for a whole program: what it names is taken where it exists.
     monkeypatch.setenv("SG3_IMPL", "torch")
-    with pytest.raises(ImplUnavailableError, match=r"SG3_IMPL='torch' does not exist.*unset SG3_IMPL"):
-        resolve("bias_act", "auto", CPU)
+    assert resolve("bias_act", "auto", CPU) == "ref"
+    assert explain("bias_act", CPU) == ("ref", "SG3_IMPL='torch', which this op does not have")
+
+
+def test_triton_has_no_float64(machine: Machine, all_written: None) -> None:
+    machine()
+    assert resolve("bias_act", "auto", GPU, torch.float16) == "triton"
+    assert resolve("bias_act", "auto", GPU, torch.float64) == "torch"
+    with pytest.raises(ImplUnavailableError, match="bias_act: impl='triton' has no float64; use impl='ref'"):
+        resolve("bias_act", "triton", GPU, torch.float64)
 
 
 def test_triton_on_a_capable_gpu(machine: Machine, all_written: None) -> None:

@@ -1,0 +1,40 @@
+"""How the ops reach PyTorch's dispatcher, torch.compile and autograd.
+
+What PyTorch cannot see through (a Triton launch, a loop over slices with packed signs) is registered as an op of the
+namespace `sg3`, with a schema, an implementation, a fake for tracing, and a derivative. The derivative of an op is
+written with registered ops again, each with a derivative of its own. This is the one arrangement in which gradients of
+gradients (R1, path length) are right both eager and compiled; an autograd.Function whose backward is another
+autograd.Function loses parameter gradients under torch.compile without a word.
+
+What is plain PyTorch throughout (`impl='ref'`, most of `impl='torch'`) is left to PyTorch's own autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_library = torch.library.Library("sg3", "FRAGMENT")
+
+
+def register(
+    schema: str,
+    implementation: Callable[..., Any],
+    fake: Callable[..., Any],
+    save: Callable[..., None],
+    backward: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Define `sg3::NAME` from 'NAME(Tensor x, ...) -> ...' and return it.
+
+    `implementation` and `fake` take the schema's arguments; the fake only allocates the result, contiguous
+    (`x.new_empty`) unless the implementation says otherwise. `save(ctx, inputs, output)` keeps what `backward(ctx,
+    *gradients)` needs, which returns one gradient or None per argument and consists of differentiable ops only.
+    """
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, implementation, "CompositeExplicitAutograd")  # one for all devices
+    torch.library.register_fake(f"sg3::{name}", fake, lib=_library)
+    torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
+    return getattr(torch.ops.sg3, name).default
