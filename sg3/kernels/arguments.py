@@ -75,6 +75,11 @@ def check_bias(b: torch.Tensor, channels: int, like: torch.Tensor) -> None:
     check_same("b", b, like)
 
 
+def cast_bias(b: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Under autocast an op follows its input's dtype, and a float32 parameter beside it is cast; otherwise unchanged."""
+    return b.to(like.dtype) if torch.is_autocast_enabled(like.device.type) else b
+
+
 def check_same(name: str, tensor: torch.Tensor, like: torch.Tensor, like_name: str = "x") -> None:
     """`tensor` must share `like`'s dtype and device."""
     if tensor.dtype != like.dtype:
