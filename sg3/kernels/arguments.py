@@ -76,7 +76,7 @@ def check_bias(b: torch.Tensor, channels: int, like: torch.Tensor) -> None:
 
 
 def cast_bias(b: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Under autocast an op follows its input's dtype, and a float32 parameter beside it is cast; otherwise unchanged."""
+    """Under autocast an op follows its input's dtype, and parameters beside it are cast; otherwise b as it is."""
     return b.to(like.dtype) if torch.is_autocast_enabled(like.device.type) else b
 
 

@@ -32,7 +32,7 @@ import torch
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("ref",),
     "upfirdn2d": ("torch", "ref"),
-    "filtered_lrelu": ("torch", "ref"),
+    "filtered_lrelu": ("triton", "torch", "ref"),
     "modulated_conv2d": ("torch", "ref"),
     "conv2d_resample": ("torch", "ref"),
     "grid_sample": ("ref",),

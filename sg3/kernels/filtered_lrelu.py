@@ -27,7 +27,8 @@ from sg3.kernels.arguments import (
 )
 from sg3.kernels.bias_act import bias_act_ref
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.library import register
+from sg3.kernels.library import new_image, register
+from sg3.kernels.plan import Resampling
 from sg3.kernels.upfirdn2d import upfirdn2d_ref, upfirdn2d_torch
 
 MOST_AT_ONCE = 2**25  # samples between the filters that impl='torch' works on at a time: a bound on its memory
@@ -196,6 +197,10 @@ def _both_sides(
     return first[0], x1, first[1], y1
 
 
+def _planar_image(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return x.new_empty([*x.shape[:2], height, width])
+
+
 def _output_size(
     x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, up: int, down: int, padding: Sequence[int]
 ) -> tuple[int, int]:
@@ -227,16 +232,55 @@ def _triton_kept(
     return [*x.shape[:2], height, (width + 3) // 4], torch.uint8
 
 
-def _triton_forward(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    from sg3.kernels.triton.filtered_lrelu import forward
+def _triton_forward(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: int,
+    down: int,
+    padding: list[int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """In one kernel; `kept` are two bits a sample."""
+    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu as kernel
 
-    return forward(*args)
+    y = new_image(x, *_output_size(x, fu, fd, up, down, padding))
+    shape, dtype = _triton_kept(x, fu, fd, up, down, padding)
+    signs = x.new_empty(shape, dtype=dtype) if keep else None
+    geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
+    kernel(x, b, y, signs, False, fu, fd, geometry, gain, slope, clamp)
+    return y, x.new_empty([0], dtype=dtype) if signs is None else signs
 
 
-def _triton_linear(*args: Any) -> torch.Tensor:
-    from sg3.kernels.triton.filtered_lrelu import linear
+def _triton_linear(
+    x: torch.Tensor,
+    kept: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: int,
+    down: int,
+    up_padding: list[int],
+    down_padding: list[int],
+    size: list[int],
+    filter_gains: list[float],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+) -> torch.Tensor:
+    """The derivative in the same kernel."""
+    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu as kernel
 
-    return linear(*args)
+    y = new_image(x, *size)
+    (x0, y0), (s0, t0), (before, after) = up_padding, down_padding, filter_gains
+    geometry = Resampling(up, down, (x0, y0), (s0, t0), (before, after), flip_filter)
+    kernel(x, None, y, kept, True, fu, fd, geometry, gain, slope, clamp)
+    return y
 
 
 # The op as PyTorch sees it. `kept`, which only the derivative reads, says in a form of the implementation's own where
@@ -257,20 +301,25 @@ LINEAR_SCHEMA = (
 
 
 def _register(
-    name: str, forward: Callable[..., Any], linear: Callable[..., Any], kept_shape: Callable[..., Any]
+    name: str,
+    forward: Callable[..., Any],
+    linear: Callable[..., Any],
+    allocate: Callable[..., torch.Tensor],
+    kept_shape: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Register `sg3::filtered_lrelu_NAME` and its derivative `..._linear`; returns the former.
 
-    `kept_shape(x, fu, fd, up, down, padding)` is the shape and dtype of what the forward op keeps.
+    `allocate(x, height, width)` is an image such as the implementation gives for x,
+    `kept_shape(x, fu, fd, up, down, padding)` the shape and dtype of what the forward op keeps.
     """
 
     def forward_fake(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, keep):  # type: ignore[no-untyped-def]
-        y = x.new_empty([*x.shape[:2], *_output_size(x, fu, fd, up, down, padding)])
-        shape, dtype = kept_shape(x, fu, fd, up, down, padding) if keep else ([0], x.dtype)
-        return y, x.new_empty(shape, dtype=dtype)
+        y = allocate(x, *_output_size(x, fu, fd, up, down, padding))
+        shape, dtype = kept_shape(x, fu, fd, up, down, padding)
+        return y, x.new_empty(shape if keep else [0], dtype=dtype)
 
     def linear_fake(x, kept, fu, fd, up, down, up_padding, down_padding, size, *_):  # type: ignore[no-untyped-def]
-        return x.new_empty([*x.shape[:2], *size])
+        return allocate(x, *size)
 
     def forward_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         x, fu, fd, _, up, down, (x0, _, y0, _), *pointwise, flip_filter, _ = inputs
@@ -315,5 +364,5 @@ def _register(
     return register(f"filtered_lrelu_{name}{SCHEMA}", forward, forward_fake, forward_save, forward_backward)
 
 
-filtered_lrelu_torch = _register("torch", _torch_forward, _torch_linear, _torch_kept)
-filtered_lrelu_triton = _register("triton", _triton_forward, _triton_linear, _triton_kept)
+filtered_lrelu_torch = _register("torch", _torch_forward, _torch_linear, _planar_image, _torch_kept)
+filtered_lrelu_triton = _register("triton", _triton_forward, _triton_linear, new_image, _triton_kept)

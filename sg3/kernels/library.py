@@ -38,3 +38,16 @@ def register(
     torch.library.register_fake(f"sg3::{name}", fake, lib=_library)
     torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
     return getattr(torch.ops.sg3, name).default
+
+
+def new_image(like: torch.Tensor, height: int, width: int, channels: int | None = None) -> torch.Tensor:
+    """Room for [N, C, height, width] in the memory format of `like` [N, C, H, W]: channels_last if that is."""
+    n, c = like.shape[0], like.shape[1] if channels is None else channels
+    if is_channels_last(like):
+        return like.new_empty([n, height, width, c]).permute(0, 3, 1, 2)
+    return like.new_empty([n, c, height, width])
+
+
+def is_channels_last(x: torch.Tensor) -> bool:
+    """Whether [N, C, H, W] has its channels side by side in memory; no where both formats are the same."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

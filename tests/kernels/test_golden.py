@@ -18,13 +18,17 @@ from tests.conftest import ROOT
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative to the largest entry, as golden's README states
 
 
-def cases_and_impls() -> list[tuple[str, str]]:
-    """OP/NAME of all cases with each implementation, for parametrisation; without the data, something to skip."""
+def cases_and_impls() -> list[Any]:
+    """OP/NAME of all cases with each implementation and dtype, for parametrisation; without the data, one to skip."""
     path = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden") / "ops.json"
     if not path.is_file():
-        return [("golden-data-absent", "ref")]
-    names = [(case["op"], f"{case['op']}/{case['name']}") for case in json.loads(path.read_text())]
-    return [(name, impl) for op, name in names for impl in ("ref", "torch") if impl in implementations(op)]
+        return [("golden-data-absent", "ref", torch.float32)]
+    return [
+        pytest.param(f"{op}/{name}", impl, dtype, id=f"{op}/{name}-{impl}-{str(dtype).removeprefix('torch.')}")
+        for op, name in ((case["op"], case["name"]) for case in json.loads(path.read_text()))
+        for impl in ("ref", "torch", "triton") if impl in implementations(op)
+        for dtype in TOLERANCE if (impl, dtype) != ("triton", torch.float64)
+    ]  # fmt: skip
 
 
 def implementations(op: str) -> tuple[str, ...]:
@@ -45,9 +49,8 @@ def call(
     return function(**inputs, **constants, **params, impl=impl)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-@pytest.mark.parametrize(("name", "impl"), cases_and_impls())
-def test_op_equals_golden(golden_ops, monkeypatch, name: str, dtype: torch.dtype, impl: str) -> None:
+@pytest.mark.parametrize(("name", "impl", "dtype"), cases_and_impls())
+def test_op_equals_golden(golden_ops, monkeypatch, name: str, impl: str, dtype: torch.dtype) -> None:
     cases, arrays = golden_ops
     case = next(c for c in cases if f"{c['op']}/{c['name']}" == name)
     if case["op"] == "modulated_conv2d_sg2":  # takes no impl, and bias_act beside it has no 'torch'

@@ -1,0 +1,214 @@
+"""FilterPlan: a pair of resampling filters as banded matrices, ready for the matrix units of a GPU.
+
+Along one axis, both steps of filtered_lrelu are products with a Toeplitz matrix whose entries are the taps:
+
+    upsampling     s[j] = sum_i U[j, i] x[i]     U[j, i] = f[j + n - 1 - p - i * up]
+    downsampling   y[o] = sum_j D[o, j] s[j]     D[o, j] = f[o * down + n - 1 - p - j]
+
+for n taps and padding p on the left, entries beyond the taps being 0. Cut into tiles of `step` outputs, with `step`
+chosen so that both resampling phases repeat from tile to tile, all tiles share one small U and one small D.
+
+A filter that is not separable is a sum of separable terms, its singular value decomposition: StyleGAN3's radial
+filters take two to four before what is left drowns in rounding. The plan lies on the device in the signal's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+MOST_PLANS = 512  # of 30 to 130 kB each; a StyleGAN3 generator in training takes about 60
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Room for a square tile at the three stages: input pixels, samples between the filters, output pixels."""
+
+    x: int
+    s: int
+    y: int
+
+
+@dataclass(frozen=True)
+class FilterPlan:
+    """What the tiles of one op have in common. A matrix is None where a step passes its input through.
+
+    Tile number t along an axis makes outputs from t * step on, from samples between the filters from
+    s_origin + t * step * down on, from input pixels from x_origin + t * x_step on. Origins are [x, y].
+    """
+
+    tile: Tile
+    step: int
+    x_step: int
+    s_step: int
+    x_origin: tuple[int, int]
+    s_origin: tuple[int, int]
+    up_x: torch.Tensor | None    # [rank, tile.x, tile.s]
+    up_y: torch.Tensor | None    # [rank, tile.s, tile.x]
+    down_x: torch.Tensor | None  # [rank, tile.s, tile.y]
+    down_y: torch.Tensor | None  # [rank, tile.y, tile.s]
+
+    @property
+    def up_rank(self) -> int:
+        return 0 if self.up_x is None else len(self.up_x)
+
+    @property
+    def down_rank(self) -> int:
+        return 0 if self.down_x is None else len(self.down_x)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """The geometry of one op: factors, padding [x, y] on the left and above, factors that go with the filters."""
+
+    up: int
+    down: int
+    up_padding: tuple[int, int]
+    down_padding: tuple[int, int]
+    filter_gains: tuple[float, float]
+    flip_filter: bool
+
+
+def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """f[y, x] = sum_r fy[r, y] fx[r, x], up to `tolerance` of the largest singular value; returns fx, fy."""
+    u, s, vt = np.linalg.svd(f)
+    rest = s[::-1].cumsum()[::-1]  # what is lost by stopping before term r
+    rank = max(int((rest > tolerance * s[0]).sum()), 1)
+    root = np.sqrt(s[:rank, None])
+    return vt[:rank] * root, u.T[:rank] * root
+
+
+def banded(taps: np.ndarray, rows: int, columns: int, offset: int, row_step: int, column_step: int) -> np.ndarray:
+    """[terms, rows, columns] with taps[:, row * row_step - column * column_step + offset], 0 beyond the taps."""
+    index = np.arange(rows)[:, None] * row_step - np.arange(columns) * column_step + offset
+    inside = (index >= 0) & (index < taps.shape[1])
+    return np.where(inside, taps[:, np.where(inside, index, 0)], 0.0)
+
+
+def fit(tile: Tile, up_taps: int, down_taps: int, up: int, down: int, lead: int) -> int:
+    """The largest usable step of a tile, 0 if there is none. `lead` samples come before the first that is needed.
+
+    The step keeps both phases, and the bytes of four samples in which signs are packed, the same for every tile.
+    """
+    unit = math.lcm(up // math.gcd(up, down), 4 // math.gcd(4, down))
+    for step in range(tile.y // unit * unit, 0, -unit):
+        samples = lead + (step - 1) * down + down_taps
+        pixels = (samples - 1 + up_taps - 1) // up + 1
+        if samples <= tile.s and pixels <= tile.x:
+            return step
+    return 0
+
+
+def build(
+    fu: torch.Tensor | None, fd: torch.Tensor | None, geometry: Resampling, tile: Tile, dtype: torch.dtype,
+    device: torch.device,
+) -> FilterPlan:  # fmt: skip
+    """The plan for one tile size. Reads the filters back to the host. Raises ValueError if they do not fit the tile."""
+    up, down = geometry.up, geometry.down
+    tolerance = torch.finfo(dtype).eps / 8
+    ux, uy = _terms(fu, geometry.filter_gains[0], geometry.flip_filter, tolerance)
+    dx, dy = _terms(fd, geometry.filter_gains[1], geometry.flip_filter, tolerance)
+    # The first sample of a row of tiles lies at a multiple of four, up to three before the first that is needed.
+    lead = (-geometry.down_padding[0]) % 4
+    plain_up, plain_down = fu is None and up == 1, fd is None and down == 1 and lead == 0
+    if plain_up:
+        tile = Tile(tile.s, tile.s, tile.y)
+    if plain_down:
+        tile = Tile(tile.x, tile.s, tile.s)
+
+    up_taps, down_taps = max(ux.shape[1], uy.shape[1]), max(dx.shape[1], dy.shape[1])
+    step = fit(tile, up_taps, down_taps, up, down, lead)
+    if step == 0:
+        raise ValueError(f"fu, fd: {up_taps} and {down_taps} taps do not fit a tile of {tile}")
+    s_origin = -geometry.down_padding[0] - lead, -geometry.down_padding[1]
+    x_origin = tuple(math.ceil((s - p) / up) for s, p in zip(s_origin, geometry.up_padding, strict=True))
+    # The first sample's distance from its first pixel: 0 down to 1 - up.
+    phase = [s - p - i * up for s, p, i in zip(s_origin, geometry.up_padding, x_origin, strict=True)]
+
+    def stage_up(taps: np.ndarray, axis: int) -> np.ndarray:  # [rank, tile.s, tile.x]
+        return banded(taps, tile.s, tile.x, phase[axis] + taps.shape[1] - 1, 1, up)
+
+    def stage_down(taps: np.ndarray, lead: int) -> np.ndarray:  # [rank, tile.y, tile.s]
+        matrices = banded(taps, tile.y, tile.s, taps.shape[1] - 1 + lead, down, 1)
+        matrices[:, step:] = 0
+        return matrices
+
+    def on_device(matrices: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(matrices)).to(dtype).to(device)
+
+    return FilterPlan(
+        tile, step, step * down // up, step * down, (x_origin[0], x_origin[1]), s_origin,
+        None if plain_up else on_device(stage_up(ux, 0).transpose(0, 2, 1)),
+        None if plain_up else on_device(stage_up(uy, 1)),
+        None if plain_down else on_device(stage_down(dx, lead).transpose(0, 2, 1)),
+        None if plain_down else on_device(stage_down(dy, 0)),
+    )  # fmt: skip
+
+
+def _terms(f: torch.Tensor | None, gain: float, flip: bool, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """A filter as separable terms [rank, taps] along x and y, in float64; half of the gain goes along each axis."""
+    if f is None:
+        taps_x = taps_y = np.ones([1, 1])
+    elif f.ndim == 1:
+        taps_x = taps_y = f.detach().cpu().double().numpy()[None]
+    else:
+        taps_x, taps_y = separable_terms(f.detach().cpu().double().numpy(), tolerance)
+    # f[n - 1 - k] of the formulas above is a convolution; a correlation has the taps the other way round
+    if flip:
+        taps_x, taps_y = taps_x[:, ::-1], taps_y[:, ::-1]
+    return taps_x * math.sqrt(gain), taps_y * math.sqrt(gain)
+
+
+class PlanCache:
+    """The latest plans, found again by where a filter lies in memory and how often it was written to.
+
+    Reading a filter back from the GPU waits for all work queued there, which only the first call can afford. An entry
+    holds on to its filters (a few hundred bytes), so their addresses cannot come to mean others.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._plans: OrderedDict[Hashable, tuple[FilterPlan, object]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self,
+        fu: torch.Tensor | None,
+        fd: torch.Tensor | None,
+        geometry: Resampling,
+        tile: Tile,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> FilterPlan:
+        """The plan, built if it is new. Raises RuntimeError if it would have to be built during graph capture."""
+        key = _identity(fu), _identity(fd), geometry, tile, dtype, device
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key][0]
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the "
+                               "network once before the capture")  # fmt: skip
+        plan = build(fu, fd, geometry, tile, dtype, device)
+        with self._lock:
+            self._plans[key] = plan, [None if f is None else f.detach() for f in (fu, fd)]
+            while len(self._plans) > self._most:
+                self._plans.popitem(last=False)
+        return plan
+
+
+def _identity(f: torch.Tensor | None) -> Hashable:
+    if f is None:
+        return None
+    if f.is_inference():  # PyTorch does not count writes to these, so their values have to do
+        return f.cpu().numpy().tobytes(), tuple(f.shape)
+    return f.data_ptr(), f._version, f.device, f.dtype, tuple(f.shape), f.stride()
+
+
+plans = PlanCache(MOST_PLANS)

@@ -1,0 +1,115 @@
+"""Filter pairs as banded matrices: the algebra against the reference, tile by tile, and the cache of plans."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sg3.kernels.fir import design_lowpass_filter
+from sg3.kernels.plan import PlanCache, Resampling, Tile, build, fit, separable_terms
+from sg3.kernels.upfirdn2d import upfirdn2d_ref
+
+CPU = torch.device("cpu")
+F64 = torch.float64
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    up=st.integers(1, 4), down=st.integers(1, 4), taps=st.tuples(*[st.integers(1, 13)] * 2),
+    up_padding=st.tuples(*[st.integers(-9, 20)] * 2), down_padding=st.tuples(*[st.integers(-5, 9)] * 2),
+    flip=st.booleans(), flat=st.booleans(), seed=st.integers(0, 9), tile=st.tuples(*[st.integers(0, 3)] * 2),
+)  # fmt: skip
+def test_every_tile_reproduces_both_filters(up, down, taps, up_padding, down_padding, flip, flat, seed, tile) -> None:
+    """Down(Up(x)) from the matrices of one plan, for any tile, is upfirdn2d after upfirdn2d."""
+    torch.manual_seed(seed)
+    fu, fd = (torch.randn(n, dtype=F64) if flat else torch.randn(n, n + 1, dtype=F64) for n in taps)
+    geometry = Resampling(up, down, up_padding, down_padding, (float(up**2), 1.0), flip)
+    plan = build(fu, fd, geometry, Tile(128, 64, 32), F64, CPU)
+    assert plan.step > 0
+    assert plan.step * down % 4 == 0
+    assert plan.s_origin[0] % 4 == 0
+
+    size = 24  # enough pixels on every side that the reference can be cut out of a larger image
+    x = torch.randn(1, 1, 100, 100, dtype=F64)
+    def window(origin: int, step: int, t: int, room: int) -> slice:
+        start = size + origin + t * step
+        return slice(start, start + room)
+
+    rows = window(plan.x_origin[1], plan.x_step, tile[1], plan.tile.x)
+    columns = window(plan.x_origin[0], plan.x_step, tile[0], plan.tile.x)
+    padded = torch.nn.functional.pad(x, [300, 300, 300, 300])[0, 0]
+    pixels = padded[300 - size + rows.start :, 300 - size + columns.start :][: plan.tile.x, : plan.tile.x]
+    between = sum(uy @ pixels @ ux for uy, ux in zip(plan.up_y, plan.up_x, strict=True))
+    got = sum(dy @ between @ dx for dy, dx in zip(plan.down_y, plan.down_x, strict=True))
+
+    # The reference on an image with zeros around it, so that all of the tile's pixels exist.
+    far = 400
+    v = upfirdn2d_ref(x, fu, (up, up), (1, 1), (up_padding[0] + far, far, up_padding[1] + far, far), flip, up**2)
+    pads = (down_padding[0] - far, 0, down_padding[1] - far, 0)
+    y = upfirdn2d_ref(v, fd, (1, 1), (down, down), pads, flip, 1.0)[0, 0]
+    first_y, first_x = tile[1] * plan.step, tile[0] * plan.step
+    expected = y[first_y : first_y + plan.step, first_x : first_x + plan.step]
+    got = got[: expected.shape[0], : expected.shape[1]]
+    torch.testing.assert_close(got, expected, atol=1e-9 * float(y.abs().max()), rtol=0)
+
+
+def test_radial_filters_have_low_rank() -> None:
+    """As design: two to four terms, by dtype; and the terms add up to the filter within the tolerance."""
+    f = design_lowpass_filter(12, cutoff=8, width=16, fs=64, radial=True)
+    assert f is not None
+    ranks = {}
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        eps = torch.finfo(dtype).eps
+        fx, fy = separable_terms(f.double().numpy(), eps / 8)
+        ranks[dtype] = len(fx)
+        assert np.linalg.norm(fy.T @ fx - f.double().numpy(), 2) <= eps / 8 * np.linalg.norm(f.double().numpy(), 2)
+    assert ranks[torch.bfloat16] <= ranks[torch.float16] <= ranks[torch.float32] <= 5
+    assert ranks[torch.float16] in (2, 3)
+
+
+def test_what_fits_a_tile() -> None:
+    assert fit(Tile(64, 64, 32), 12, 12, 2, 2, lead=0) == 26
+    assert fit(Tile(32, 64, 32), 12, 12, 2, 2, lead=0) == 20  # 32 pixels make 52 samples
+    assert fit(Tile(64, 64, 32), 32, 32, 1, 1, lead=3) == 0
+    assert fit(Tile(64, 64, 32), 12, 24, 2, 4, lead=3) == 10
+    with pytest.raises(ValueError, match="12 and 65 taps do not fit"):
+        build(torch.ones(12), torch.ones(65), Resampling(2, 2, (0, 0), (0, 0), (4, 1), False), Tile(64, 64, 32),
+              torch.float32, CPU)  # fmt: skip
+
+
+def test_the_cache_knows_filters_by_place_and_version() -> None:
+    cache = PlanCache(most=2)
+    geometry = Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False)
+
+    def get(fu: torch.Tensor, geometry: Resampling = geometry):
+        return cache.get(fu, None, geometry, Tile(64, 64, 32), torch.float32, CPU)
+
+    fu = torch.rand(12)
+    plan = get(fu)
+    assert get(fu) is plan
+    assert get(fu.detach()) is plan  # as torch.compile hands it over
+    assert get(fu.clone()) is not plan
+    fu.mul_(2)
+    changed = get(fu)
+    assert changed is not plan
+    torch.testing.assert_close(changed.up_x, plan.up_x * 2)
+
+    gone = weakref.ref(plan)
+    del plan
+    for padding in (1, 2):
+        get(fu, Resampling(2, 2, (padding, 0), (0, 0), (4.0, 1.0), False))
+    gc.collect()
+    assert gone() is None  # bounded
+
+    with torch.inference_mode():
+        made_there = torch.rand(12)
+        first = get(made_there)
+        assert get(made_there) is first
+        made_there.mul_(2)
+        assert get(made_there) is not first
