@@ -65,10 +65,13 @@ def _seed() -> None:
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every `x.new_empty` comes filled with NaN (integers: all ones), so that what a kernel forgets to write shows."""
-    plain = torch.Tensor.new_empty
 
-    def new_empty(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        result = plain(self, *args, **kwargs)
-        return result.fill_(float("nan") if result.is_floating_point() else -1 if result.dtype.is_signed else 255)
+    def filling(plain: Any) -> Any:
+        def allocate(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            result = plain(self, *args, **kwargs)
+            return result.fill_(float("nan") if result.is_floating_point() else -1 if result.dtype.is_signed else 255)
 
-    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+        return allocate
+
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(torch.Tensor, name, filling(getattr(torch.Tensor, name)))

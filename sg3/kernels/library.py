@@ -40,12 +40,21 @@ def register(
     return getattr(torch.ops.sg3, name).default
 
 
-def new_image(like: torch.Tensor, height: int, width: int, channels: int | None = None) -> torch.Tensor:
-    """Room for [N, C, height, width] in the memory format of `like` [N, C, H, W]: channels_last if that is."""
+def new_image(
+    like: torch.Tensor,
+    height: int,
+    width: int,
+    channels: int | None = None,
+    dtype: torch.dtype | None = None,
+    channels_last: bool | None = None,
+) -> torch.Tensor:
+    """Room for [N, C, height, width], N and by default C, dtype and memory format being those of `like`."""
     n, c = like.shape[0], like.shape[1] if channels is None else channels
-    if is_channels_last(like):
-        return like.new_empty([n, height, width, c]).permute(0, 3, 1, 2)
-    return like.new_empty([n, c, height, width])
+    if is_channels_last(like) if channels_last is None else channels_last:
+        strides = (height * width * c, 1, width * c, c)
+    else:
+        strides = (c * height * width, height * width, width, 1)
+    return like.new_empty_strided([n, c, height, width], strides, dtype=dtype or like.dtype)
 
 
 def is_channels_last(x: torch.Tensor) -> bool:

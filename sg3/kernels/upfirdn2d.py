@@ -12,6 +12,9 @@ Linear in x, so every order of gradient exists. The filter is a constant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -26,8 +29,8 @@ from sg3.kernels.arguments import (
 )
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.fir import setup_filter
-
-MOST_TAPS_2D = 12  # of a separable filter, up to which one two-dimensional pass is faster than two (CPU)
+from sg3.kernels.library import is_channels_last, new_image, register
+from sg3.kernels.resample import passes, portions, prepared, read, resample, write
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
@@ -67,9 +70,14 @@ def upfirdn2d(
             f"{list(x.shape)} (up {up!r}, down {down!r}, {taps_y} x {taps_x} taps); expected at least 1 x 1"
         )
 
-    function = upfirdn2d_torch if resolve("upfirdn2d", impl, x.device) == "torch" else upfirdn2d_ref
+    function = implementation(resolve("upfirdn2d", impl, x.device, x.dtype))
     pads = (pad_x0, pad_x1, pad_y0, pad_y1)
     return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
+
+
+def implementation(impl: str) -> Callable[..., torch.Tensor]:
+    """The function for a resolved `impl`; all take (x, f, up, down, padding, flip_filter, gain)."""
+    return {"triton": upfirdn2d_triton, "torch": upfirdn2d_torch, "ref": upfirdn2d_ref}[impl]
 
 
 def upfirdn2d_ref(
@@ -120,65 +128,100 @@ def upfirdn2d_torch(
     padding: tuple[int, int, int, int],
     flip_filter: bool,
     gain: float,
-    post_gain: float = 1.0,
 ) -> torch.Tensor:
-    """The same without inserted zeros and discarded samples: transposed and strided depthwise convolutions.
-
-    x: [N, C, H, W]. A separable filter of few taps runs as its outer product: with the vector units of a CPU, one pass
-    of 12 x 12 taps is faster than two of 12 (measured, as was the alternative of banded matrix products).
-    `post_gain` multiplies the result, in x's precision rather than in the filter's.
-    """
-    n, c = x.shape[:2]
-    if n * c == 0:  # no such thing as a convolution in 0 groups
-        return upfirdn2d_ref(x, f, up, down, padding, flip_filter, gain)
-    if f is None:
-        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
-    f = (f * gain ** (f.ndim / 2)).to(x.dtype)  # scaled in the filter's own precision, as in the reference
-    if flip_filter:
-        f = f.flip(list(range(f.ndim)))
-    # All planes become channels, so that the vector units are full however few channels there are.
-    planes = x.reshape(1, n * c, *x.shape[2:])
-    if f.ndim == 1 and f.shape[0] > MOST_TAPS_2D:
-        x0, x1, y0, y1 = padding
-        planes = _depthwise(planes, f[None, :], (up[0], 1), (down[0], 1), (x0, x1, 0, 0))
-        planes = _depthwise(planes, f[:, None] * post_gain, (1, up[1]), (1, down[1]), (0, 0, y0, y1))
-    else:
-        kernel = f if f.ndim == 2 else torch.outer(f, f)
-        planes = _depthwise(planes, kernel * post_gain, up, down, padding)
-    return planes.reshape(n, c, *planes.shape[2:])
+    """The same on depthwise convolutions, see `sg3.kernels.resample`. channels_last in, channels_last out."""
+    y: torch.Tensor = _torch_op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
+    return y
 
 
-def _depthwise(
-    x: torch.Tensor, f: torch.Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
+def upfirdn2d_triton(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip_filter: bool,
+    gain: float,
 ) -> torch.Tensor:
-    """upfirdn2d of [1, P, H, W] with a 2-D filter (true convolution)."""
-    planes = x.shape[1]
-    taps_y, taps_x = f.shape
+    """The same as Triton kernels, with a float32 sum for every pixel. channels_last in, channels_last out."""
+    y: torch.Tensor = _triton_op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
+    return y
+
+
+def _output_size(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int]
+) -> tuple[int, int]:
+    taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = padding
-    if up == (1, 1):
-        kernel = f.flip([0, 1]).expand(planes, 1, -1, -1)  # conv2d correlates
-        even = 0 <= x0 == x1 <= taps_x // 2 and 0 <= y0 == y1 <= taps_y // 2  # beyond that, oneDNN is slow
-        x = x if even else _pad_or_crop(x, padding)
-        return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(y0, x0) if even else 0, groups=planes)
-
-    # A transposed convolution spreads every sample over the taps, so its output begins taps - 1 samples before the
-    # first one of an unpadded upfirdn2d and ends at the last sample's last tap. This is what has to go on each side.
-    left, top = taps_x - 1 - x0, taps_y - 1 - y0
-    right, bottom = taps_x - up[0] - x1, taps_y - up[1] - y1
-    # The convolution leaves some of it out itself; more than half a kernel has no fast code in oneDNN.
-    inner_x, inner_y = max(min(left, right, taps_x // 2), 0), max(min(top, bottom, taps_y // 2), 0)
-    kernel = f.expand(planes, 1, -1, -1)
-    x = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(inner_y, inner_x), groups=planes)
-    x = _pad_or_crop(x, (inner_x - left, inner_x - right, inner_y - top, inner_y - bottom))
-    return x[:, :, :: down[1], :: down[0]]
+    return (x.shape[2] * up[1] + y0 + y1 - taps_y + down[1]) // down[1], \
+        (x.shape[3] * up[0] + x0 + x1 - taps_x + down[0]) // down[0]
 
 
-def _pad_or_crop(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    """As in the reference, but without a copy where nothing is padded."""
+def _run_torch(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
+    flip_filter: bool, gain: float, channels_last: bool,
+) -> torch.Tensor:  # fmt: skip
+    y = _allocate(x, f, up, down, padding, flip_filter, gain, channels_last)
     x0, x1, y0, y1 = padding
-    if max(padding) > 0:
-        x = F.pad(x, [max(x0, 0), max(x1, 0), max(y0, 0), max(y1, 0)])
-    return x[:, :, max(-y0, 0) : x.shape[2] - max(-y1, 0), max(-x0, 0) : x.shape[3] - max(-x1, 0)]
+    steps = passes(f, (up[0], up[1]), (down[0], down[1]), (x0, x1, y0, y1), flip_filter, gain, x)
+    area = max(x.shape[2] * up[1] * x.shape[3] * up[0], y.shape[2] * y.shape[3])
+    for place in portions(x, area):
+        write(y, place, resample(prepared(read(x, place)), steps))
+    return y
+
+
+def _run_triton(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
+    flip_filter: bool, gain: float, channels_last: bool,
+) -> torch.Tensor:  # fmt: skip
+    from sg3.kernels.triton import upfirdn2d as kernels
+
+    size = _output_size(x, f, up, down, padding)
+    return kernels.upfirdn2d(
+        x, f, (up[0], up[1]), (down[0], down[1]), (padding[0], padding[2]), flip_filter, gain, size, channels_last
+    )
+
+
+def _allocate(
+    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
+    flip_filter: bool, gain: float, channels_last: bool,
+) -> torch.Tensor:  # fmt: skip
+    return new_image(x, *_output_size(x, f, up, down, padding), channels_last=channels_last)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, f, *ctx.settings = inputs
+    ctx.save_for_backward(f)
+    ctx.input_size, ctx.output_size = x.shape[2:], output.shape[2:]
+
+
+def _register(name: str, run: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Register `sg3::upfirdn2d_NAME`."""
+
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Decimation and zero insertion are each other's transpose, and so are a filter and its mirror image: the op
+        itself again, padded to give back exactly x's size."""
+        (f,) = ctx.saved_tensors
+        up, down, padding, flip_filter, gain, channels_last = ctx.settings
+        dx = None
+        if ctx.needs_input_grad[0]:
+            pads: list[int] = []
+            for axis, taps in enumerate(filter_size(f)):
+                before, size, out = padding[2 * axis], ctx.input_size[1 - axis], ctx.output_size[1 - axis]
+                pads += [taps - 1 - before, size * up[axis] - out * down[axis] + before - up[axis] + 1]
+            dx = op(dy, f, down, up, pads, not flip_filter, gain, channels_last)
+        return dx, None, None, None, None, None, None, None
+
+    op = register(
+        f"upfirdn2d_{name}(Tensor x, Tensor? f, int[] up, int[] down, SymInt[] padding, bool flip_filter, float gain, "
+        "bool channels_last) -> Tensor",
+        run, _allocate, _save, backward,
+    )  # fmt: skip
+    return op
+
+
+_torch_op = _register("torch", _run_torch)
+_triton_op = _register("triton", _run_triton)
 
 
 def filter2d(

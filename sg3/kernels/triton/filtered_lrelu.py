@@ -155,11 +155,11 @@ TENSOR_CORES = {
 TENSOR_CORES_OTHER = (Config(Tile(64, 64, 32), 64, 32, 4), Config(Tile(128, 64, 32), 64, 32, 8))
 TENSOR_CORES_FLOAT32 = (Config(Tile(64, 64, 32), 32, 32, 8), Config(Tile(128, 64, 32), 32, 32, 8))
 EXACT = {
-    (2, 2): (Config(Tile(32, 64, 32), 16, 16, 8),),
-    (4, 2): (Config(Tile(32, 64, 32), 16, 16, 8),),
-    (2, 4): (Config(Tile(64, 64, 16), 16, 16, 8),),
+    (2, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
+    (4, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
+    (2, 4): (Config(Tile(64, 64, 16), 16, 16, 4),),
 }
-EXACT_OTHER = (Config(Tile(64, 64, 32), 16, 16, 8), Config(Tile(128, 64, 32), 16, 16, 8))
+EXACT_OTHER = (Config(Tile(128, 64, 32), 32, 16, 8),)
 
 
 def choose(up_taps: int, down_taps: int, up: int, down: int, dtype: torch.dtype) -> Config:

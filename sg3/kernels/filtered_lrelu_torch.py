@@ -1,0 +1,134 @@
+"""filtered_lrelu on plain PyTorch (impl='torch'): fast resampling around the pointwise step, a few planes at a time.
+
+Between the filters there are up^2 times the samples. They exist for one portion of planes only, forward and backward:
+the derivative computes them again from the input. On a CPU this is not only smaller but faster than to keep them, as
+memory that is new costs more than the filter (first touch of 4 kB: as long as filtering 1,000 samples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import torch
+
+from sg3.kernels.arguments import filter_size
+from sg3.kernels.library import new_image
+from sg3.kernels.resample import passes, portions, prepared, read, resample, write
+
+
+def forward(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: int,
+    down: int,
+    padding: list[int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The op of `sg3.kernels.filtered_lrelu`, on fast resampling; keeps nothing, so its second result is empty.
+
+    The gain moves into the upsampling: a positive factor passes through a leaky ReLU.
+    """
+    y = new_image(x, *output_size(x, fu, fd, up, down, padding))
+    middle = middle_size(y.shape[2:], fd, down)
+    margins = _both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
+    before = passes(fu, (up, up), (1, 1), margins, flip_filter, up**2, x, post_gain=gain)
+    after = passes(fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, 1.0, x)
+    for place in portions(x, middle[0] * middle[1]):
+        v = resample(_biased(x, b, place), before)
+        v = torch.ops.aten.leaky_relu_(v, slope)
+        if clamp is not None:
+            v = v.clamp_(-clamp, clamp)
+        write(y, place, resample(v, after))
+    return y, x.new_empty([0])
+
+
+def linear(
+    x: torch.Tensor,
+    kept: torch.Tensor,
+    b: torch.Tensor | None,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: int,
+    down: int,
+    up_padding: list[int],
+    down_padding: list[int],
+    size: list[int],
+    filter_gains: list[float],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+    adjoint: bool,
+) -> torch.Tensor:
+    """The derivative on fast resampling. `kept` is the input of the op that is derived, from which the signal between
+    the filters is computed again. As torch's own gradients: the slope at 0, 1 at the clamp's edge."""
+    y = new_image(x, size[0], size[1])
+    # The op that is derived went through the filters in the same order, or in the opposite one.
+    if adjoint:
+        middle = middle_size(x.shape[2:], fu, up)
+        padding = [taps - 1 - pad for taps, pad in zip(filter_size(fd), down_padding, strict=True)]
+        first, factor, first_gain = fd, down, filter_gains[1]
+    else:
+        middle = middle_size(size, fd, down)
+        padding, first, factor, first_gain = up_padding, fu, up, filter_gains[0]
+    margins = _both_sides(padding, kept.shape[2:], factor, 1, first, middle)
+    again = passes(first, (factor, factor), (1, 1), margins, flip_filter != adjoint, first_gain, x, post_gain=gain)
+    margins = _both_sides(up_padding, x.shape[2:], up, 1, fu, middle)
+    before = passes(fu, (up, up), (1, 1), margins, flip_filter, filter_gains[0], x, post_gain=gain)
+    margins = _both_sides(down_padding, middle, 1, down, fd, size)
+    after = passes(fd, (1, 1), (down, down), margins, flip_filter, filter_gains[1], x)
+    if clamp is not None:
+        # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
+        edge = torch.tensor([clamp, inf], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        bound = float(torch.nextafter(edge[0], edge[1]))
+    for place in portions(x, middle[0] * middle[1]):
+        result = torch.ops.aten.leaky_relu(resample(_biased(kept, b, place), again), slope)
+        v = resample(prepared(read(x, place)), before)
+        v = torch.ops.aten.leaky_relu_backward(v, result, slope, True)
+        if clamp is not None:
+            v = torch.ops.aten.hardtanh_backward(v, result, -bound, bound)
+        write(y, place, resample(v, after))
+    return y
+
+
+def _biased(x: torch.Tensor, b: torch.Tensor | None, place: slice) -> torch.Tensor:
+    """Some planes of x + b, ready for `resample`."""
+    planes = read(x, place)
+    if b is None:
+        return prepared(planes)
+    channels = torch.arange(place.start, place.stop, device=x.device) % x.shape[1]
+    return prepared(planes + b[channels][:, None, None])
+
+
+def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:
+    """[height, width] of what the second filter reads to make an output of `size`."""
+    taps_x, taps_y = filter_size(fd)
+    return (size[0] - 1) * down + taps_y, (size[1] - 1) * down + taps_x
+
+
+def _both_sides(
+    first: list[int], size: Sequence[int], up: int, down: int, f: torch.Tensor | None, result: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """The padding that makes `result` of `size`, both [height, width], from that on the left and above, [x, y]."""
+    taps_x, taps_y = filter_size(f)
+    x1 = (result[1] - 1) * down + taps_x - size[1] * up - first[0]
+    y1 = (result[0] - 1) * down + taps_y - size[0] * up - first[1]
+    return first[0], x1, first[1], y1
+
+
+def output_size(
+    x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, up: int, down: int, padding: Sequence[int]
+) -> tuple[int, int]:
+    """[OH, OW] of filtered_lrelu, as its docstring says."""
+    (fu_x, fu_y), (fd_x, fd_y) = filter_size(fu), filter_size(fd)
+    x0, x1, y0, y1 = padding
+    out_w = (x.shape[3] * up + x0 + x1 - (fu_x - 1) - (fd_x - 1) + down - 1) // down
+    out_h = (x.shape[2] * up + y0 + y1 - (fu_y - 1) - (fd_y - 1) + down - 1) // down
+    return out_h, out_w
