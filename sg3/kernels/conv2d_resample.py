@@ -22,7 +22,7 @@ from sg3.kernels.arguments import (
     parse_padding,
 )
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.upfirdn2d import upfirdn2d_ref, upfirdn2d_torch
+from sg3.kernels.upfirdn2d import implementation
 
 
 def conv2d_resample(
@@ -67,7 +67,7 @@ def conv2d_resample(
         if size * up + before + after - (down - 1) - (kernel - 1) < 1:
             raise ValueError(f"padding: got {padding!r}, which leaves no output pixel along the {axis}")
 
-    resampling = upfirdn2d_torch if resolve("conv2d_resample", impl, x.device) == "torch" else upfirdn2d_ref
+    resampling = implementation(resolve("conv2d_resample", impl, x.device, x.dtype))
     return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)
 
 

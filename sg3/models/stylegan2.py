@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sg3.kernels import bias_act, conv2d_resample, setup_filter, upsample2d
-from sg3.kernels.bias_act import ACTIVATIONS
+from sg3.kernels.bias_act import ACTIVATIONS, scaled_bias_act
 from sg3.models.discriminator import (
     Discriminator,
     DiscriminatorBlock,
@@ -50,6 +50,23 @@ def modulated_conv2d(
     Scaling the input channels by the styles and the output channels by the demodulation coefficients equals modulating
     the weights (Equation 1-3), but every sample shares one convolution.
     """
+    x, scale = _modulate_and_convolve(x, weight, styles, up, down, padding, resample_filter, demodulate, flip_weight)
+    x = x if scale is None else x * scale.to(x.dtype)[:, :, None, None]
+    return x if noise is None else x + noise.to(x.dtype)
+
+
+def _modulate_and_convolve(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    up: int,
+    down: int,
+    padding: int,
+    resample_filter: torch.Tensor | None,
+    demodulate: bool,
+    flip_weight: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The convolution [N, O, H', W'], and the factors [N, O] that demodulate it (None if `demodulate` is False)."""
     if x.dtype == torch.float16 and demodulate:
         # Keep products within half precision's range; demodulation cancels both factors.
         largest = weight.abs().amax(dim=[1, 2, 3], keepdim=True)
@@ -60,10 +77,10 @@ def modulated_conv2d(
     x = conv2d_resample(
         x, weight.to(x.dtype), resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight
     )
-    if demodulate:
-        squared = styles.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, O]: sum of squared modulated weights
-        x = x * (squared + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
-    return x if noise is None else x + noise.to(x.dtype)
+    if not demodulate:
+        return x, None
+    squared = styles.square() @ weight.square().sum(dim=[2, 3]).t()  # [N, O]: sum of squared modulated weights
+    return x, (squared + 1e-8).rsqrt()
 
 
 class SynthesisLayer(nn.Module):
@@ -115,12 +132,14 @@ class SynthesisLayer(nn.Module):
             noise = drawn * self.noise_strength
         elif self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), noise=noise, up=self.up, padding=self.padding,
-            resample_filter=self.resample_filter, flip_weight=self.up == 1,
+        x, scale = _modulate_and_convolve(
+            x, self.weight, self.affine(w), up=self.up, down=1, padding=self.padding,
+            resample_filter=self.resample_filter, demodulate=True, flip_weight=self.up == 1,
         )  # fmt: skip
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(x, self.bias.to(x.dtype), act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return scaled_bias_act(
+            x, self.bias.to(x.dtype), scale, noise, act=self.activation, gain=self.act_gain * gain, clamp=clamp
+        )
 
     def extra_repr(self) -> str:
         o, i = self.weight.shape[:2]

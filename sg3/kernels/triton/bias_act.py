@@ -1,0 +1,363 @@
+"""bias_act on Triton: one elementwise pass forward and one for each order of gradient.
+
+    u = scale * x + noise + b          v = gain * act(u)          y = clamp(v)
+
+The tensor is a matrix [rows, columns] in the order of memory: its columns are the pixels of one channel plane or, where
+channels lie closest together (channels_last, [N, C]), the channels. Either way one division per row finds bias and
+scale, and columns are read 16 bytes at a time.
+
+relu and lrelu, and every clamp, have a derivative that is one of a few constants. So that nothing else need be kept for
+backward, the forward pass can write 2 bits per element: bit 0 says that u is on the slope, bit 1 that v was clamped. A
+byte holds the codes of four elements of one column, a quarter of the rows apart: a program works on four tiles of rows
+at once, and packing takes no exchange between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from sg3.kernels.bias_act import ACTIVATIONS, Settings
+from sg3.kernels.triton.common import launch
+
+WARPS = 4
+TILE_BYTES = 16 * 32 * WARPS  # of a tile, of which a program has four: the widest load for each thread
+NARROWEST = 16  # columns of a tile; wider is the next power of two
+
+
+@triton.jit
+def _forward_kernel(
+    x_ptr, b_ptr, scale_ptr, noise_ptr, y_ptr, codes_ptr,
+    rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
+    ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    first_row, column = _tile(columns, ROWS, COLUMNS)
+    in_columns, quarter = column < columns, tl.cdiv(rows, 4)
+    codes = tl.zeros([ROWS, COLUMNS], tl.uint8)
+    for k in tl.static_range(4):
+        row, in_rows = _rows(first_row, k, quarter, rows)
+        at, wanted = row * columns + column, in_rows & in_columns
+        u = _preactivation(x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels, pixels,
+                           noise_step, CHANNELS_ARE_COLUMNS)
+        v = _activation(u, alpha, ACT) * gain
+        y = v
+        if CLAMPED:
+            y = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=wanted)
+        if codes_ptr is not None:
+            if ACT == "relu":  # so that at NaN, too, it is as in torch
+                codes |= tl.where(u <= 0, 1 << 2 * k, 0).to(tl.uint8)
+            if ACT == "lrelu":
+                codes |= tl.where(u > 0, 0, 1 << 2 * k).to(tl.uint8)
+            if CLAMPED:
+                codes |= tl.where(_within(v, clamp), 0, 2 << 2 * k).to(tl.uint8)
+    if codes_ptr is not None:
+        row = first_row.to(tl.int64)
+        tl.store(codes_ptr + (row * columns + column), codes, mask=(row < quarter) & in_columns)
+
+
+@triton.jit
+def _gradient_kernel(
+    dy_ptr, codes_ptr, x_ptr, b_ptr, scale_ptr, noise_ptr, du_ptr,
+    rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
+    ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """du = dy * dv/du where not clamped; from the codes, or for smooth activations from x."""
+    first_row, column = _tile(columns, ROWS, COLUMNS)
+    in_columns, quarter = column < columns, tl.cdiv(rows, 4)
+    if codes_ptr is not None:
+        row = first_row.to(tl.int64)
+        codes = tl.load(codes_ptr + (row * columns + column), mask=(row < quarter) & in_columns, other=0)
+    for k in tl.static_range(4):
+        row, in_rows = _rows(first_row, k, quarter, rows)
+        at, wanted = row * columns + column, in_rows & in_columns
+        du = tl.load(dy_ptr + at, mask=wanted, other=0.0).to(tl.float32) * gain
+        if x_ptr is not None:
+            u = _preactivation(x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels,
+                               pixels, noise_step, CHANNELS_ARE_COLUMNS)
+            du *= _derivative(u, ACT)
+            if CLAMPED:
+                du = tl.where(_within(_activation(u, alpha, ACT) * gain, clamp), du, 0.0)
+        if codes_ptr is not None:
+            if ACT == "relu":
+                du = tl.where((codes & 1 << 2 * k) != 0, 0.0, du)
+            if ACT == "lrelu":
+                du = tl.where((codes & 1 << 2 * k) != 0, du * alpha, du)
+            if CLAMPED:
+                du = tl.where((codes & 2 << 2 * k) != 0, 0.0, du)
+        tl.store(du_ptr + at, du.to(du_ptr.dtype.element_ty), mask=wanted)
+
+
+@triton.jit
+def _second_gradient_kernel(
+    g_ptr, dy_ptr, x_ptr, b_ptr, scale_ptr, noise_ptr, out_ptr,
+    rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
+    ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """g * dy * d2v/du2 where not clamped: what the gradient g of du means for u. Smooth activations only."""
+    first_row, column = _tile(columns, ROWS, COLUMNS)
+    in_columns, quarter = column < columns, tl.cdiv(rows, 4)
+    for k in tl.static_range(4):
+        row, in_rows = _rows(first_row, k, quarter, rows)
+        at, wanted = row * columns + column, in_rows & in_columns
+        u = _preactivation(x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels, pixels,
+                           noise_step, CHANNELS_ARE_COLUMNS)
+        g = tl.load(g_ptr + at, mask=wanted, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + at, mask=wanted, other=0.0).to(tl.float32)
+        out = g * dy * gain * _second_derivative(u, ACT)
+        if CLAMPED:
+            out = tl.where(_within(_activation(u, alpha, ACT) * gain, clamp), out, 0.0)
+        tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=wanted)
+
+
+@triton.jit
+def _tile(columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """This program's rows of the first quarter [ROWS, 1] and its columns [1, COLUMNS]."""
+    blocks = tl.cdiv(columns, COLUMNS)
+    program = tl.program_id(0)
+    row = (program // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = (program % blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    return row, column
+
+
+@triton.jit
+def _rows(first_row, k, quarter, rows):
+    """The rows of quarter k, as int64, and which of them exist."""
+    row = first_row.to(tl.int64) + k * quarter
+    return row, (first_row < quarter) & (row < rows)
+
+
+@triton.jit
+def _preactivation(
+    x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels, pixels, noise_step,
+    CHANNELS_ARE_COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """u = scale * x + noise + b in float32. scale is [N, C]; noise [N, pixels], or [pixels] if noise_step is 0."""
+    wanted = in_rows & in_columns
+    row = row.to(tl.int32)  # there are fewer than 2^31 rows, and a division of 64 bits is a long way
+    if CHANNELS_ARE_COLUMNS:
+        n, pixel, channel = row // pixels, row % pixels, column
+        scale_mask, noise_mask, channel_mask = wanted, in_rows, in_columns
+    else:
+        n, pixel, channel = row // channels, column, row % channels
+        scale_mask, noise_mask, channel_mask = in_rows, wanted, in_rows
+    u = tl.load(x_ptr + at, mask=wanted, other=0.0).to(tl.float32)
+    if scale_ptr is not None:
+        u *= tl.load(scale_ptr + (n.to(tl.int64) * channels + channel), mask=scale_mask, other=0.0).to(tl.float32)
+    if noise_ptr is not None:
+        u += tl.load(noise_ptr + (n.to(tl.int64) * noise_step + pixel), mask=noise_mask, other=0.0).to(tl.float32)
+    if b_ptr is not None:
+        u += tl.load(b_ptr + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    return u
+
+
+@triton.jit
+def _within(v, clamp):
+    """Where the clamp's gradient is 1: up to and including its bounds; not at NaN. As in torch."""
+    return (v >= -clamp) & (v <= clamp)
+
+
+@triton.jit
+def _activation(u, alpha, ACT: tl.constexpr):
+    if ACT == "relu":
+        u = tl.where(u <= 0, 0.0, u)
+    elif ACT == "lrelu":
+        u = tl.where(u > 0, u, u * alpha)
+    elif ACT == "tanh":
+        u = _tanh(u)
+    elif ACT == "sigmoid":
+        u = tl.sigmoid(u)
+    elif ACT == "elu":
+        u = tl.where(u > 0, u, _expm1_of_negative(u))
+    elif ACT == "selu":
+        u = SELU_SCALE * tl.where(u > 0, u, SELU_ALPHA * _expm1_of_negative(u))
+    elif ACT == "softplus":
+        u = tl.where(u > 0, u, 0.0) + _log1p_of_exp(-tl.abs(u))
+    elif ACT == "swish":
+        u = u * tl.sigmoid(u)
+    return u
+
+
+@triton.jit
+def _derivative(u, ACT: tl.constexpr):
+    if ACT == "tanh":
+        d = 4 * _bell(2 * u)
+    elif ACT == "sigmoid":
+        d = _bell(u)
+    elif ACT == "elu":
+        d = tl.where(u <= 0, tl.exp(u), 1.0)
+    elif ACT == "selu":
+        d = SELU_SCALE * tl.where(u <= 0, SELU_ALPHA * tl.exp(u), 1.0)
+    elif ACT == "softplus":
+        d = tl.sigmoid(u)
+    elif ACT == "swish":
+        d = tl.sigmoid(u) + u * _bell(u)
+    return d
+
+
+@triton.jit
+def _second_derivative(u, ACT: tl.constexpr):
+    if ACT == "tanh":
+        d = -8 * _tanh(u) * _bell(2 * u)
+    elif ACT == "sigmoid":
+        d = -_tanh(u / 2) * _bell(u)
+    elif ACT == "elu":
+        d = tl.where(u < 0, tl.exp(u), 0.0)
+    elif ACT == "selu":
+        d = tl.where(u < 0, SELU_SCALE * SELU_ALPHA * tl.exp(u), 0.0)
+    elif ACT == "softplus":
+        d = _bell(u)
+    elif ACT == "swish":
+        d = _bell(u) * (2 - u * _tanh(u / 2))
+    return d
+
+
+SELU_SCALE: tl.constexpr = tl.constexpr(1.0507009873554804934193349852946)
+SELU_ALPHA: tl.constexpr = tl.constexpr(1.6732632423543772848170429916717)
+
+
+# No libdevice, and nothing that subtracts nearly equal numbers: what follows is exact to a few units in the last place
+# near 0 as well as far out. exp(-|u|) never overflows.
+
+
+@triton.jit
+def _bell(u):
+    """sigmoid(u) * (1 - sigmoid(u))"""
+    e = tl.exp(-tl.abs(u))
+    return e / ((1 + e) * (1 + e))
+
+
+@triton.jit
+def _expm1_of_negative(u):
+    """exp(u) - 1 for u <= 0, and 0 above: Taylor's series of degree 8 where the two are close."""
+    u = tl.where(u > 0, 0.0, u)
+    series = 1 + u / 8
+    series = 1 + u / 7 * series
+    series = 1 + u / 6 * series
+    series = 1 + u / 5 * series
+    series = 1 + u / 4 * series
+    series = 1 + u / 3 * series
+    series = 1 + u / 2 * series
+    return tl.where(u > -0.4, u * series, tl.exp(u) - 1)
+
+
+@triton.jit
+def _tanh(u):
+    m = _expm1_of_negative(-2 * tl.abs(u))
+    magnitude = -m / (2 + m)
+    return tl.where(u < 0, -magnitude, magnitude)
+
+
+@triton.jit
+def _log1p_of_exp(u):
+    """log(1 + exp(u)) for u <= 0, as 2 artanh(s) with s = z / (2 + z) <= 1/3."""
+    z = tl.exp(u)
+    s = z / (2 + z)
+    q = s * s
+    series = 1.0 / 13 + q / 15
+    series = 1.0 / 11 + q * series
+    series = 1.0 / 9 + q * series
+    series = 1.0 / 7 + q * series
+    series = 1.0 / 5 + q * series
+    series = 1.0 / 3 + q * series
+    return 2 * s * (1 + q * series)
+
+
+def forward(
+    x: torch.Tensor,
+    b: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    settings: Settings,
+    want_codes: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y, in the layout of the settings, and the codes, uint8 [ceil(rows / 4), columns] ([0, 0] if not wanted)."""
+    y, codes = settings.new_like(x), settings.new_codes(x, want_codes)
+    _launch(_forward_kernel, [x, b, scale, noise, y, codes if want_codes else None], y, noise, settings)
+    return y, codes
+
+
+def gradient(
+    dy: torch.Tensor,
+    codes: torch.Tensor,
+    x: torch.Tensor | None,
+    b: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    settings: Settings,
+) -> torch.Tensor:
+    """du from dy and the codes or, for smooth activations, what the forward pass was given."""
+    du = settings.new_like(dy)
+    tensors = [dy, codes if codes.numel() else None, x, b, scale, noise, du]
+    _launch(_gradient_kernel, tensors, du, noise, settings)
+    return du
+
+
+def second_gradient(
+    g: torch.Tensor,
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    b: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    settings: Settings,
+) -> torch.Tensor:
+    """The gradient of u from the gradient g of du; for smooth activations."""
+    out = settings.new_like(dy)
+    tensors = [g, dy, x, b, scale, noise, out]
+    _launch(_second_gradient_kernel, tensors, out, noise, settings)
+    return out
+
+
+def _launch(
+    kernel: Any, tensors: list[torch.Tensor | None], image: torch.Tensor, noise: torch.Tensor | None,
+    settings: Settings,
+) -> None:  # fmt: skip
+    """Run a kernel. What has `image`'s shape is put into its layout, everything else made contiguous."""
+    rows, columns, channels_are_columns = settings.matrix(image)
+    assert rows < 2**31
+    dense = [t if t is None else settings.in_memory_order(t).contiguous() if t.shape == image.shape else t.contiguous()
+             for t in tensors]
+    tile = TILE_BYTES // image.element_size()
+    tile_columns = min(max(triton.next_power_of_2(columns), NARROWEST), tile)
+    tile_rows = tile // tile_columns
+    grid = (triton.cdiv(triton.cdiv(rows, 4), tile_rows) * triton.cdiv(columns, tile_columns),)
+    pixels = prod(image.shape[2:])
+    noise_step = 0 if noise is None or noise.shape[0] == 1 else pixels
+    launch(
+        kernel, grid, *dense, rows, columns, image.shape[settings.dim], pixels, noise_step,
+        settings.alpha, settings.gain, 0.0 if settings.clamp is None else settings.clamp, like=image,
+        ACT=settings.act, CLAMPED=settings.clamp is not None, CHANNELS_ARE_COLUMNS=channels_are_columns,
+        ROWS=tile_rows, COLUMNS=tile_columns, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def compile_cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    """A name and a launch for every activation, layout and set of inputs, for ahead-of-time compilation."""
+    for act in ACTIVATIONS:
+        common = act in ("lrelu", "swish")
+        for dtype in (torch.float16, torch.bfloat16, torch.float32) if common else (torch.float16,):
+            for layout in ("contiguous", "channels_last") if common and dtype == torch.float16 else ("contiguous",):
+                x = torch.empty((2, 64, 32, 64), dtype=dtype)
+                x = x.to(memory_format=torch.channels_last) if layout == "channels_last" else x
+                b, scale, noise = torch.empty(64, dtype=dtype), torch.empty(2, 64), torch.empty(2, 1, 32, 64)
+                settings = Settings(1, act, 0.2, 1.5, 256.0, layout == "channels_last")
+                name = f"{act}/{str(dtype).removeprefix('torch.')}/{layout}"
+                codes = settings.new_codes(x, wanted=not settings.smooth)
+                yield f"bias_act/{name}", partial(forward, x, b, None, None, settings, not settings.smooth)
+                if not settings.smooth:
+                    yield f"bias_act_grad/{name}", partial(gradient, x, codes, None, None, None, None, settings)
+                else:
+                    yield f"bias_act_grad/{name}", partial(gradient, x, codes, x, b, None, None, settings)
+                    yield f"bias_act_second_grad/{name}", partial(second_gradient, x, x, x, b, None, None, settings)
+                if common:
+                    yield f"scaled_bias_act/{name}", partial(forward, x, b, scale, noise, settings, not settings.smooth)
