@@ -30,11 +30,11 @@ import torch
 
 # The implementations of each op, best first. The plain formula always exists and comes last.
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
-    "bias_act": ("ref",),
-    "upfirdn2d": ("torch", "ref"),
+    "bias_act": ("triton", "ref"),
+    "upfirdn2d": ("triton", "torch", "ref"),
     "filtered_lrelu": ("triton", "torch", "ref"),
-    "modulated_conv2d": ("torch", "ref"),
-    "conv2d_resample": ("torch", "ref"),
+    "modulated_conv2d": ("triton", "torch", "ref"),
+    "conv2d_resample": ("triton", "torch", "ref"),
     "grid_sample": ("ref",),
 }
 
@@ -106,6 +106,14 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
     if device.type == "cuda" and "triton" in available:
         return impl, f"Triton cannot run: {triton_status(device).reason}"
     return impl, f"the fastest on {device.type}"
+
+
+def describe(device: torch.device) -> str:
+    """One line for a log: what runs which ops on a device. Raises as `resolve` does."""
+    ops: dict[str, list[str]] = {}
+    for op in IMPLEMENTATIONS:
+        ops.setdefault(resolve(op, "auto", device), []).append(op)
+    return "; ".join(f"{impl} for {', '.join(names)}" for impl, names in ops.items())
 
 
 def triton_status(device: torch.device) -> TritonStatus:

@@ -6,15 +6,22 @@
 
 This is StyleGAN3's form, in which weights and styles are also normalised beforehand, so that nothing overflows in
 half precision; demodulation cancels both factors (up to eps). The style's factor spans the whole batch.
+
+docs/layout.md compares the two fast forms, and NCHW with channels_last.
 """
 
 from __future__ import annotations
 
+import os
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
+from torch.nn.grad import conv2d_weight
 
 from sg3.kernels.arguments import Padding, check_image, parse_padding
 from sg3.kernels.dispatch import resolve
+from sg3.kernels.library import new_image, register
 
 
 def modulated_conv2d(
@@ -58,9 +65,43 @@ def modulated_conv2d(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels; expected at least 1 x 1"
         )
 
-    fast = resolve("modulated_conv2d", impl, x.device) == "torch" or n == 0  # there are no convolutions in 0 groups
-    function = modulated_conv2d_torch if fast else modulated_conv2d_ref
-    return function(x, w, s, demodulate, (y0, x0), input_gain)
+    chosen = resolve("modulated_conv2d", impl, x.device, x.dtype)
+    if chosen == "triton" and _left_open(impl) and shape_class(x, w) not in FUSED_IS_FASTER:
+        chosen = "torch"
+    if chosen == "ref" and n == 0:
+        chosen = "torch"  # there are no convolutions in 0 groups
+    function = {"triton": modulated_conv2d_triton, "torch": modulated_conv2d_torch, "ref": modulated_conv2d_ref}[chosen]
+    with torch.autocast(x.device.type, enabled=False):  # the op follows x's dtype, the coefficients their own
+        return function(x, w, s, demodulate, (y0, x0), input_gain)
+
+
+class ShapeClass(NamedTuple):
+    """What decides between the fused kernel and cuDNN. bench fills `FUSED_IS_FASTER` with such rows."""
+
+    dtype: torch.dtype
+    pointwise: bool      # a 1x1 kernel: a plain matrix product
+    channels_last: bool
+    wide_loads: bool     # channels are a multiple of 16
+    pixels: int          # of all images, as a power of two
+
+
+# Nothing has been measured yet, and public figures have Triton's dense convolutions behind cuDNN's.
+FUSED_IS_FASTER: frozenset[ShapeClass] = frozenset()
+
+
+def shape_class(x: torch.Tensor, w: torch.Tensor) -> ShapeClass:
+    """The class of convolving x [N, I, H, W] with w [O, I, kh, kw]."""
+    n, i, height, width = x.shape
+    pointwise = w.shape[2] == w.shape[3] == 1
+    return ShapeClass(x.dtype, pointwise, x.stride(1) == 1, i % 16 == 0, (n * height * width).bit_length())
+
+
+def _left_open(impl: str) -> bool:
+    """Whether neither the caller nor SG3_IMPL asks for an implementation by name."""
+    return impl in ("auto", "cuda") and os.environ.get("SG3_IMPL", "") in ("", "auto", "cuda")
+
+
+_left_open.__dict__["_dynamo_marked_constant"] = True  # as for `resolve`
 
 
 def modulated_conv2d_ref(
@@ -100,16 +141,180 @@ def modulated_conv2d_torch(
 ) -> torch.Tensor:
     """The same as scale -> one dense convolution for all samples -> scale: modulating the weights of an input channel
     equals scaling that channel, and demodulation scales output channels."""
+    w, s = _normalized(w, s, demodulate)
+    y = F.conv2d(_scaled(x, s if input_gain is None else s * input_gain), w.to(x.dtype), padding=padding)
+    return _scaled(y, _demodulation(w, s)) if demodulate else y
+
+
+def modulated_conv2d_triton(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    s: torch.Tensor,
+    demodulate: bool,
+    padding: tuple[int, int],
+    input_gain: torch.Tensor | None,
+) -> torch.Tensor:
+    """The same with both scales inside of the convolution, which takes them in float32."""
+    w, s = _normalized(w, s, demodulate)
+    before = (s if input_gain is None else s * input_gain).to(torch.float32)
+    after = _demodulation(w, s).to(torch.float32) if demodulate else None
+    return scaled_conv2d(x, w.to(x.dtype), before, after, list(padding))
+
+
+def _normalized(w: torch.Tensor, s: torch.Tensor, demodulate: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and styles in one dtype and, where demodulation cancels the factors, of a size that sums cannot overflow:
+    half precision must also hold what is not demodulated yet, hence the 1 / fan_in."""
     common = torch.promote_types(w.dtype, s.dtype)
     w, s = w.to(common), s.to(common)
-    fan_in = w[0].numel()
     if demodulate:
-        # Half precision must also hold what is not demodulated yet, hence the 1 / fan_in in here and in eps below.
-        w = w * (w.square().mean([1, 2, 3], keepdim=True) * fan_in).rsqrt()
+        w = w * (w.square().mean([1, 2, 3], keepdim=True) * w[0].numel()).rsqrt()
         s = s * s.square().mean().rsqrt()
-    scale = s if input_gain is None else s * input_gain
-    y = F.conv2d(x * scale.to(x.dtype)[:, :, None, None], w.to(x.dtype), padding=padding)
-    if demodulate:
-        squared = s.square() @ w.square().sum([2, 3]).t()  # [N, O]: sum of squares of the modulated weights
-        y = y * (squared + 1e-8 / fan_in).rsqrt().to(x.dtype)[:, :, None, None]
-    return y
+    return w, s
+
+
+def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """1 / norm of the modulated weights, [N, O], for the weights and styles of `_normalized`."""
+    squared = s.square() @ w.square().sum([2, 3]).t()
+    return (squared + 1e-8 / w[0].numel()).rsqrt()
+
+
+def _scaled(x: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """x [N, C, H, W] times scale [N, C], in x's dtype."""
+    if scale is None:
+        return x
+    if x.dtype == torch.float16:  # demodulating a style of zeros: 0 * large is 0, 0 * inf is not
+        scale = scale.clamp(max=torch.finfo(x.dtype).max)
+    return x * scale.to(x.dtype)[:, :, None, None]
+
+
+# ---- impl='triton': one op that convolves and scales, closed under differentiation ----
+#
+#     y = so * conv(si * x, w)                         scaled_conv2d
+#     g = conv^T(so * dy, w),  dx = si * g,  dsi = sum_p x * g      scaled_conv2d_grad; dx alone is a scaled_conv2d
+#     dso = sum_p dy * y / so                          channel_dot
+#     dw = correlation of si * x with so * dy          torch's own
+#
+# Gradients of gradients follow from <v, dx> + <u, dsi> = <z, g> with z = si * v + u * x.
+
+
+def transposed(w: torch.Tensor, padding: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """Weights and padding [y, x] of the convolution that is the transpose of conv(., w, padding)."""
+    kh, kw = w.shape[2:]
+    return w.flip([2, 3]).transpose(0, 1), [kh - 1 - padding[0], kw - 1 - padding[1]]
+
+
+def _scaled_conv2d(
+    x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int]
+) -> torch.Tensor:
+    from sg3.kernels.triton import modulated_conv2d as kernels
+
+    return kernels.scaled_conv2d(x, w, si, so, padding)
+
+
+def _scaled_conv2d_fake(
+    x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int]
+) -> torch.Tensor:
+    o, _, kh, kw = w.shape
+    return new_image(x, x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1, o)
+
+
+def _scaled_conv2d_save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    *tensors, ctx.padding = inputs
+    ctx.save_for_backward(*tensors, output if ctx.needs_input_grad[3] else None)
+
+
+def _scaled_conv2d_backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    x, w, si, so, y = ctx.saved_tensors
+    need_x, need_w, need_si, need_so, _ = ctx.needs_input_grad
+    dx = dw = dsi = dso = None
+    if need_si:
+        dx, dsi = scaled_conv2d_grad(dy, x, w, si, so, ctx.padding)
+    elif need_x:
+        w_t, padding_t = transposed(w, ctx.padding)
+        dx = scaled_conv2d(dy, w_t, so, si, padding_t)
+    if need_w:
+        dw = _weight_gradient(_scaled(x, si), _scaled(dy, so), w, ctx.padding)
+    if need_so:
+        dso = channel_dot(dy, y) / so
+    return dx if need_x else None, dw, dsi, dso, None
+
+
+def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, w: torch.Tensor, padding: list[int]) -> torch.Tensor:
+    """Gradient of conv(x, w) for w; differentiable."""
+    y, x_ = (min(p, 0) for p in padding)
+    if y or x_:
+        x = F.pad(x, [x_, x_, y, y])  # torch's convolutions take no negative padding
+    return conv2d_weight(x, w.shape, dy, padding=[max(p, 0) for p in padding])
+
+
+def _scaled_conv2d_grad(
+    dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor, so: torch.Tensor | None, padding: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from sg3.kernels.triton import modulated_conv2d as kernels
+
+    return kernels.scaled_conv2d_grad(dy, x, w, si, so, padding)
+
+
+def _scaled_conv2d_grad_fake(
+    dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor, so: torch.Tensor | None, padding: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return new_image(x, *x.shape[2:]), si.new_empty(si.shape)
+
+
+def _scaled_conv2d_grad_save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    *tensors, ctx.padding = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _scaled_conv2d_grad_backward(ctx: Any, v: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    dy, x, w, si, so = ctx.saved_tensors
+    need_dy, need_x, need_w, need_si, need_so, _ = ctx.needs_input_grad
+    z = _scaled(v, si) + _scaled(x, u)
+    d_dy = d_x = d_w = d_si = d_so = None
+    if need_dy or need_so:
+        d_dy = scaled_conv2d(z, w, None, so, ctx.padding)
+    if need_so:
+        d_so = channel_dot(dy, d_dy) / so
+    if need_w:
+        d_w = _weight_gradient(z, _scaled(dy, so), w, ctx.padding)
+    if need_x or need_si:
+        w_t, padding_t = transposed(w, ctx.padding)
+        g = scaled_conv2d(dy, w_t, so, None, padding_t)
+        d_x = _scaled(g, u) if need_x else None
+        d_si = channel_dot(v, g) if need_si else None
+    return d_dy if need_dy else None, d_x, d_w, d_si, d_so, None
+
+
+def _channel_dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    from sg3.kernels.triton import modulated_conv2d as kernels
+
+    return kernels.channel_dot(a, b)
+
+
+def _channel_dot_fake(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a.new_empty(a.shape[:2], dtype=torch.float32)
+
+
+def _channel_dot_save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _channel_dot_backward(ctx: Any, v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    a, b = ctx.saved_tensors
+    need_a, need_b = ctx.needs_input_grad
+    return _scaled(b, v) if need_a else None, _scaled(a, v) if need_b else None
+
+
+scaled_conv2d = register(
+    "scaled_conv2d_triton(Tensor x, Tensor w, Tensor? si, Tensor? so, SymInt[] padding) -> Tensor",
+    _scaled_conv2d, _scaled_conv2d_fake, _scaled_conv2d_save, _scaled_conv2d_backward,
+)  # fmt: skip
+scaled_conv2d_grad = register(
+    "scaled_conv2d_grad_triton(Tensor dy, Tensor x, Tensor w, Tensor si, Tensor? so, SymInt[] padding) "
+    "-> (Tensor, Tensor)",
+    _scaled_conv2d_grad, _scaled_conv2d_grad_fake, _scaled_conv2d_grad_save, _scaled_conv2d_grad_backward,
+)  # fmt: skip
+channel_dot = register(
+    "channel_dot_triton(Tensor a, Tensor b) -> Tensor",
+    _channel_dot, _channel_dot_fake, _channel_dot_save, _channel_dot_backward,
+)  # fmt: skip

@@ -210,6 +210,7 @@ def _write_options(config: TrainConfig, run_dir: Path) -> None:
 
 
 def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, device: torch.device, display: Display) -> None:
+    from sg3.kernels.dispatch import describe
     from sg3.models.layers import count_parameters
 
     d = config.dataset
@@ -217,6 +218,7 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, device: torc
     size = f"G {count_parameters(trainer.G):,} and D {count_parameters(trainer.D):,} parameters"
     display.message(f"{config.cfg} on {d.name}: {d.size} images, {d.resolution} x {d.resolution} x {d.channels}{label}")
     display.message(f"{size}, gamma {config.gamma:g}, batch {config.batch} on {device}, run folder {run_dir}")
+    display.message(f"implementations: {describe(device)}")
     if d.has_labels and not config.cond:
         display.message("note: the dataset has labels, which are not used; --cond makes the run conditional")
     if trainer.nimg:

@@ -20,6 +20,7 @@ from sg3.kernels.dispatch import (
     IMPLEMENTATIONS,
     ImplUnavailableError,
     TritonStatus,
+    describe,
     explain,
     host_status,
     prepare_c_compiler,
@@ -117,6 +118,12 @@ def test_the_environment_replaces_auto_and_nothing_else(
     for nothing in ("", "auto", "cuda"):
         monkeypatch.setenv("SG3_IMPL", nothing)
         assert explain("bias_act", CPU) == ("torch", "the fastest on cpu")
+
+
+def test_one_line_for_the_log(machine: Machine, all_written: None) -> None:
+    assert describe(CPU) == "torch for bias_act; ref for grid_sample"
+    machine()
+    assert describe(GPU) == "triton for bias_act, grid_sample"
 
 
 def test_what_does_not_exist_raises(monkeypatch: pytest.MonkeyPatch) -> None:
