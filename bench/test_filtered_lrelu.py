@@ -1,0 +1,38 @@
+"""filtered_lrelu at the synthesis layers of T and R, 256 and 1024 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.cases import BATCH, DEVICE, ON_GPU, compiled_peers, target_layers, thin, timed_layers
+from bench.shapes import Layer
+from bench.workloads import FilteredLrelu
+
+MODES = pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+
+
+def title(layer: Layer) -> str:
+    return layer.title.replace("/", "-")
+
+
+def workload(layer: Layer, backward: bool) -> FilteredLrelu:
+    return FilteredLrelu(layer, BATCH, thin(layer.spec.out_channels, layer.conv_size), backward, DEVICE)
+
+
+@pytest.mark.skipif(ON_GPU, reason="the target is one for CPUs")
+@MODES
+@pytest.mark.parametrize("layer", target_layers(), ids=title)
+def test_target(layer: Layer, backward: bool, paired: Callable[..., None]) -> None:
+    """What the CPU target is about: the ordinary layer at four sizes, with peak memory."""
+    if backward:
+        paired(workload(layer, True), compiled_peers(True), target="filtered_lrelu", memory_of=("ref", "torch"))
+    else:
+        paired(workload(layer, False))
+
+
+@MODES
+@pytest.mark.parametrize("layer", timed_layers(), ids=title)
+def test_layers(layer: Layer, backward: bool, paired: Callable[..., None]) -> None:
+    paired(workload(layer, backward), compiled_peers(ON_GPU and layer.network == "t-1024" and backward))
