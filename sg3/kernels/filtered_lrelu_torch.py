@@ -40,8 +40,9 @@ def forward(
     margins = _both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
     before = passes(fu, (up, up), (1, 1), margins, flip_filter, up**2, x, post_gain=gain)
     after = passes(fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, 1.0, x)
+    bias = None if b is None else b.repeat(x.shape[0])[:, None, None]
     for place in portions(x, middle[0] * middle[1]):
-        v = resample(_biased(x, b, place), before)
+        v = resample(_biased(x, bias, place), before)
         v = torch.ops.aten.leaky_relu_(v, slope)
         if clamp is not None:
             v = v.clamp_(-clamp, clamp)
@@ -88,8 +89,9 @@ def linear(
         # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
         edge = torch.tensor([clamp, inf], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
         bound = float(torch.nextafter(edge[0], edge[1]))
+    bias = None if b is None else b.repeat(x.shape[0])[:, None, None]
     for place in portions(x, middle[0] * middle[1]):
-        result = torch.ops.aten.leaky_relu(resample(_biased(kept, b, place), again), slope)
+        result = torch.ops.aten.leaky_relu_(resample(_biased(kept, bias, place), again), slope)
         v = resample(prepared(read(x, place)), before)
         v = torch.ops.aten.leaky_relu_backward(v, result, slope, True)
         if clamp is not None:
@@ -98,13 +100,10 @@ def linear(
     return y
 
 
-def _biased(x: torch.Tensor, b: torch.Tensor | None, place: slice) -> torch.Tensor:
-    """Some planes of x + b, ready for `resample`."""
+def _biased(x: torch.Tensor, bias: torch.Tensor | None, place: slice) -> torch.Tensor:
+    """A portion of x plus what `bias` [N * C, 1, 1] has for it, ready for `resample`."""
     planes = read(x, place)
-    if b is None:
-        return prepared(planes)
-    channels = torch.arange(place.start, place.stop, device=x.device) % x.shape[1]
-    return prepared(planes + b[channels][:, None, None])
+    return prepared(planes if bias is None else planes + bias[place])
 
 
 def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 MOST_TAPS_2D = 8            # of a separable filter, up to which one two-dimensional pass is faster than two
-SAMPLES_AT_ONCE_CPU = 2**19  # at the higher of the rates, so as to stay in cache
+SAMPLES_AT_ONCE_CPU = 2**20  # at the higher of the rates, so as to stay in cache
 SAMPLES_AT_ONCE_GPU = 2**27  # a bound on memory
 LANES = 16                  # of float32 in a vector: portions are multiples of it
 

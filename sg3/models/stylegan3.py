@@ -77,7 +77,7 @@ class SynthesisInput(nn.Module):
         x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
         x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
         x = x @ (self.weight / sqrt(self.channels)).t()
-        return x.permute(0, 3, 1, 2)
+        return x.permute(0, 3, 1, 2).contiguous()  # layers keep the memory format of their input: see docs/layout.md
 
     def extra_repr(self) -> str:
         return (

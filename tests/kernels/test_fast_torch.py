@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
+from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, resample, upfirdn2d
+from sg3.kernels.library import is_channels_last
 
 F64 = torch.float64
 TAPS = st.sampled_from([1, 2, 4, 5, 12, 13, 24])
@@ -138,3 +141,57 @@ def test_mixed_types_and_empty_batches() -> None:
         assert modulated_conv2d(x[:0], w, s[:0], padding=1, impl=impl).shape == (0, 4, 5, 5)
     assert grid_sample(x[:0], torch.zeros(0, 2, 2, 2)).shape == (0, 3, 2, 2)
     assert grid_sample(x, torch.full((2, 2, 2, 2), float("nan"))).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 7, 6), (2, 16, 5, 6), (2, 37, 5, 4), (1, 1, 6, 5), (5, 7, 1, 1)])
+@pytest.mark.parametrize("at_once", [1, 16 * 200, 2**20])
+def test_portions_and_memory_formats(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], at_once: int) -> None:
+    """However the planes are divided, in whatever format they and the gradient come, the numbers are the same."""
+    monkeypatch.setattr(resample, "SAMPLES_AT_ONCE_CPU", at_once)
+    f, b = torch.rand(12), torch.randn(shape[1], dtype=F64, requires_grad=True)
+    base = torch.randn(shape, dtype=F64)
+    formats = (torch.contiguous_format, torch.channels_last)
+    results = []
+    for impl, x_format, g_format in [("ref", *formats[:1] * 2), *(("torch", a, g) for a in formats for g in formats)]:
+        x = base.contiguous(memory_format=x_format).requires_grad_()
+        y = filtered_lrelu(x, f, f, b, 2, 2, [11, 10, 11, 10], clamp=1.5, impl=impl)
+        g = torch.linspace(-1, 1, y.numel(), dtype=F64).reshape(y.shape).contiguous(memory_format=g_format)
+        g.requires_grad_()
+        dx, db = torch.autograd.grad(y, [x, b], g, create_graph=True)
+        (dg,) = torch.autograd.grad(dx.square().sum(), g)
+        u = upfirdn2d(x, f, 2, 1, 6, impl=impl)
+        (du,) = torch.autograd.grad(u.square().sum(), x)
+        results.append((y, dx, db, dg, u, du))
+        if impl == "torch" and is_channels_last(x):
+            assert y.is_contiguous(memory_format=torch.channels_last)
+    for each in results[1:]:
+        for fast, plain in zip(each, results[0], strict=True):
+            torch.testing.assert_close(fast, plain, atol=1e-11 * float(plain.detach().abs().max() + 1), rtol=0)
+
+
+def test_nothing_between_the_filters_is_kept() -> None:
+    """What autograd holds for the derivative is of the input's size, not of the four times larger signal's."""
+    f, x = torch.rand(12), torch.randn(1, 16, 20, 20, requires_grad=True)
+    sizes: list[int] = []
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        sizes.append(t.numel())
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        filtered_lrelu(x, f, f, None, 2, 2, [11, 10, 11, 10], impl="torch")
+    assert max(sizes) == x.numel()
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_modulated_conv2d_takes_the_same_value_on_both_sides_of_its_choice(
+    monkeypatch: pytest.MonkeyPatch, kernel: int
+) -> None:
+    x, w, s = torch.randn(2, 5, 9, 8, dtype=F64), torch.randn(4, 5, kernel, kernel), torch.randn(2, 5)
+    results = []
+    for share in (0.0, 1e9):  # never, always weights per sample
+        monkeypatch.setattr(sys.modules["sg3.kernels.modulated_conv2d"], "SMALL_WEIGHTS", share)
+        for padding in (0, kernel - 1, 2):
+            results.append(modulated_conv2d(x, w.double(), s.double(), padding=padding, impl="torch"))
+    for scaled, per_sample in zip(results[:3], results[3:], strict=True):
+        torch.testing.assert_close(scaled, per_sample, atol=1e-12, rtol=1e-10)
