@@ -33,7 +33,7 @@ IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("triton", "ref"),
     "upfirdn2d": ("triton", "torch", "ref"),
     "filtered_lrelu": ("triton", "torch", "ref"),
-    "modulated_conv2d": ("triton", "torch", "ref"),
+    "modulated_conv2d": ("torch", "triton", "ref"),  # but for shapes that its own table names
     "conv2d_resample": ("triton", "torch", "ref"),
     "grid_sample": ("ref",),
 }
@@ -62,15 +62,23 @@ class TritonStatus:
     fix: str | None = None
 
 
-def resolve(op: str, impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+def resolve(
+    op: str,
+    impl: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    order: tuple[str, ...] | None = None,
+) -> str:
     """The implementation to run for `impl` on `device`: 'triton', 'torch' or 'ref'. Triton's take no float64.
 
+    `order`, best first, takes the place of the op's row in `IMPLEMENTATIONS` where the choice is left open.
     Raises ValueError for a name that does not exist and ImplUnavailableError for one that cannot run here.
     """
     available = _available(op)
     asked, source = _asked_for(impl)
     if asked == "auto":
-        return _best(available if dtype != torch.float64 else _without_triton(available), device)
+        best_first = available if order is None else order
+        return _best(best_first if dtype != torch.float64 else _without_triton(best_first), device)
     instead = "unset SG3_IMPL" if source.startswith("SG3_IMPL") else "use impl='auto'"
     if asked not in available:
         if source.startswith("SG3_IMPL"):  # meant for the ops that have it

@@ -12,7 +12,6 @@ docs/layout.md compares the two fast forms, and NCHW with channels_last.
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import torch
@@ -65,9 +64,8 @@ def modulated_conv2d(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels; expected at least 1 x 1"
         )
 
-    chosen = resolve("modulated_conv2d", impl, x.device, x.dtype)
-    if chosen == "triton" and _left_open(impl) and shape_class(x, w) not in FUSED_IS_FASTER:
-        chosen = "torch"
+    order = ("triton", "torch", "ref") if shape_class(x, w) in FUSED_IS_FASTER else None
+    chosen = resolve("modulated_conv2d", impl, x.device, x.dtype, order)
     if chosen == "ref" and n == 0:
         chosen = "torch"  # there are no convolutions in 0 groups
     function = {"triton": modulated_conv2d_triton, "torch": modulated_conv2d_torch, "ref": modulated_conv2d_ref}[chosen]
@@ -98,14 +96,6 @@ def shape_class(x: torch.Tensor, w: torch.Tensor) -> ShapeClass:
     n, i, height, width = x.shape
     pointwise = w.shape[2] == w.shape[3] == 1
     return ShapeClass(x.dtype, pointwise, x.stride(1) == 1, i % 16 == 0, (n * height * width).bit_length())
-
-
-def _left_open(impl: str) -> bool:
-    """Whether neither the caller nor SG3_IMPL asks for an implementation by name."""
-    return impl in ("auto", "cuda") and os.environ.get("SG3_IMPL", "") in ("", "auto", "cuda")
-
-
-_left_open.__dict__["_dynamo_marked_constant"] = True  # as for `resolve`
 
 
 def modulated_conv2d_ref(

@@ -334,25 +334,11 @@ def test_triton_has_no_float64(device: str) -> None:
         modulated_conv2d(x, w, s, impl="triton")
 
 
-def test_auto_on_a_gpu_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w, s, _ = (t.detach().float() for t in inputs((1, 2, 3, 3), (2, 1, 1)))
-    monkeypatch.delenv("SG3_IMPL", raising=False)
-    monkeypatch.setattr(op, "resolve", lambda *args: "triton")  # as on a capable GPU
-    ran: list[str] = []
-    for name in ("triton", "torch"):
-        monkeypatch.setattr(op, f"modulated_conv2d_{name}", lambda *args, name=name: ran.append(name))
+    orders: list[object] = []
+    monkeypatch.setattr(op, "resolve", lambda *args: orders.append(args[-1]) or "torch")
     modulated_conv2d(x, w, s)
     monkeypatch.setattr(op, "FUSED_IS_FASTER", frozenset({op.shape_class(x, w)}))
     modulated_conv2d(x, w, s)
-    monkeypatch.setattr(op, "FUSED_IS_FASTER", frozenset())
-    modulated_conv2d(x, w, s, impl="triton")
-    monkeypatch.setenv("SG3_IMPL", "triton")
-    modulated_conv2d(x, w, s)
-    assert ran == ["torch", "triton", "triton", "triton"]
-
-
-def test_every_entry_of_the_table_has_a_compile_case() -> None:
-    names = [name for name, _ in kernels.compile_cases()]
-    assert len(names) == len(set(names))
-    for size in kernels.TILES[2, 90, True]:
-        assert sum(f"/{size} " in name for name in names) == 6  # two types, three ways to lie in memory
+    assert orders == [None, ("triton", "torch", "ref")]

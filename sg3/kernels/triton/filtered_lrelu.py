@@ -242,7 +242,7 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
                 geometry = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
                 for mode in ("derivative",) if name in DERIVATIVES else ("plain", "keeping signs", "derivative"):
                     run = partial(_compile, dtype, precision, mode, fu, fd, geometry)
-                    yield f"filtered_lrelu {name} {kind} {mode}", run
+                    yield f"filtered_lrelu/{name}/{kind}/{mode}", run
 
 
 def _compile(
