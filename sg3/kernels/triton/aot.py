@@ -1,0 +1,145 @@
+"""Compile every kernel that sg3 can launch, for GPUs that are not there, and count what each takes.
+
+    python -m sg3.kernels.triton.aot [--arch 80 --arch 90] [--match filtered_lrelu] [--json FILE]
+
+The launchers run as in production, on small CPU tensors and with a stand-in for Triton's driver that only names the
+target; a launch stops after the compilation. Registers and stack come from the binary (a stack means spilled
+registers), shared memory from Triton, instructions from the disassembly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from sg3.kernels.triton import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
+from sg3.kernels.triton.common import INTERPRETING
+
+MODULES = (filtered_lrelu, modulated_conv2d, upfirdn2d, bias_act)
+
+# Shared memory that one program may have, in bytes, by compute capability (CUDA C++ programming guide, appendix).
+SHARED_LIMIT = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one compiled kernel takes. Registers are per thread, stack and shared memory in bytes."""
+
+    case: str
+    arch: int
+    warps: int
+    registers: int
+    stack: int
+    shared: int
+    tensor_cores: str  # the kind of matrix instructions found: '', 'HMMA', 'HGMMA' (warp group) or both
+    widest_load: int   # bits of the widest load from global memory
+    seconds: float     # that the compilation took
+
+
+class Target:
+    """Stands in for a driver: names the GPU to compile for, and has nothing else."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        return self.arch  # compiled kernels are remembered per device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_all(arch: int, match: str = "") -> Iterator[Resources]:
+    """Every case of the launchers' own lists in whose name the expression `match` is found.
+
+    Raises RuntimeError in the interpreter, which has taken the kernels' place.
+    """
+    if INTERPRETING:
+        raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted and cannot be compiled; unset it")
+    driver.set_active(Target(arch))
+    compiled: list[Any] = []
+    plain_run = JITFunction.run
+
+    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        compiled.append(plain_run(self, *args, grid=grid, warmup=True, **kwargs))
+
+    JITFunction.run = only_compile
+    try:
+        for module in MODULES:
+            for name, run in module.compile_cases():
+                if not re.search(match, name):
+                    continue
+                compiled.clear()
+                start = time.perf_counter()
+                run()
+                seconds = time.perf_counter() - start
+                for number, kernel in enumerate(compiled):
+                    label = name if len(compiled) == 1 else f"{name} ({number + 1})"
+                    yield measure(label, arch, kernel, seconds / len(compiled))
+    finally:
+        JITFunction.run = plain_run
+
+
+def measure(case: str, arch: int, kernel: Any, seconds: float) -> Resources:
+    """Look into the binary with the tools that come with Triton."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(kernel.asm["cubin"])
+
+        def run(option: str) -> str:
+            return subprocess.run([tool, option, binary], capture_output=True, text=True, check=True).stdout
+
+        usage, code = run("--dump-resource-usage"), run("-sass")
+    registers, stack = (int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK"))  # type: ignore[index]
+    loads = [int(bits) for bits in re.findall(r"\bLDG(?:STS)?\.E\.(?:\w+\.)*?(64|128)\b", code)]
+    kinds = [kind for kind in ("HGMMA", "HMMA", "QGMMA", "UTCHMMA") if re.search(rf"\b{kind}\b", code)]
+    return Resources(
+        case, arch, kernel.metadata.num_warps, registers, stack, kernel.metadata.shared, "+".join(kinds),
+        max(loads, default=32), round(seconds, 2),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile sg3's kernels for GPUs that are not there")
+    parser.add_argument("--arch", type=int, action="append", help="compute capability, e.g. 90; may be repeated")
+    parser.add_argument("--match", default="", help="only cases in whose name this regular expression is found")
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    arguments = parser.parse_args()
+
+    rows, bad = [], 0
+    for arch in arguments.arch or [80, 90]:
+        for row in compile_all(arch, arguments.match):
+            rows.append(row)
+            wrong = row.stack > 0 or row.shared > SHARED_LIMIT.get(arch, SHARED_LIMIT[86])
+            bad += wrong
+            print(f"sm_{arch} {row.case:60} {row.warps:2} warps {row.registers:4} registers {row.stack:5} stack "
+                  f"{row.shared:7} shared {row.widest_load:4} bit loads {row.tensor_cores:10} {row.seconds:6.2f} s"
+                  f"{'  <-- too much' if wrong else ''}", flush=True)  # fmt: skip
+    if arguments.json:  # a row a line, without the times: what changes in it has changed
+        lines = [json.dumps({k: v for k, v in asdict(row).items() if k != "seconds"}) for row in rows]
+        kernels = ",\n  ".join(lines)
+        arguments.json.write_text(f'{{"triton": "{triton.__version__}",\n "kernels": [\n  {kernels}\n]}}\n')
+    if bad:
+        sys.exit(f"{bad} of {len(rows)} kernels spill registers or take too much shared memory")
+
+
+if __name__ == "__main__":
+    main()
