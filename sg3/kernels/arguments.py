@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -75,9 +76,20 @@ def check_bias(b: torch.Tensor, channels: int, like: torch.Tensor) -> None:
     check_same("b", b, like)
 
 
-def cast_bias(b: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Under autocast an op follows its input's dtype, and parameters beside it are cast; otherwise b as it is."""
-    return b.to(like.dtype) if torch.is_autocast_enabled(like.device.type) else b
+def autocasting(x: torch.Tensor) -> bool:
+    """Whether autocast is on for x's device. Some devices (meta) have none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def no_autocast(x: torch.Tensor) -> AbstractContextManager[object]:
+    """Within it, autocast leaves the operations on x's device alone."""
+    return torch.autocast(x.device.type, enabled=False) if autocasting(x) else nullcontext()
+
+
+def cast_parameter(p: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Under autocast an op follows its input's dtype, and parameters beside it are cast; otherwise p as it is."""
+    return p.to(like.dtype) if autocasting(like) else p
 
 
 def check_same(name: str, tensor: torch.Tensor, like: torch.Tensor, like_name: str = "x") -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sg3.kernels.arguments import cast_bias, check_bias, check_image
+from sg3.kernels.arguments import cast_parameter, check_bias, check_image
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.library import is_channels_last, new_image, register
 
@@ -109,7 +109,7 @@ def scaled_bias_act(
 
 def _checked_bias(b: torch.Tensor | None, x: torch.Tensor, dim: int) -> torch.Tensor | None:
     if b is not None:
-        b = cast_bias(b, like=x)
+        b = cast_parameter(b, like=x)
         check_bias(b, x.shape[dim], like=x)
     return b
 

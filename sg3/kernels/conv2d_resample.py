@@ -14,11 +14,13 @@ import torch.nn.functional as F
 
 from sg3.kernels.arguments import (
     Padding,
+    cast_parameter,
     check_filter,
     check_image,
     check_same,
     filter_size,
     integer,
+    no_autocast,
     parse_padding,
 )
 from sg3.kernels.dispatch import resolve
@@ -58,6 +60,7 @@ def conv2d_resample(
             f"w: got shape {list(w.shape)}, expected [O, {x.shape[1] // groups}, kh, kw] with O divisible by "
             f"groups = {groups}"
         )
+    w = cast_parameter(w, like=x)
     check_same("w", w, like=x)
     pads = parse_padding(padding)
     for axis, size, kernel, before, after in (
@@ -68,7 +71,8 @@ def conv2d_resample(
             raise ValueError(f"padding: got {padding!r}, which leaves no output pixel along the {axis}")
 
     resampling = implementation(resolve("conv2d_resample", impl, x.device, x.dtype))
-    return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)
+    with no_autocast(x):
+        return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)
 
 
 def conv2d_resample_with(

@@ -17,12 +17,13 @@ import torch
 
 from sg3.kernels.arguments import (
     Padding,
-    cast_bias,
+    cast_parameter,
     check_bias,
     check_filter,
     check_image,
     filter_size,
     integer,
+    no_autocast,
     parse_padding,
 )
 from sg3.kernels.bias_act import bias_act_ref
@@ -52,8 +53,9 @@ def filtered_lrelu(
     """Upsample, leaky ReLU, downsample.
 
     `x` is [N, C, H, W]; `b`, if given, [C] of x's dtype. `fu` and `fd` are float32 filters, [taps] for both axes,
-    [taps_y, taps_x], or None. `padding`, in pixels of the upsampled image, is an integer, [x, y] or [x0, x1, y0, y1];
-    negative numbers crop. `flip_filter` makes both filters correlate instead of convolve.
+    [taps_y, taps_x], or None. They are constants: impl='triton' notices only changes that PyTorch counts, not those
+    through `.data`. `padding`, in pixels of the upsampled image, is an integer, [x, y] or [x0, x1, y0, y1]; negative numbers
+    crop. `flip_filter` makes both filters correlate instead of convolve.
 
     Returns [N, C, OH, OW] of x's dtype with OW = (W * up + x0 + x1 - (fu_taps - 1) - (fd_taps - 1) + down - 1) // down.
     Gradients of any order for x and b. Raises TypeError or ValueError naming the argument that does not fit.
@@ -62,7 +64,7 @@ def filtered_lrelu(
     check_filter("fu", fu, like=x)
     check_filter("fd", fd, like=x)
     if b is not None:
-        b = cast_bias(b, like=x)
+        b = cast_parameter(b, like=x)
         check_bias(b, x.shape[1], like=x)
     up, down = integer("up", up), integer("down", down)
     if up < 1 or down < 1:
@@ -81,9 +83,12 @@ def filtered_lrelu(
             f"{list(x.shape)} (up {up}, down {down}); expected at least 1 x 1"
         )
 
+    if clamp is not None:
+        clamp = min(clamp, torch.finfo(x.dtype).max)
     impl = resolve("filtered_lrelu", impl, x.device, x.dtype)
     if impl == "ref":
-        return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
+        with no_autocast(x):
+            return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
     op = filtered_lrelu_triton if impl == "triton" else filtered_lrelu_torch
     keep = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     y: torch.Tensor = op(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, keep)[0]
@@ -155,10 +160,13 @@ def _triton_linear(
     """The derivative in the same kernel."""
     from sg3.kernels.triton.filtered_lrelu import filtered_lrelu as kernel
 
+    if kept.ndim != 4:
+        raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x requires "
+                           "a gradient); use impl='torch'")  # fmt: skip
     y = new_image(x, size[0], size[1])
     (x0, y0), (s0, t0), (before, after) = up_padding, down_padding, filter_gains
     geometry = Resampling(up, down, (x0, y0), (s0, t0), (before, after), flip_filter)
-    kernel(x, None, y, kept, True, fu, fd, geometry, gain, slope, clamp)
+    kernel(x, None, y, kept.contiguous(), True, fu, fd, geometry, gain, slope, clamp)
     return y
 
 

@@ -6,7 +6,8 @@ written with registered ops again, each with a derivative of its own. This is th
 gradients (R1, path length) are right both eager and compiled; an autograd.Function whose backward is another
 autograd.Function loses parameter gradients under torch.compile without a word.
 
-What is plain PyTorch throughout (`impl='ref'`, most of `impl='torch'`) is left to PyTorch's own autograd.
+What is plain PyTorch throughout (`impl='ref'`) is left to PyTorch's own autograd. Forward-mode derivatives (jvp) exist
+there only: PyTorch drops the tangents of registered ops.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from sg3.kernels.arguments import no_autocast
 
 _library = torch.library.Library("sg3", "FRAGMENT")
 
@@ -32,9 +35,14 @@ def register(
     (`x.new_empty`) unless the implementation says otherwise. `save(ctx, inputs, output)` keeps what `backward(ctx,
     *gradients)` needs, which returns one gradient or None per argument and consists of differentiable ops only.
     """
+
+    def run(x: torch.Tensor, *rest: Any) -> Any:
+        with no_autocast(x):  # an op follows its first argument's dtype, in its derivative too
+            return implementation(x, *rest)
+
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, implementation, "CompositeExplicitAutograd")  # one for all devices
+    _library.impl(name, run, "CompositeExplicitAutograd")  # one for all devices
     torch.library.register_fake(f"sg3::{name}", fake, lib=_library)
     torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
     return getattr(torch.ops.sg3, name).default

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
-from sg3.kernels.arguments import Padding, check_image, parse_padding
+from sg3.kernels.arguments import Padding, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.library import new_image, register
 
@@ -69,7 +69,7 @@ def modulated_conv2d(
     if chosen == "ref" and n == 0:
         chosen = "torch"  # there are no convolutions in 0 groups
     function = {"triton": modulated_conv2d_triton, "torch": modulated_conv2d_torch, "ref": modulated_conv2d_ref}[chosen]
-    with torch.autocast(x.device.type, enabled=False):  # the op follows x's dtype, the coefficients their own
+    with no_autocast(x):  # the op follows x's dtype, the coefficients their own
         return function(x, w, s, demodulate, (y0, x0), input_gain)
 
 

@@ -168,13 +168,17 @@ def _terms(f: torch.Tensor | None, gain: float, flip: bool, tolerance: float) ->
 class PlanCache:
     """The latest plans, found again by where a filter lies in memory and how often it was written to.
 
-    Reading a filter back from the GPU waits for all work queued there, which only the first call can afford. An entry
-    holds on to its filters (a few hundred bytes), so their addresses cannot come to mean others.
+    Reading a filter back from the GPU waits for all work queued there, which only the first call can afford. Where it
+    has to be read, equal values give the plan that exists, so a filter written over with itself (as by an average of
+    weights) makes no new one. An entry holds on to its filters (a few hundred bytes), so their addresses cannot come to
+    mean others; a plan handed out while a CUDA graph is captured is kept for good, for the graph knows its address.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._plans: OrderedDict[Hashable, tuple[FilterPlan, object]] = OrderedDict()
+        self._known: OrderedDict[Hashable, tuple[Hashable, object]] = OrderedDict()  # identity -> values, the filters
+        self._plans: OrderedDict[Hashable, FilterPlan] = OrderedDict()  # values -> plan
+        self._captured: dict[Hashable, FilterPlan] = {}
         self._lock = threading.Lock()
 
     def get(
@@ -187,28 +191,45 @@ class PlanCache:
         device: torch.device,
     ) -> FilterPlan:
         """The plan, built if it is new. Raises RuntimeError if it would have to be built during graph capture."""
-        key = _identity(fu), _identity(fd), geometry, tile, dtype, device
+        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        new = RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the network "
+                           "once before the capture (and create it outside of inference_mode)")  # fmt: skip
+        if capturing and any(f is not None and f.is_inference() for f in (fu, fd)):
+            raise new
+        use = geometry, tile, dtype, device
+        identity = _identity(fu), _identity(fd), *use
         with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key][0]
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the "
-                               "network once before the capture")  # fmt: skip
-        plan = build(fu, fd, geometry, tile, dtype, device)
+            known = self._known.get(identity)
+            plan = None if known is None else self._plans.get(known[0])
+            if known is not None and plan is not None:
+                self._known.move_to_end(identity)
+                self._plans.move_to_end(known[0])
+                if capturing:
+                    self._captured[known[0]] = plan
+                return plan
+        if capturing:
+            raise new
+        values = _values(fu), _values(fd), *use
+        plan = self._plans.get(values) or self._captured.get(values) or build(fu, fd, geometry, tile, dtype, device)
         with self._lock:
-            self._plans[key] = plan, [None if f is None else f.detach() for f in (fu, fd)]
-            while len(self._plans) > self._most:
-                self._plans.popitem(last=False)
+            self._plans[values] = plan
+            self._known[identity] = values, [None if f is None else f.detach() for f in (fu, fd)]
+            for entries in (self._known, self._plans):
+                while len(entries) > self._most:
+                    entries.popitem(last=False)
         return plan
 
 
 def _identity(f: torch.Tensor | None) -> Hashable:
     if f is None:
         return None
-    if f.is_inference():  # PyTorch does not count writes to these, so their values have to do
-        return f.cpu().numpy().tobytes(), tuple(f.shape)
-    return f.data_ptr(), f._version, f.device, f.dtype, tuple(f.shape), f.stride()
+    # PyTorch does not count writes to inference tensors, so their values have to do, which takes a wait each time.
+    version = _values(f) if f.is_inference() else f._version
+    return f.data_ptr(), version, f.device, f.dtype, tuple(f.shape), f.stride()
+
+
+def _values(f: torch.Tensor | None) -> Hashable:
+    return None if f is None else (tuple(f.shape), f.detach().double().cpu().numpy().tobytes())
 
 
 plans = PlanCache(MOST_PLANS)

@@ -24,6 +24,7 @@ from sg3.kernels.arguments import (
     check_filter,
     check_image,
     filter_size,
+    no_autocast,
     parse_padding,
     parse_scaling,
 )
@@ -72,7 +73,8 @@ def upfirdn2d(
 
     function = implementation(resolve("upfirdn2d", impl, x.device, x.dtype))
     pads = (pad_x0, pad_x1, pad_y0, pad_y1)
-    return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
+    with no_autocast(x):
+        return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
 
 
 def implementation(impl: str) -> Callable[..., torch.Tensor]:

@@ -94,11 +94,14 @@ def test_the_cache_knows_filters_by_place_and_version() -> None:
     plan = get(fu)
     assert get(fu) is plan
     assert get(fu.detach()) is plan  # as torch.compile hands it over
-    assert get(fu.clone()) is not plan
+    assert get(fu.clone()) is plan  # equal values, read back once
+    fu.copy_(fu.clone())
+    assert get(fu) is plan
     fu.mul_(2)
     changed = get(fu)
     assert changed is not plan
     torch.testing.assert_close(changed.up_x, plan.up_x * 2)
+    assert get(fu.to(torch.float64)) is changed
 
     gone = weakref.ref(plan)
     del plan

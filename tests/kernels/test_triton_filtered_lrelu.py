@@ -186,6 +186,16 @@ def test_nan_stays_and_spoils_no_other_plane(device: str) -> None:
     assert not y[0, 1].isnan().any()
 
 
+def test_a_bias_with_strides(device: str) -> None:
+    """Every other element of a larger tensor, and one value for all channels."""
+    case = Case(shape=(1, 4, 6, 5))
+    fu, fd = case.filters(device)
+    x, _ = case.inputs(torch.float32, device)
+    for b in (torch.randn(8, device=device)[::2], torch.tensor([1.5], device=device).expand(4)):
+        got = filtered_lrelu(x, fu, fd, b, 2, 2, case.padding, impl="triton")
+        assert torch.equal(got, filtered_lrelu(x, fu, fd, b.clone(), 2, 2, case.padding, impl="triton"))
+
+
 def test_memory_layouts(device: str) -> None:
     """Any strides in, expanded gradients in, channels_last in and out, empty batches."""
     case = Case(shape=(2, 3, 9, 11))
@@ -338,6 +348,11 @@ def test_autocast_follows_the_input(device: str) -> None:
         for impl in ("triton", "torch", "ref"):
             y = filtered_lrelu(x.bfloat16(), fu, fd, b, 2, 2, case.padding, impl=impl)
             assert y.dtype == torch.bfloat16
+            in_float32 = filtered_lrelu(x, fu, fd, b, 2, 2, case.padding, impl=impl)
+            with torch.autocast(device, enabled=False):
+                assert torch.equal(in_float32, filtered_lrelu(x, fu, fd, b, 2, 2, case.padding, impl=impl))
+                half = filtered_lrelu(x.half(), fu, fd, b.half(), 2, 2, case.padding, clamp=1e6, impl=impl)
+                assert half.isfinite().all()
     with pytest.raises(TypeError, match=r"b: got dtype torch.float32, expected torch.bfloat16 as x"):
         filtered_lrelu(x.bfloat16(), fu, fd, b, 2, 2, case.padding, impl="triton")
 

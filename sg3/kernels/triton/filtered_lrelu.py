@@ -107,7 +107,7 @@ def _filtered_lrelu_kernel(
         bits = tl.where(positive, 0, 1)
         v = tl.where(positive, v, v * slope)
         if HAS_CLAMP:
-            bits = tl.where(tl.abs(v) > clamp, 2, bits)
+            bits = tl.where(tl.abs(v) <= clamp, bits, 2)  # NaN, too
             v = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
     if WRITE:
         bits = tl.where(filler[None, :], 2, bits)
@@ -196,6 +196,8 @@ def filtered_lrelu(
 
     signs: uint8 [N, C, SH, ceil(SW / 4)], see the module. Strides of x and y are arbitrary.
     """
+    if max(x.stride()[2:]) >= 2**23:  # offsets within a tile of up to 128 are 32 bit
+        x = x.contiguous()
     up_taps, down_taps = (1 if f is None else max(f.shape) for f in (fu, fd))
     config = choose(up_taps, down_taps, geometry.up, geometry.down, x.dtype)
     plan = plans.get(fu, fd, geometry, config.tile, x.dtype, x.device)
@@ -208,7 +210,7 @@ def filtered_lrelu(
         s_width = (out_width - 1) * geometry.down + (1 if fd is None else fd.shape[-1])
     launch(
         _filtered_lrelu_kernel, (tiles_x * tiles_y * n * c,),
-        x, b, y, signs, plan.up_x, plan.up_y, plan.down_x, plan.down_y,
+        x, None if b is None else b.contiguous(), y, signs, plan.up_x, plan.up_y, plan.down_x, plan.down_y,
         c, height, width, out_height, out_width, s_height, s_width,
         *x.stride(), *y.stride(),
         tiles_x, tiles_y, plan.step, plan.x_step, plan.s_step, *plan.x_origin, *plan.s_origin,
