@@ -54,8 +54,8 @@ def filtered_lrelu(
 
     `x` is [N, C, H, W]; `b`, if given, [C] of x's dtype. `fu` and `fd` are float32 filters, [taps] for both axes,
     [taps_y, taps_x], or None. They are constants: impl='triton' notices only changes that PyTorch counts, not those
-    through `.data`. `padding`, in pixels of the upsampled image, is an integer, [x, y] or [x0, x1, y0, y1]; negative numbers
-    crop. `flip_filter` makes both filters correlate instead of convolve.
+    through `.data`. `padding`, in pixels of the upsampled image, is an integer, [x, y] or [x0, x1, y0, y1]; negative
+    numbers crop. `flip_filter` makes both filters correlate instead of convolve.
 
     Returns [N, C, OH, OW] of x's dtype with OW = (W * up + x0 + x1 - (fu_taps - 1) - (fd_taps - 1) + down - 1) // down.
     Gradients of any order for x and b. Raises TypeError or ValueError naming the argument that does not fit.

@@ -163,12 +163,16 @@ def _run_torch(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
     flip_filter: bool, gain: float, channels_last: bool,
 ) -> torch.Tensor:  # fmt: skip
-    y = _allocate(x, f, up, down, padding, flip_filter, gain, channels_last)
     x0, x1, y0, y1 = padding
     steps = passes(f, (up[0], up[1]), (down[0], down[1]), (x0, x1, y0, y1), flip_filter, gain, x)
-    area = max(x.shape[2] * up[1] * x.shape[3] * up[0], y.shape[2] * y.shape[3])
+    out_h, out_w = _output_size(x, f, up, down, padding)
+    area = max(x.shape[2] * up[1] * x.shape[3] * up[0], out_h * out_w)
+    y = new_image(x, out_h, out_w, channels_last=channels_last)
     for place in portions(x, area):
-        write(y, place, resample(prepared(read(x, place)), steps))
+        planes = read(x, place)
+        if len(steps) > 1:  # what one pass wins by a format of its own is lost in changing it
+            planes = prepared(planes)
+        write(y, place, resample(planes, steps))
     return y
 
 
