@@ -3,7 +3,7 @@
     pytest bench                      everything that fits the machine: the CPU suite in under 5 minutes
     pytest bench -k filtered_lrelu    a part; its results go to a file that git ignores
     SG3_BENCH_FULL=1 pytest bench     every layer, and torch.compile for every case; much longer
-    SG3_BENCH_SECONDS=3               time to spend on each case and mode (0.3)
+    SG3_BENCH_SECONDS=3               time to spend on each case and mode (0.2)
     SG3_BENCH_THREADS=1               threads on a CPU (2)
     SG3_BENCH_DEVICE=cpu              where there is a GPU, but the CPU is meant
     SG3_BENCH_BATCH=4                 images per batch on a GPU (8)
@@ -113,7 +113,7 @@ def paired(benchmark: Any, session: Session) -> Callable[..., None]:
         # way, one peer after the other, would compare the machine at different moments.
         turn()  # warms up
         seconds = sum(times[-1] for times in samples.values())
-        budget = float(os.environ.get("SG3_BENCH_SECONDS") or 0.3)
+        budget = float(os.environ.get("SG3_BENCH_SECONDS") or 0.2)
         rounds = max(5 if seconds < 2 else 3, min(40, int(budget / seconds)))
         for times in samples.values():
             times.clear()
