@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sg3.kernels.arguments import cast_parameter, check_bias, check_image
+from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.library import is_channels_last, new_image, register
 
@@ -115,13 +115,10 @@ def _checked_bias(b: torch.Tensor | None, x: torch.Tensor, dim: int) -> torch.Te
 
 
 def _check_factor(name: str, tensor: torch.Tensor, x: torch.Tensor, shapes: list[Sequence[int]]) -> None:
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating-point tensor")
+    check_floating(name, tensor, like=x)
     if not any(tensor.shape == torch.Size(shape) for shape in shapes):
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {expected} for x of shape {list(x.shape)}")
-    if tensor.device != x.device:
-        raise ValueError(f"{name}: is on {tensor.device}, expected {x.device} as x")
 
 
 def _checked_activation(

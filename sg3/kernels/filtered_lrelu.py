@@ -21,9 +21,9 @@ from sg3.kernels.arguments import (
     check_bias,
     check_filter,
     check_image,
-    filter_size,
     integer,
     no_autocast,
+    opposite_padding,
     parse_padding,
 )
 from sg3.kernels.bias_act import bias_act_ref
@@ -230,8 +230,7 @@ def _register(
         kept, b, fu, fd = ctx.saved_tensors
         up, down = ctx.factors
         up_padding, down_padding = ctx.paddings
-        first = [taps - 1 - pad for taps, pad in zip(filter_size(fd), down_padding, strict=True)]
-        second = [taps - 1 - pad for taps, pad in zip(filter_size(fu), up_padding, strict=True)]
+        first, second = opposite_padding(down_padding, fd), opposite_padding(up_padding, fu)
         dx: torch.Tensor = linear_op(
             g, kept.detach(), None if b is None else b.detach(), fd, fu, down, up, first, second, ctx.size,
             ctx.filter_gains[::-1], *ctx.pointwise, not ctx.flip_filter, not ctx.adjoint,

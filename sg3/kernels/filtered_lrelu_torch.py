@@ -12,7 +12,7 @@ from math import inf
 
 import torch
 
-from sg3.kernels.arguments import filter_size
+from sg3.kernels.arguments import both_sides, filter_size, opposite_padding
 from sg3.kernels.library import new_image
 from sg3.kernels.resample import passes, portions, prepared, read, resample, write
 
@@ -37,7 +37,7 @@ def forward(
     """
     y = new_image(x, *output_size(x, fu, fd, up, down, padding))
     middle = middle_size(y.shape[2:], fd, down)
-    margins = _both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
+    margins = both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
     before = passes(fu, (up, up), (1, 1), margins, flip_filter, up**2, x, post_gain=gain)
     after = passes(fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, 1.0, x)
     bias = None if b is None else b.repeat(x.shape[0])[:, None, None]
@@ -74,16 +74,16 @@ def linear(
     # The op that is derived went through the filters in the same order, or in the opposite one.
     if adjoint:
         middle = middle_size(x.shape[2:], fu, up)
-        padding = [taps - 1 - pad for taps, pad in zip(filter_size(fd), down_padding, strict=True)]
+        padding = opposite_padding(down_padding, fd)
         first, factor, first_gain = fd, down, filter_gains[1]
     else:
         middle = middle_size(size, fd, down)
         padding, first, factor, first_gain = up_padding, fu, up, filter_gains[0]
-    margins = _both_sides(padding, kept.shape[2:], factor, 1, first, middle)
+    margins = both_sides(padding, kept.shape[2:], factor, 1, first, middle)
     again = passes(first, (factor, factor), (1, 1), margins, flip_filter != adjoint, first_gain, x, post_gain=gain)
-    margins = _both_sides(up_padding, x.shape[2:], up, 1, fu, middle)
+    margins = both_sides(up_padding, x.shape[2:], up, 1, fu, middle)
     before = passes(fu, (up, up), (1, 1), margins, flip_filter, filter_gains[0], x, post_gain=gain)
-    margins = _both_sides(down_padding, middle, 1, down, fd, size)
+    margins = both_sides(down_padding, middle, 1, down, fd, size)
     after = passes(fd, (1, 1), (down, down), margins, flip_filter, filter_gains[1], x)
     if clamp is not None:
         # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
@@ -110,16 +110,6 @@ def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tupl
     """[height, width] of what the second filter reads to make an output of `size`."""
     taps_x, taps_y = filter_size(fd)
     return (size[0] - 1) * down + taps_y, (size[1] - 1) * down + taps_x
-
-
-def _both_sides(
-    first: list[int], size: Sequence[int], up: int, down: int, f: torch.Tensor | None, result: Sequence[int]
-) -> tuple[int, int, int, int]:
-    """The padding that makes `result` of `size`, both [height, width], from that on the left and above, [x, y]."""
-    taps_x, taps_y = filter_size(f)
-    x1 = (result[1] - 1) * down + taps_x - size[1] * up - first[0]
-    y1 = (result[0] - 1) * down + taps_y - size[0] * up - first[1]
-    return first[0], x1, first[1], y1
 
 
 def output_size(

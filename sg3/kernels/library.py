@@ -1,6 +1,6 @@
 """How the ops reach PyTorch's dispatcher, torch.compile and autograd.
 
-What PyTorch cannot see through (a Triton launch, a loop over slices with packed signs) is registered as an op of the
+What PyTorch cannot see through (a Triton launch, a loop over portions of planes) is registered as an op of the
 namespace `sg3`, with a schema, an implementation, a fake for tracing, and a derivative. The derivative of an op is
 written with registered ops again, each with a derivative of its own. This is the one arrangement in which gradients of
 gradients (R1, path length) are right both eager and compiled; an autograd.Function whose backward is another

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
-from sg3.kernels.arguments import Padding, check_image, no_autocast, parse_padding
+from sg3.kernels.arguments import Padding, check_floating, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.library import new_image, register
 
@@ -47,12 +47,8 @@ def modulated_conv2d(
     if s.shape != (n, i):
         raise ValueError(f"s: got shape {list(s.shape)}, expected [{n}, {i}] for x of shape {list(x.shape)}")
     for name, tensor in (("w", w), ("s", s), ("input_gain", input_gain)):
-        if tensor is None:
-            continue
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating-point tensor")
-        if tensor.device != x.device:
-            raise ValueError(f"{name}: is on {tensor.device}, expected {x.device} as x")
+        if tensor is not None:
+            check_floating(name, tensor, like=x)
     if input_gain is not None and input_gain.shape not in ((), (1,), (i,), (1, i), (n, 1), (n, i)):
         raise ValueError(f"input_gain: got shape {list(input_gain.shape)}, expected [], [{i}] or [{n}, {i}]")
     x0, x1, y0, y1 = parse_padding(padding)

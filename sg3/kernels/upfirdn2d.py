@@ -12,7 +12,7 @@ Linear in x, so every order of gradient exists. The filter is a constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,8 @@ def upfirdn2d(
     down_x, down_y = parse_scaling("down", down)
     pad_x0, pad_x1, pad_y0, pad_y1 = parse_padding(padding)
     taps_x, taps_y = filter_size(f)
-    out_w = (x.shape[3] * up_x + pad_x0 + pad_x1 - taps_x + down_x) // down_x
-    out_h = (x.shape[2] * up_y + pad_y0 + pad_y1 - taps_y + down_y) // down_y
+    pads = (pad_x0, pad_x1, pad_y0, pad_y1)
+    out_h, out_w = _output_size(x, f, (up_x, up_y), (down_x, down_y), pads)
     if out_w < 1 or out_h < 1:
         raise ValueError(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels from x of shape "
@@ -72,7 +72,6 @@ def upfirdn2d(
         )
 
     function = implementation(resolve("upfirdn2d", impl, x.device, x.dtype))
-    pads = (pad_x0, pad_x1, pad_y0, pad_y1)
     with no_autocast(x):
         return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
 
@@ -151,8 +150,9 @@ def upfirdn2d_triton(
 
 
 def _output_size(
-    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int]
+    x: torch.Tensor, f: torch.Tensor | None, up: Sequence[int], down: Sequence[int], padding: Sequence[int]
 ) -> tuple[int, int]:
+    """[OH, OW], see the module."""
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = padding
     return (x.shape[2] * up[1] + y0 + y1 - taps_y + down[1]) // down[1], \
