@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import rich_click as click
 
 
 @click.command("info")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def command(path: Path, as_json: bool) -> None:
+def command(path: str, as_json: bool) -> None:
     """Describe a network file, a dataset (zip or folder) or a run folder.
+
+    A network may also be an address or the short name of a published one.
 
     Examples:
 
@@ -22,16 +25,7 @@ def command(path: Path, as_json: bool) -> None:
 
         sg3 info runs/00000-stylegan3-t-photos-gpus1-batch32-gamma2
     """
-    from sg3.errors import MissingInputError
-
-    if not path.exists():
-        raise MissingInputError(f"{path}: no such file or folder")
-    if (path / "training_options.json").is_file():
-        facts = describe_run(path)
-    elif path.is_dir() or path.suffix == ".zip":
-        facts = describe_dataset(path)
-    else:
-        facts = describe_network(path)
+    facts = describe(path)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -41,14 +35,33 @@ def command(path: Path, as_json: bool) -> None:
         click.echo(f"{key:<{width}}  {value}")
 
 
-def describe_network(path: Path) -> dict[str, Any]:
+def describe(source: str) -> dict[str, Any]:
+    """What lies at a path or address."""
+    from sg3.errors import MissingInputError
+
+    path = Path(source)
+    if not path.exists():
+        from sg3.formats import is_remote
+
+        if is_remote(source):
+            return describe_network(source)
+        raise MissingInputError(f"{path}: no such file or folder")
+    if (path / "training_options.json").is_file():
+        return describe_run(path)
+    if path.is_dir() or path.suffix == ".zip":
+        return describe_dataset(path)
+    return describe_network(path)
+
+
+def describe_network(path: str | Path) -> dict[str, Any]:
     """What the networks of a file are."""
     import sg3
     from sg3.models import Discriminator, Generator, stylegan3
+    from sg3.models.augment import AugmentPipe
     from sg3.models.layers import count_parameters
 
     snapshot = sg3.load(path)
-    facts: dict[str, Any] = {"kind": "network", "path": str(path)}
+    facts: dict[str, Any] = {"kind": "network", "path": str(path), "format": snapshot.origin}
     for name in ("G_ema", "G", "D"):
         net = getattr(snapshot, name)
         if isinstance(net, Generator):
@@ -65,6 +78,13 @@ def describe_network(path: Path) -> dict[str, Any]:
         elif isinstance(net, Discriminator):
             image = f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}"
             facts[name] = {"image": image, "classes": net.c_dim, "parameters": count_parameters(net)}
+    pipe = snapshot.augment_pipe
+    if isinstance(pipe, AugmentPipe):
+        parameters = inspect.signature(AugmentPipe).parameters
+        used = [name for name, value in pipe.init_kwargs.items() if parameters[name].default == 0 and value != 0]
+        facts["augment_pipe"] = {"p": float(pipe.p), "operations": used}
+    facts["missing"] = [name for name in ("G_ema", "G", "D", "augment_pipe") if getattr(snapshot, name) is None]
+    facts["licence"] = snapshot.licence
     facts["training_set"] = snapshot.training_set_kwargs
     return facts
 

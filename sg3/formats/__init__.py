@@ -1,6 +1,8 @@
 """Reading and writing network files: `load` and `save`.
 
-    load -> is it a folder? a pickle? -> official.read        save -> by suffix -> official_write.write
+    load -> a folder? an address? -> by content: pickle       -> tensorflow or official      save -> by suffix
+                                                 torch.save   -> mmagic or rosinality
+                                                 safetensors  -> safetensors_file
 
 A format is a module that turns a file into a `Snapshot`; `networks.build` makes the networks for all of them.
 """
@@ -9,20 +11,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats import official, official_write
+from sg3.formats import (
+    mmagic,
+    networks,
+    official,
+    official_write,
+    rosinality,
+    safetensors_file,
+    tensorflow,
+    torch_file,
+)
+from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot
 
-__all__ = ["Snapshot", "load", "save"]
+__all__ = ["ChannelOrder", "Snapshot", "is_remote", "load", "save"]
 
-READS = "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots"
+ChannelOrder = Literal["auto", "rgb", "bgr"]
+READS = (
+    "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots (TensorFlow's, too), mmagic .pth, rosinality .pt "
+    "and its own .safetensors"
+)
+WRITES = {".pkl": official_write.write, ".safetensors": safetensors_file.write, ".pt": rosinality.write}
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
 LOOKS = (  # first bytes -> what kind of file it is
     (b"", "an empty file"),
-    (b"PK\x03\x04", "a zip archive or a torch.save file"),
-    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "an old torch.save file"),
     (b"\x1f\x8b", "gzip-compressed"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -32,47 +49,79 @@ LOOKS = (  # first bytes -> what kind of file it is
 )
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
+def load(
+    path_or_url: str | Path, device: torch.device | str = "cpu", channel_order: ChannelOrder = "auto"
+) -> Snapshot:
     """Read a network file without executing anything in it.
 
-    `path` is a file (recognised by its content, whatever its name) or a run folder, which stands for its
-    newest `network-snapshot-*.pkl`. The networks come in eval mode, without gradients, on `device`.
+    `path_or_url` is a file (recognised by its content, whatever its name), a run folder, which stands for its newest
+    `network-snapshot-*.pkl`, an address (http://, https://, file://), or the short name of a network published with
+    StyleGAN3, such as stylegan3-r-afhqv2-512x512. `channel_order` is the order of colours inside the file; `auto` is
+    rgb, but for mmagic's files, see `mmagic`. The networks come in eval mode, without gradients, on `device`, for
+    images in the order red, green, blue.
 
     Raises MissingInputError if there is no such file, DataError if it is damaged or of an unknown format,
-    StorageError if it cannot be read.
+    StorageError if it cannot be read or downloaded, UsageError for another channel_order.
     """
-    if re.match("[a-z]+://", str(path)):
-        raise MissingInputError(f"{path}: sg3 does not download files yet; fetch it and give its path")
-    path = Path(path)
-    if path.is_dir():
-        path = _newest_snapshot(path)
-    if not path.is_file():
-        raise MissingInputError(f"{path}: there is no such file")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if _is_pickle(head):
-        return official.read(path, device)
-    raise DataError(f"{path}: looks like {_describe(head)}; sg3 reads {READS}")
+    if channel_order not in ("auto", "rgb", "bgr"):
+        raise UsageError(f"channel_order: got {channel_order!r}, expected auto, rgb or bgr")
+    path = _local_path(path_or_url)
+    snapshot, usual_order = _read(path)
+    is_bgr = "bgr" in (channel_order, usual_order if channel_order == "auto" else "rgb")
+    for slot in ("G", "D", "G_ema", "augment_pipe"):
+        network = getattr(snapshot, slot)
+        if network is None:
+            continue
+        if is_bgr and slot != "augment_pipe" and (channel_order == "bgr" or network.img_channels == 3):
+            networks.reverse_colours(network, f"{path}: {slot}")
+        networks.frozen(network, device)
+    return snapshot
 
 
 def save(snapshot: Snapshot, path: str | Path) -> None:
-    """Write a network file in the format of its suffix: `.pkl`, the official one, readable where sg3 is
-    installed.
+    """Write a network file in the format of its suffix.
 
-    The file appears whole or not at all. Raises UsageError for another suffix or a network that is not sg3's,
-    MissingInputError if the folder does not exist, StorageError if writing fails.
+    `.pkl` is the official format, readable where sg3 is installed; `.safetensors` has everything that sg3 knows about
+    a snapshot; `.pt` is rosinality's, for StyleGAN2 without labels.
+
+    The file appears whole or not at all. Raises UsageError for another suffix or a network that the format has no
+    place for, MissingInputError if the folder does not exist, StorageError if writing fails.
     """
     path = Path(path)
-    if path.suffix != ".pkl":
-        raise UsageError(f"{path}: sg3 writes .pkl files, not {path.suffix or 'files without a suffix'}")
+    if path.suffix not in WRITES:
+        kinds = ", ".join(WRITES)
+        raise UsageError(f"{path}: sg3 writes {kinds} files, not {path.suffix or 'files without a suffix'}")
     if snapshot.G is None and snapshot.D is None and snapshot.G_ema is None:
         raise UsageError(f"{path}: nothing to save: the snapshot has neither G nor D nor G_ema")
     if not path.parent.is_dir():
         raise MissingInputError(f"{path.parent}: there is no such folder")
-    official_write.write(snapshot, path)
+    WRITES[path.suffix](snapshot, path)
+
+
+def is_remote(source: str | Path) -> bool:
+    """Whether `load` would download this: an address, or the short name of a published network that is no file."""
+    from sg3.formats.published import published_url
+
+    if re.match("[a-z]+://", str(source)):
+        return True
+    return published_url(str(source)) is not None and not Path(source).exists()
+
+
+def _local_path(source: str | Path) -> Path:
+    """The file itself, after downloading it or choosing it from a run folder."""
+    from sg3.formats.download import fetch
+    from sg3.formats.published import closest, published_url
+
+    if is_remote(source):
+        return fetch(published_url(str(source)) or str(source))
+    path = Path(source)
+    if path.is_dir():
+        path = _newest_snapshot(path)
+    if not path.is_file():
+        meant = closest(str(source))
+        hint = f"; did you mean the published network {meant}?" if meant else ""
+        raise MissingInputError(f"{path}: there is no such file{hint}")
+    return path
 
 
 def _newest_snapshot(folder: Path) -> Path:
@@ -86,14 +135,41 @@ def _newest_snapshot(folder: Path) -> Path:
     return max(numbered)[1]
 
 
-def _is_pickle(head: bytes) -> bool:
-    """Protocol 2 or later: the only ones that network files are written in."""
-    return len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and not head.startswith(LOOKS[2][0])
+def _read(path: Path) -> tuple[Snapshot, Literal["rgb", "bgr"]]:
+    """The snapshot in a file, by its first bytes and then by its structure, and the order of colours that such files
+    usually have."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if head.startswith((b"PK\x03\x04", LEGACY_TORCH)):
+        snapshot = _read_torch(path)
+        return snapshot, mmagic.usual_order(path) if snapshot.origin in mmagic.ORIGINS else "rgb"
+    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:  # a pickle of protocol 2 or later
+        content = read_pickle(path)
+        if tensorflow.recognises(content):
+            return tensorflow.interpret(content, path), "rgb"
+        return official.interpret(content, path), "rgb"
+    if safetensors_file.looks_like(head):
+        return safetensors_file.read(path), "rgb"
+    raise DataError(f"{path}: looks like {_describe(head)}; sg3 reads {READS}")
+
+
+def _read_torch(path: Path) -> Snapshot:
+    content = torch_file.read_torch_file(path, ("state_dict", *rosinality.ENTRIES))
+    if "state_dict" not in content and any(slot in content for slot in rosinality.SLOTS):
+        return rosinality.interpret(content, path)
+    state = torch_file.state_dict(content.get("state_dict", content), str(path))
+    names = set(state)
+    if mmagic.recognises(names):
+        return mmagic.interpret(state, path)
+    if rosinality.recognises(names):
+        return rosinality.interpret({"g_ema": state}, path)
+    raise DataError(f"{path}: holds weights, but of no network that sg3 knows; sg3 reads {READS}")
 
 
 def _describe(head: bytes) -> str:
-    if len(head) > 9 and head[8:9] == b"{" and head[7] == 0:
-        return "a safetensors file"
     for start, name in LOOKS:
         if head.startswith(start) and bool(start) == bool(head):
             return name

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from sg3.errors import DataError
+from sg3.errors import DataError, UsageError
 from sg3.formats.safe_pickle import printable
-from sg3.models import discriminator, layers, stylegan2, stylegan3
+from sg3.models import augment, discriminator, layers, stylegan2, stylegan3
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ STYLEGAN2_DISCRIMINATOR = Family(
         "epilogue_kwargs": (discriminator.DiscriminatorEpilogue,),
     },
 )
+AUGMENT_PIPE = Family("augmentation pipeline", augment.AugmentPipe, {"": (augment.AugmentPipe,)})
 
 # Arguments that cost time or memory by themselves, rather than through the tensors they ask for.
 MOST = {
@@ -80,13 +81,21 @@ MOST = {
     "img_resolution": 2**14,
 }
 MOST_OTHERWISE = 2**24
+STYLEGAN_XL = {"head_layer_names", "head_layers", "up_factor", "mapping_kwargs.rand_embedding"}
 SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries
 
 
-def build(family: Family, arguments: dict[str, Any], tensors: dict[str, torch.Tensor], where: str) -> nn.Module:
+def build(
+    family: Family,
+    arguments: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    where: str,
+    implied: frozenset[str] = frozenset(),
+) -> nn.Module:
     """The network with these constructor arguments, filled with these tensors, on the CPU; see `frozen`.
 
-    Its state_dict must have exactly these names and shapes. Raises DataError, beginning with `where`, if it
+    Its state_dict must have exactly these names and shapes; only tensors with a last name in `implied`, which
+    the constructor makes from its arguments, may be absent. Raises DataError, beginning with `where`, if it
     has not, or if the constructor does not take the arguments.
     """
     _check_arguments(family, arguments, where)
@@ -103,7 +112,8 @@ def build(family: Family, arguments: dict[str, Any], tensors: dict[str, torch.Te
         raise DataError(f"{where}: a {family.title} cannot be made from its arguments ({cause})") from error
 
     expected = network.state_dict()
-    problems = [f"{name} missing" for name in expected if name not in tensors]
+    required = [name for name in expected if name.rpartition(".")[2] not in implied]
+    problems = [f"{name} missing" for name in required if name not in tensors]
     problems += [f"{printable(name)} unexpected" for name in tensors if name not in expected]
     for name, tensor in tensors.items():
         if name in expected and tensor.shape != expected[name].shape:
@@ -113,13 +123,30 @@ def build(family: Family, arguments: dict[str, Any], tensors: dict[str, torch.Te
     if problems:
         rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(f"{where}: does not fit a {family.title}: {', '.join(problems[:3])}{rest}")
-    network.load_state_dict(tensors)
+    network.load_state_dict({**expected, **tensors})
     return network
 
 
 def frozen(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network itself, ready to use rather than to train: on `device`, eval mode, without gradients."""
     return network.eval().requires_grad_(False).to(device)
+
+
+def reverse_colours(network: nn.Module, where: str) -> None:
+    """Make a network for images in the order blue, green, red one for red, green, blue, or the other way round.
+
+    Raises UsageError if its images have not three channels.
+    """
+    if network.img_channels != 3:
+        raise UsageError(f"{where}: has images of {network.img_channels} channels; only three have an order of colours")
+    with torch.no_grad():
+        for name, layer in network.named_modules():
+            is_last = isinstance(layer, stylegan3.SynthesisLayer) and layer.spec.is_torgb
+            if is_last or isinstance(layer, stylegan2.ToRGBLayer):
+                layer.weight.copy_(layer.weight.flip(0))
+                layer.bias.copy_(layer.bias.flip(0))
+            elif isinstance(layer, layers.Conv2dLayer) and name.endswith("fromrgb"):
+                layer.weight.copy_(layer.weight.flip(1))
 
 
 def _check_arguments(family: Family, arguments: dict[str, Any], where: str) -> None:
@@ -131,7 +158,8 @@ def _check_arguments(family: Family, arguments: dict[str, Any], where: str) -> N
         unknown += [f"{group}.{name}" for name in inner or {} if not family.knows(name, group)]
     if unknown:
         names = printable(", ".join(unknown))
-        raise DataError(f"{where}: a {family.title} of this version of sg3 has no argument {names}")
+        hint = "; this looks like StyleGAN-XL, which sg3 does not read" if STYLEGAN_XL & set(unknown) else ""
+        raise DataError(f"{where}: a {family.title} of this version of sg3 has no argument {names}{hint}")
     for name, value in _numbers("", arguments):
         if not abs(value) <= MOST.get(name, MOST_OTHERWISE):  # "not <=" is true for NaN as well
             raise DataError(f"{where}: constructor argument {name} = {printable(value)} is out of range")

@@ -18,23 +18,21 @@ from torch import nn
 from sg3.errors import DataError
 from sg3.formats import networks
 from sg3.formats.networks import Family
-from sg3.formats.pickle_values import Record, read_pickle
+from sg3.formats.pickle_values import Record
+from sg3.formats.plain_data import MAX_VALUES, plain, plain_entries
 from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
 
 GENERATORS = (networks.STYLEGAN3_GENERATOR, networks.STYLEGAN2_GENERATOR)
 DISCRIMINATORS = (networks.STYLEGAN2_DISCRIMINATOR,)
 SLOTS = {"G": GENERATORS, "D": DISCRIMINATORS, "G_ema": GENERATORS}
+AUGMENTATIONS = (networks.AUGMENT_PIPE,)
 MAX_MODULES = 10_000
-MAX_ARGUMENTS = 1_000  # numbers, names and containers in a module's constructor arguments
+ADA_W_AVG_BETA = 0.995  # StyleGAN2-ADA's default; StyleGAN3's repository changed it
 
 
-def read(path: Path, device: torch.device | str) -> Snapshot:
-    """The networks of a snapshot pickle, frozen, on `device`. Nothing in the file is executed.
-
-    augment_pipe is not read yet: None. Raises DataError, in one line, for whatever is wrong with the file.
-    """
-    content = read_pickle(path)
+def interpret(content: Any, path: Path) -> Snapshot:
+    """The networks of a snapshot pickle's content. Raises DataError, in one line, for whatever does not fit."""
     if not isinstance(content, dict) or not any(isinstance(content.get(slot), Record) for slot in SLOTS):
         what = content.class_name if isinstance(content, Record) else type(content).__name__
         raise DataError(f"{path}: is a pickle, but not of G, D and G_ema (it holds one {printable(what)})")
@@ -47,11 +45,16 @@ def read(path: Path, device: torch.device | str) -> Snapshot:
         if not isinstance(record, Record):
             raise DataError(f"{where}: is not a network")
         network = read_network(record, families, where)
-        found[slot] = networks.frozen(network, device)
+        found[slot] = network
+    augment_pipe = content.get("augment_pipe")
+    if isinstance(augment_pipe, Record) and recognise(augment_pipe) is networks.AUGMENT_PIPE:
+        found["augment_pipe"] = read_network(augment_pipe, AUGMENTATIONS, f"{path}: augment_pipe")
     training_set = content.get("training_set_kwargs")
-    if isinstance(training_set, dict):
-        return Snapshot(**found, training_set_kwargs=_plain_entries(training_set))
-    return Snapshot(**found)
+    return Snapshot(
+        **found,
+        training_set_kwargs=plain_entries(training_set) if isinstance(training_set, dict) else None,
+        origin="official snapshot (.pkl)",
+    )
 
 
 def read_network(record: Record, families: tuple[Family, ...], where: str) -> nn.Module:
@@ -75,6 +78,9 @@ def recognise(record: Record) -> Family | None:
         return networks.STYLEGAN2_GENERATOR
     if "b4" in modules and "out" in _children(modules["b4"]):
         return networks.STYLEGAN2_DISCRIMINATOR
+    buffers = record.state.get("_buffers")
+    if isinstance(buffers, dict) and {"p", "Hz_geom", "Hz_fbank"} <= set(buffers):
+        return networks.AUGMENT_PIPE
     return None
 
 
@@ -114,26 +120,29 @@ def _arguments(record: Record, family: Family, where: str) -> dict[str, Any]:
     if not isinstance(positional, tuple) or not isinstance(named, dict):
         raise DataError(f"{where}: has no constructor arguments")
     try:
-        left = iter(range(MAX_ARGUMENTS))
-        positional, named = _plain(positional, left), _plain(named, left)
+        left = iter(range(MAX_VALUES))
+        positional, named = plain(positional, left), plain(named, left)
         bound = inspect.signature(family.network).bind_partial(*positional)
         arguments = {**bound.arguments, **named}
+        is_nested = "synthesis_kwargs" in arguments
         nested = arguments.pop("synthesis_kwargs", {})
         if not isinstance(nested, dict):
             raise TypeError("synthesis_kwargs is not a dictionary")
         arguments.update(nested)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: has unusable constructor arguments ({printable(error)})") from error
-    _complete(arguments, record, family)
+    if family is not networks.AUGMENT_PIPE:
+        _complete(arguments, record, family, is_nested)
     return arguments
 
 
-def _complete(arguments: dict[str, Any], record: Record, family: Family) -> None:
+def _complete(arguments: dict[str, Any], record: Record, family: Family, is_nested: bool) -> None:
     """Add arguments whose default the original has changed over time, from what its modules remember."""
     modules = _children(record)
     if family in GENERATORS:
         mapping_kwargs = arguments.setdefault("mapping_kwargs", {})
-        beta = modules["mapping"].state.get("w_avg_beta", ...) if "mapping" in modules else ...
+        known = ADA_W_AVG_BETA if is_nested else ...
+        beta = modules["mapping"].state.get("w_avg_beta", known) if "mapping" in modules else ...
         differs = _is_number(beta) and beta != family.default("w_avg_beta", "mapping_kwargs")
         if differs and isinstance(mapping_kwargs, dict):
             mapping_kwargs.setdefault("w_avg_beta", beta)
@@ -152,27 +161,3 @@ def _complete(arguments: dict[str, Any], record: Record, family: Family) -> None
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float))
-
-
-def _plain(value: Any, left: Iterator[int]) -> Any:
-    """Plain data as it is; TypeError for anything else, ValueError if there is more than `left` allows."""
-    if next(left, None) is None:
-        raise ValueError("too many values")
-    if isinstance(value, dict):
-        return {name: _plain(entry, left) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)([_plain(entry, left) for entry in value])
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"a {type(value).__name__} among them")
-
-
-def _plain_entries(values: dict[str, Any]) -> dict[str, Any]:
-    """The entries that are plain data. The rest is of no use to sg3, and no reason to refuse the networks."""
-    kept = {}
-    for name, value in values.items():
-        try:
-            kept[name] = _plain(value, iter(range(MAX_ARGUMENTS)))
-        except (TypeError, ValueError):
-            continue
-    return kept

@@ -26,10 +26,13 @@ INSTRUCTIONS = frozenset({
 })  # fmt: skip
 MAX_INSTRUCTIONS = 400_000  # a snapshot at 1024 x 1024 has about 40,000; each costs up to 200 bytes
 MAX_TEXT = 2**24  # characters in one string; embedded source files have about 50,000
+MAX_KEY = 2**60  # an integer below this is its own hash, so equal hashes cannot be chosen
 
 _BY_CODE = {instruction.code.encode("latin-1"): instruction for instruction in pickletools.opcodes}
 _MARK = pickletools.markobject
 _TEXT = pickletools.pyunicode
+_INTEGER_KEY = pickletools.StackObject("int key", int, "An integer below MAX_KEY.")
+_INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
 _CONTAINERS = {  # instruction -> what it may add to
     "APPEND": {pickletools.pylist},
     "APPENDS": {pickletools.pylist},
@@ -65,19 +68,25 @@ class BoundedReader:
         return self._file.read(self.left() if n < 0 else min(n, self.left()))
 
 
-def scan(reader: BoundedReader, most: int = MAX_INSTRUCTIONS, persistent_ids: bool = False) -> None:
+def scan(
+    reader: BoundedReader,
+    most: int = MAX_INSTRUCTIONS,
+    persistent_ids: bool = False,
+    integer_keys: bool = False,
+) -> None:
     """Check one pickle of at most so many instructions, from the reader's position to its STOP.
 
     Keeps track of what kind of object each place of the stack and memo holds, as `pickletools.dis` does, to
-    know what is used as a key: only text may be one. A tuple is hashed recursively, without a depth limit
-    and again for every reference to it (40 levels of pairs take hours), and integers can be chosen to
-    collide.
+    know what is used as a key: only text may be one, and integers of less than 60 bits where a stream is
+    expected to have them (`integer_keys`). A tuple is hashed recursively, without a depth limit and again for
+    every reference to it (40 levels of pairs take hours), and longer integers can be chosen to collide.
 
     Raises Refused, and for damaged pickles what pickletools raises.
     """
     stack: list[pickletools.StackObject] = []
     memo: dict[int, pickletools.StackObject] = {}
     marks: list[int] = []  # positions of the marks on the stack
+    frame_end = 0  # position in the file; 0 outside frames
 
     for count in range(most):
         instruction = _BY_CODE.get(reader.read(1))
@@ -91,6 +100,15 @@ def scan(reader: BoundedReader, most: int = MAX_INSTRUCTIONS, persistent_ids: bo
             raise Refused(f"holds a string of {len(argument)} characters")
         if name == "FRAME" and isinstance(argument, int) and argument > reader.left():
             raise Refused("is cut short")
+        # Where an instruction goes beyond its frame, the decoder forgets what it has of it and reads on behind the
+        # frame: it would see other instructions than this scan.
+        position = reader.tell() if frame_end or name == "FRAME" else 0
+        if frame_end and (name == "FRAME" or position > frame_end or (name == "STOP" and position < frame_end)):
+            raise Refused("is not a valid pickle (a frame ends inside an instruction)")
+        if name == "FRAME" and isinstance(argument, int):
+            frame_end = position + argument
+        if position == frame_end:
+            frame_end = 0
 
         # Operands: `pops` below the mark, and all that lies above it.
         above: list[pickletools.StackObject] = []
@@ -113,7 +131,7 @@ def scan(reader: BoundedReader, most: int = MAX_INSTRUCTIONS, persistent_ids: bo
             if stack[-1] not in _CONTAINERS[name]:
                 raise Refused(f"uses the pickle instruction {name} on something else than a container")
             keys = above[::2] if name.startswith("SETITEM") else above if name == "ADDITEMS" else []
-            if any(key is not _TEXT for key in keys):
+            if any(key is not _TEXT and not (integer_keys and key is _INTEGER_KEY) for key in keys):
                 raise Refused("has a dictionary key or set member that is not text")
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             if not stack or stack[-1] is _MARK:
@@ -130,7 +148,8 @@ def scan(reader: BoundedReader, most: int = MAX_INSTRUCTIONS, persistent_ids: bo
             del stack[len(stack) - pops :]
             if name == "MARK":
                 marks.append(len(stack))
-            stack.extend(instruction.stack_after)
+            is_key = name in _INTEGERS and isinstance(argument, int) and abs(argument) < MAX_KEY
+            stack.extend([_INTEGER_KEY] if is_key else instruction.stack_after)
         if name == "STOP":
             return
     raise Refused(f"has a part of more than {most} pickle instructions, which no network needs")

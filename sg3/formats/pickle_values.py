@@ -6,8 +6,10 @@ against the bytes that are really there; any other name has been refused before.
 
 from __future__ import annotations
 
+import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,15 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3.errors import DataError, StorageError
+from sg3.errors import DataError, Sg3Error, StorageError
 from sg3.formats.pickle_scan import Refused
-from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, TensorflowNetwork, printable, unpickle
 from sg3.formats.storage_stream import read_storage
 
 PERSISTENCE_VERSION = 6
 RECONSTRUCT: Name = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 MAX_DEPTH = 100  # of nested values; a snapshot has about 30
 MAX_DIMS = 8
+ELSEWHERE = {  # part of a module's name -> whose files have it
+    b"pg_modules": "a Projected GAN, FastGAN or StyleGAN-XL file",
+    b"timm.models": "a Projected GAN, FastGAN or StyleGAN-XL file",
+    b"dill._dill": "a file saved with dill, like best_model.pkl of Projected GAN and StyleGAN-XL",
+}
+
+Meaning = Callable[[list[Any], Any], Any]  # of a call: its arguments and state -> value
 
 
 @dataclass
@@ -39,33 +48,64 @@ class Record:
     state: dict[str, Any]  # the module's __dict__
 
 
+@dataclass
+class NetworkState:
+    """A network as StyleGAN2 in TensorFlow pickles it: static_kwargs, variables, components, ..."""
+
+    state: dict[str, Any]
+
+
 def read_pickle(path: Path) -> Any:
     """The content of a network pickle: containers, text, numbers, bytes, arrays, tensors and `Record`s.
 
     Raises DataError if the file is damaged or holds anything else, StorageError if it cannot be read.
     """
+    with failures(path, "network pickle"), path.open("rb") as file:
+        size = path.stat().st_size
+        return Interpreter(size, CALLS).value(unpickle(file, size, NAMES))
+
+
+@contextmanager
+def failures(path: Path, kind: str) -> Iterator[None]:
+    """Anything that goes wrong inside, as a DataError or StorageError that begins with the file's name."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            return _Interpreter(size).value(unpickle(file, size, NAMES))
+        yield
+    except Sg3Error:
+        raise
     except Refused as refusal:
+        if theirs := _elsewhere(path):
+            raise DataError(f"{path}: looks like {theirs}, which sg3 does not read ({refusal})") from None
         raise DataError(f"{path}: {refusal}; not loaded") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError:
         raise DataError(f"{path}: needs more memory than there is; not loaded") from None
-    except Exception as error:  # pickle, numpy and torch raise nearly anything on damaged data
+    except Exception as error:  # pickle, numpy, zipfile and torch raise nearly anything on damaged data
         cause = f"{type(error).__name__}: {printable(error)}"
-        raise DataError(f"{path}: is damaged or not a network pickle ({cause}); not loaded") from error
+        raise DataError(f"{path}: is damaged or not a {kind} ({cause}); not loaded") from error
 
 
-class _Interpreter:
+def _elsewhere(path: Path) -> str | None:
+    """Which other project's file this is, by the modules it names anywhere."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return next((theirs for part, theirs in ELSEWHERE.items() if content.find(part) >= 0), None)
+    except (OSError, ValueError):  # ValueError: an empty file
+        return None
+
+
+class Interpreter:
     """Turns inert data into values; what the pickle shares stays shared, so shared structure costs nothing.
 
-    Bytes are the exception: each tensor made of them is a copy. So they may be used once, `size` in all.
+    Bytes are the exception: each tensor made of them is a copy. So they may be used once, `size` in all. `calls` says
+    what each function means, `stored` what a persistent id does, from the parts of the id as they are in the pickle.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, calls: Mapping[Name, Meaning], stored: Callable[[tuple[Any, ...]], torch.Tensor] | None = None
+    ) -> None:
+        self._calls = calls
+        self._stored = stored
         self._bytes_left = size
         self._done: dict[int, Any] = {}
         self._open: set[int] = set()
@@ -75,10 +115,7 @@ class _Interpreter:
         if item is None or isinstance(item, (bool, int, float, str)):
             return item
         if isinstance(item, (bytes, bytearray)):
-            self._bytes_left -= len(item)
-            if self._bytes_left < 0:
-                raise Refused("uses the same bytes for several tensors")
-            return bytes(item)
+            return self._once(bytes(item))
         key = id(item)  # stays valid: the root keeps every item alive
         if key in self._done:
             return self._done[key]
@@ -91,11 +128,25 @@ class _Interpreter:
         self._open.remove(key)
         return self._done[key]
 
+    def _once(self, data: bytes) -> bytes:
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise Refused("uses the same bytes for several tensors")
+        return data
+
     def _convert(self, item: Any) -> Any:
         match item:
+            case Call(function=Global(module="", name="persistent_id"), args=args) if self._stored:
+                return self._stored(args)
             case Call(function=function, args=args):
-                meaning = CALLS[function.module, function.name]
-                return meaning([self.value(arg) for arg in args], self.value(item.state))
+                meaning = self._calls[function.module, function.name]
+                result = meaning([self.value(arg) for arg in args], self.value(item.state))
+                return self._once(result) if isinstance(result, bytes) else result
+            case TensorflowNetwork(state=state):
+                attributes = self.value(state)
+                if not isinstance(attributes, dict):
+                    raise Refused("has a network without attributes")
+                return NetworkState(attributes)
             case Global():
                 return None  # a name used as a value, such as numpy.ndarray where an array's type is given
             case dict():  # also a Mapping
@@ -198,6 +249,16 @@ def _set(args: list[Any], state: Any) -> set[str]:
     raise Refused("has a dictionary key or set member that is not text")
 
 
+def _encode(args: list[Any], state: Any) -> bytes:
+    """`encode(text, 'latin1')`: how protocol 2 writes bytes."""
+    match args:
+        case [str(text), "latin1"]:
+            return text.encode("latin-1")
+        case []:
+            return b""
+    raise Refused("holds bytes that are described in an unknown way")
+
+
 def _ignored(args: list[Any], state: Any) -> None:
     """A value that a module may carry as an attribute and that is never read."""
 
@@ -206,7 +267,7 @@ def _not_called(args: list[Any], state: Any) -> Any:
     raise Refused("calls something that is not a function")
 
 
-CALLS: dict[Name, Callable[[list[Any], Any], Any]] = {
+CALLS: dict[Name, Meaning] = {
     RECONSTRUCT: _record,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -219,7 +280,16 @@ CALLS: dict[Name, Callable[[list[Any], Any], Any]] = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_buffer for core in ("core", "_core")},
-    ("builtins", "set"): _set,  # protocol 3 has no instruction for sets
+    **{(module, "set"): _set for module in ("builtins", "__builtin__")},  # no instruction before protocol 4
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _encode,
     ("sg3.models.stylegan3", "LayerSpec"): _ignored,  # follows from the constructor arguments
 }
 NAMES = frozenset(CALLS)
+
+# The ones for the tensors of a torch.save file, which keeps storages outside the pickle.
+TENSOR_CALLS: dict[Name, Meaning] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,  # before torch 0.4: without requires_grad
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}

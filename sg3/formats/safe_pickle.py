@@ -13,6 +13,7 @@ take bytes for object pointers; `torch.storage._load_from_bytes` is a second, un
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from sg3.formats.pickle_scan import MAX_INSTRUCTIONS, BoundedReader, Refused, scan
@@ -62,25 +63,68 @@ class Mapping(dict[str, Any]):
         pass
 
 
-MAPPINGS: frozenset[Name] = frozenset({("collections", "OrderedDict"), ("dnnlib.util", "EasyDict")})
+class TensorflowNetwork:
+    """Stands for the class of StyleGAN2's networks in TensorFlow, which pickles as an attribute dictionary."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class Inert:
+    """Stands for whatever a stream may carry beside the networks: optimizers, logs, settings. Takes any call, state
+    and item, and keeps nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+CLASSES: dict[Name, type] = {
+    ("collections", "OrderedDict"): Mapping,
+    ("dnnlib.util", "EasyDict"): Mapping,
+    ("dnnlib.tflib.network", "Network"): TensorflowNetwork,
+}
+IsInert = Callable[[str, str], bool]
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Unpickler for exactly the given names (and the mappings); persistent ids only if asked for, as
-    `Call`s."""
+    """Unpickler for exactly the given names (and CLASSES); persistent ids only if asked for, as `Call`s; names that
+    `is_inert` accepts as `Inert`."""
 
-    def __init__(self, file: BoundedReader, names: frozenset[Name], persistent_ids: bool = False) -> None:
+    def __init__(
+        self,
+        file: BoundedReader,
+        names: frozenset[Name],
+        persistent_ids: bool = False,
+        is_inert: IsInert | None = None,
+    ) -> None:
         super().__init__(file)
         self._names = names
         self._persistent_ids = persistent_ids
+        self._is_inert = is_inert
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in MAPPINGS:
-            return Mapping
+        if (module, name) in CLASSES:
+            return CLASSES[module, name]
         if (module, name) in self._names:
             return Global(module, name)
-        if (module, name) == ("dnnlib.tflib.network", "Network"):
-            raise Refused("is a TensorFlow StyleGAN2 pickle, a format that sg3 does not read yet")
+        if self._is_inert is not None and self._is_inert(module, name):
+            return Inert
         raise Refused(f"refers to {printable(f'{module}.{name}')}, which network files never need")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -95,6 +139,8 @@ def unpickle(
     names: frozenset[Name],
     most_instructions: int = MAX_INSTRUCTIONS,
     persistent_ids: bool = False,
+    integer_keys: bool = False,
+    is_inert: IsInert | None = None,
 ) -> Any:
     """Decode the pickle at the file's position into inert data and leave the position after it.
 
@@ -102,9 +148,9 @@ def unpickle(
     """
     start = file.tell()
     reader = BoundedReader(file, size)
-    scan(reader, most_instructions, persistent_ids)
+    scan(reader, most_instructions, persistent_ids, integer_keys)
     file.seek(start)
-    return SafeUnpickler(reader, names, persistent_ids).load()
+    return SafeUnpickler(reader, names, persistent_ids, is_inert).load()
 
 
 def printable(text: object, limit: int = 100) -> str:

@@ -18,3 +18,5 @@ class Snapshot:
     G_ema: nn.Module | None = None  # G with averaged weights: the one to generate images with
     augment_pipe: nn.Module | None = None
     training_set_kwargs: dict[str, Any] | None = None  # class_name, path, resolution, use_labels, xflip, ...
+    licence: str | None = None  # of the weights, where the file says it
+    origin: str | None = None  # the format of the file it was read from, in words

@@ -147,7 +147,7 @@ class MappingNetwork(nn.Module):
         hidden = layer_features or w_dim
         self.embed = FullyConnectedLayer(c_dim, embed_features) if c_dim > 0 else None
         features = [z_dim + embed_features] + [hidden] * (num_layers - 1) + [w_dim]
-        for index, (n_in, n_out) in enumerate(pairwise(features)):
+        for index, (n_in, n_out) in enumerate(pairwise(features) if num_layers else ()):
             layer = FullyConnectedLayer(n_in, n_out, activation=activation, lr_multiplier=lr_multiplier)
             setattr(self, f"fc{index}", layer)
         if num_ws is not None and w_avg_beta is not None:

@@ -6,137 +6,58 @@ case. Code that got executed would leave the file FOLDER/sentinel.
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import resource
 import struct
 import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import sg3
 from sg3.errors import DataError
-from sg3.formats.official_write import _Pickler
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.storage_stream import write_storage
+from tests.formats.hostile_parts import (
+    HEAD,
+    STORAGE,
+    TENSOR,
+    call,
+    data,
+    evil_storage,
+    evil_zip,
+    generator,
+    hidden,
+    named,
+    pairs,
+    pickled,
+    record,
+    safetensors,
+    shared_arguments,
+    shared_modules,
+    sizes,
+    stack_named,
+    storage_claiming,
+    tensor,
+    text,
+    tree,
+    zipped_tensor,
+)
 
-HEAD = b"\x80\x04"
 MEMORY = 512 * 2**20
-RECORD = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-TENSOR = ("torch._utils", "_rebuild_tensor_v2")
-STORAGE = ("torch.storage", "_load_from_bytes")
-
-
-# ---- instructions by hand
-
-
-def text(s: str) -> bytes:
-    return b"X" + struct.pack("<I", len(s.encode())) + s.encode()
-
-
-def data(b: bytes) -> bytes:
-    return b"B" + struct.pack("<I", len(b)) + b
-
-
-def named(module: str, name: str) -> bytes:
-    return b"c" + f"{module}\n{name}\n".encode()
-
-
-def stack_named(module: str, name: str) -> bytes:
-    return text(module) + text(name) + b"\x93"
-
-
-def call(function: bytes, *args: bytes) -> bytes:
-    return function + b"(" + b"".join(args) + b"tR"
-
-
-def pickled(body: bytes) -> bytes:
-    return HEAD + body + b"."
-
-
-# ---- whole files
-
-
-def tree(value: Any) -> bytes:
-    """A tree of plain data and calls, as sg3 writes it, but of any calls."""
-    stream = io.BytesIO()
-    _Pickler(stream).dump(value)
-    return stream.getvalue()
-
-
-def record(name: str, state: dict[str, Any], source: str = "", **other: Any) -> Call:
-    meta = {"type": "class", "version": 6, "module_src": source, "class_name": name, "state": state, **other}
-    return Call(Global(*RECORD), (meta,))
-
-
-def generator(kwargs: dict[str, Any], tensors: dict[str, Any] | None = None, **more: Any) -> bytes:
-    """A snapshot whose G_ema looks like StyleGAN2's generator."""
-    b4 = record("SynthesisBlock", {"_modules": {}, "_parameters": tensors or {}, "_buffers": {}})
-    synthesis = record("SynthesisNetwork", {"_modules": {"b4": b4}, "_parameters": {}, "_buffers": {}})
-    state = {"_modules": {"synthesis": synthesis}, "_init_args": (), "_init_kwargs": kwargs, **more}
-    return tree({"G_ema": record("Generator", state)})
-
-
-def tensor(count: int, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> Call:
-    storage = Call(Global(*STORAGE), (write_storage(torch.zeros(count)),))
-    return Call(Global(*TENSOR), (storage, offset, size, stride, False, None))
-
-
-def storage_claiming(count: int) -> bytes:
-    """The stream of a 3-element storage whose header and length field claim `count` elements."""
-    real = write_storage(torch.zeros(3))
-    real = real.replace(b"K\x03N", b"\x8a\x08" + struct.pack("<q", count) + b"N")
-    return real[:-20] + struct.pack("<q", count) + real[-12:]
-
-
-def evil_zip(command: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled(command))
-        archive.writestr("archive/version", "3\n")
-    return stream.getvalue()
-
-
-def evil_storage(command: bytes) -> bytes:
-    """A storage stream whose fourth pickle, the storage's description, runs a command."""
-    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
-    return b"".join(parts) + pickled(command) + pickle.dumps(["0"], 2) + struct.pack("<q", 0)
-
-
-def pairs(levels: int) -> bytes:
-    """A tuple of two references to a tuple of two references to ..., levels deep."""
-    steps = (b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x940" for i in range(levels))
-    return b")\x940" + b"".join(steps) + b"h" + bytes([levels])
-
-
-def record_by_hand(state: bytes) -> bytes:
-    meta = (text("type") + text("class") + text("version") + b"K\x06"
-            + text("class_name") + text("Generator") + text("state") + state)  # fmt: skip
-    return call(named(*RECORD), b"}(" + meta + b"u")
-
-
-def shared_modules(levels: int) -> bytes:
-    """A generator whose modules each have the next one three times: 3^levels modules by path."""
-    body = record_by_hand(b"}" + text("_modules") + b"}s") + b"q\x000"
-    for level in range(levels):
-        child = b"h" + bytes([level])
-        children = b"}(" + text("a") + child + text("b4") + child + text("synthesis") + child + b"u"
-        body += record_by_hand(b"}" + text("_modules") + children + b"s") + b"q" + bytes([level + 1]) + b"0"
-    return pickled(body + b"}" + text("G_ema") + b"h" + bytes([levels]) + b"s")
-
-
-def shared_arguments(levels: int) -> bytes:
-    """A generator with 2^levels constructor arguments."""
-    b4 = b"}" + text("b4") + record_by_hand(b"}") + b"s"
-    synthesis = record_by_hand(b"}" + text("_modules") + b4 + b"s")
-    state = b"}(" + text("_modules") + b"}" + text("synthesis") + synthesis + b"s"
-    state += text("_init_kwargs") + b"}" + text("z_dim") + b"h" + bytes([levels]) + b"su"
-    return pickled(pairs(levels) + b"0}" + text("G_ema") + record_by_hand(state) + b"s")
+COMMANDS = (  # they run their argument, or nearly; lists of forbidden names tend to miss some
+    "asyncio.create_subprocess_shell", "bdb.Bdb.run", "builtins.map", "builtins.open", "builtins.type",
+    "cProfile.run", "code.interact", "collections._sys.modules", "copyreg.__newobj__", "doctest.debug_script",
+    "io.open", "linecache.os", "logging.config._resolve", "multiprocessing.util.spawnv_passfds",
+    "numpy.f2py.crackfortran.getlincoef", "numpy.os.system", "numpy.testing._private.utils.runstring", "os.execv",
+    "os.path.os.system", "os.popen", "pdb.run", "pickle.loads", "pickle.Unpickler", "pkgutil.resolve_name",
+    "platform.os.system", "pydoc.locate", "pydoc.pipepager", "shutil.rmtree", "socket.create_connection",
+    "sqlite3.connect", "sys.setprofile", "timeit.timeit", "torch.os.system", "torch.serialization._load",
+    "torch.utils.collect_env.run", "torch.utils.data.dataset.os.system", "trace.Trace.run", "typing.ForwardRef",
+    "urllib.request.urlopen", "webbrowser.open", "weakref.finalize", "zipimport.zipimporter",
+)  # fmt: skip
 
 
 def cases(sentinel: Path) -> dict[str, bytes]:
@@ -179,6 +100,8 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "numpy.load": pickled(call(named("numpy", "load"), text("x"))),
         "original's source utility": pickled(call(named("dnnlib.util", "get_obj_by_name"), text("os.system"))),
         "our own loader": pickled(call(named("sg3", "load"), text("x"))),
+        **{name: pickled(call(named(*name.rsplit(".", 1)), shell, shell)) for name in COMMANDS},
+        **{f"{name} by stack": pickled(call(stack_named(*name.split(".", 1)), shell, shell)) for name in COMMANDS},
         # names that resemble allowed ones
         "dotted name": pickled(call(named("torch._utils", "_rebuild_tensor_v2.__globals__.get"), text("os"))),
         "dotted stack name": pickled(call(stack_named("torch.serialization", "os.system"), shell)),
@@ -195,6 +118,22 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "stack name of a call's result": pickled(
             call(named("collections", "OrderedDict")) + text("system") + b"\x93(" + shell + b"tR"
         ),
+        "stack name of a numpy scalar": pickled(
+            call(named("numpy._core.multiarray", "scalar"), call(named("numpy", "dtype"), text("U2")),
+                 data("os".encode("utf-32-le")))
+            + text("system") + b"\x93(" + shell + b"tR"
+        ),
+        "stack name of bytes": pickled(data(b"os") + data(b"system") + b"\x93(" + shell + b"tR"),
+        "name in a loop of the memo": pickled(b"]\x94h\x00h\x00\x93(" + shell + b"tR"),
+        "memo slot overwritten between": pickled(
+            text("collections") + b"q\x01" + text("OrderedDict") + b"q\x0200"
+            + text("os") + b"q\x01" + text("system") + b"q\x0200h\x01h\x02\x93(" + shell + b"tR"
+        ),
+        "frame that ends in a name": HEAD + b"\x95" + struct.pack("<Q", 5) + system + b".",
+        "frame in a frame": HEAD + b"\x95" + struct.pack("<Q", 40) + b"\x95" + struct.pack("<Q", 9) + system + b".",
+        "code behind the frame": HEAD + b"\x95" + struct.pack("<Q", 1) + b"N0" + system + b".",
+        "second pickle behind the first": pickled(b"}") + pickled(system),
+        "protocol 5 with protocol 0 names": b"\x80\x05" + system + b"\x80\x00" + system + b".",
         "extension 1": pickled(b"\x82\x01(" + shell + b"tR"),
         "extension 2": pickled(b"\x83\x01\x00(" + shell + b"tR"),
         "extension 4": pickled(b"\x84\x01\x00\x00\x00(" + shell + b"tR"),
@@ -202,6 +141,9 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "persistent id from stack": pickled(shell + b"Q"),
         "INST": pickled(b"(" + shell + b"ios\nsystem\n"),
         "OBJ": pickled(b"(" + named("os", "system") + shell + b"o"),
+        "INST of a method": pickled(b"(" + shell + b"iposix\nsystem\n"),
+        "NEWOBJ of Popen": pickled(named("subprocess", "Popen") + shell + b"\x85\x81"),
+        "NEWOBJ_EX of Popen": pickled(named("subprocess", "Popen") + shell + b"\x85}" + text("shell") + b"\x88s\x92"),
         "NEWOBJ of a function": pickled(named("torch._utils", "_rebuild_parameter") + b")\x81"),
         "NEWOBJ_EX": pickled(named("collections", "OrderedDict") + b")}\x92"),
         "DUP": pickled(b"]2a"),
@@ -212,6 +154,25 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         ),
         "BUILD on a class": pickled(named("collections", "OrderedDict") + b"N}" + text("__init__") + b"Ns\x86b"),
         "BUILD with attributes": pickled(b"]}" + text("__class__") + b"Nsb"),
+        "BUILD of a dictionary's class": pickled(
+            named("dnnlib.util", "EasyDict") + b")\x81}" + text("__class__") + named("os", "system") + b"sb"
+        ),
+        "BUILD of slots": pickled(
+            call(named("torch", "Size")) + b"N}" + text("function") + named("os", "system") + b"s\x86b(" + shell + b"tR"
+        ),
+        "call of a call": pickled(
+            call(call(named("torch._utils", "_rebuild_parameter"), named("os", "system")), shell)
+        ),
+        "set of code": pickled(call(named("builtins", "set"), b"](" + system + b"e")),
+        "TensorFlow network": pickled(
+            named("dnnlib.tflib.network", "Network") + b")\x81}(" + text("version") + b"K\x05" + text("static_kwargs")
+            + b"}" + text("build_module_src") + python + text("variables") + b"]ub" + b"0" + system
+        ),
+        "TensorFlow network's source": pickled(
+            (named("dnnlib.tflib.network", "Network") + b")\x81}(" + text("version") + b"K\x05" + text("static_kwargs")
+             + b"}" + text("build_module_src") + python + text("build_func_name") + text("G") + text("variables") + b"]"
+             + text("components") + b"}" + text("name") + text("G") + b"ub") * 3 + b"\x87"
+        ),
         "dictionary from pairs": pickled(call(named("collections", "OrderedDict"), b"]" + pairs(60) + b"a")),
         "item of a class": pickled(named("collections", "OrderedDict") + text("a") + b"Ns"),
         "append to a call": pickled(call(named("torch", "Size")) + b"Na"),
@@ -229,6 +190,11 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "2^62 frame": pickled(b"\x95" + struct.pack("<Q", 2**62)),
         "memo slot 2^32": pickled(b"Nr\xff\xff\xff\xff"),
         "memo slot in text": pickled(b"Np99999999999999999999\n"),
+        # other instructions for the decoder than for the scan
+        "command hidden by a frame": pickled(hidden(system)),
+        "key hidden by a frame": pickled(hidden(b"0}" + pairs(60) + b"Ns")),
+        "memo slot hidden by a frame": pickled(hidden(b"r\xff\xff\xff\x7f")),
+        "torch.save file with a hidden key": evil_zip(hidden(b"0}" + pairs(60) + b"Ns")),
         # size and depth
         "deep lists": pickled(b"]" * 150_000 + b"a" * 149_999),
         "deep tuples": pickled(b")" + b"\x85" * 300_000),
@@ -269,6 +235,38 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "one megabyte, 50,000 tensors": pickled(
             data(write_storage(torch.zeros(2**18))) + b"\x940](" + (named(*STORAGE) + b"h\x00\x85R") * 50_000 + b"e"
         ),
+        # other kinds of files
+        "torch.save file": evil_zip(system),
+        "torch.save file with code in a storage": evil_zip(
+            zipped_tensor(2, b"K\x02\x85", b"K\x01\x85"), pickled(system)
+        ),
+        "torch.save file, storage of 2^60": evil_zip(
+            zipped_tensor(2**60, b"K\x02\x85", b"K\x01\x85"), bytes(8)
+        ),
+        "torch.save file, stride 0": evil_zip(
+            zipped_tensor(2, b"J\xff\xff\xff\x7f\x85", b"K\x00\x85"), bytes(8)
+        ),
+        "torch.save file, compressed 256 MB": evil_zip(
+            zipped_tensor(2**26, b"J\x00\x00\x00\x04\x85", b"K\x01\x85"), bytes(2**28), zipfile.ZIP_DEFLATED
+        ),
+        "torch.save file, entry outside": evil_zip(
+            zipped_tensor(2, b"K\x02\x85", b"K\x01\x85", "../../../etc/passwd"), bytes(8)
+        ),
+        "torch.save file without a pickle": evil_zip(b"")[:40] + evil_zip(b"")[-22:],
+        "old torch.save file": evil_storage(system),
+        "safetensors, header of 2^60": safetensors(b"{}", length=2**60),
+        "safetensors, deep header": safetensors(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+        "safetensors, many names": safetensors(
+            b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(50_000)) + b"}"
+        ),
+        "safetensors, name twice": safetensors(b'{"a":1,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+        "safetensors, beyond the end": safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}'),
+        "safetensors, 2^62 elements": safetensors(
+            b'{"a":{"dtype":"F32","shape":[2147483648,2147483648],"data_offsets":[0,8]}}'
+        ),
+        "safetensors, code in the settings": safetensors(
+            json.dumps({"__metadata__": {"sg3": f"__import__('os').system('touch {sentinel}')"}}).encode(), b""
+        ),
         # numpy
         "array of objects": pickled(
             call(named("numpy", "dtype"), text("O8"), b"\x89", b"\x88")
@@ -287,23 +285,19 @@ def cases(sentinel: Path) -> dict[str, bytes]:
         "source and hook": generator({}, _forward_hooks={"0": Call(Global("os", "system"), (f"touch {sentinel}",))}),
         "unknown persistence version": tree({"G": record("G", {}, version=7)}),
         "record of a module": tree({"G": record("G", {}, type="module")}),
-        "huge channels": generator(_sizes(channel_base=2**24, channel_max=2**24)),
-        "huge latent": generator(_sizes(z_dim=2**24, w_dim=2**24)),
-        "huge image": generator(_sizes(img_resolution=2**14)),
-        "larger image": generator(_sizes(img_resolution=2**40)),
-        "endless mapping": generator(_sizes(mapping_kwargs={"num_layers": 10**9})),
-        "not a number of channels": generator(_sizes(channel_base=float("nan"))),
-        "huge exponent": generator(_sizes(num_fp16_res=2**23)),
+        "huge channels": generator(sizes(channel_base=2**24, channel_max=2**24)),
+        "huge latent": generator(sizes(z_dim=2**24, w_dim=2**24)),
+        "huge image": generator(sizes(img_resolution=2**14)),
+        "larger image": generator(sizes(img_resolution=2**40)),
+        "endless mapping": generator(sizes(mapping_kwargs={"num_layers": 10**9})),
+        "not a number of channels": generator(sizes(channel_base=float("nan"))),
+        "huge exponent": generator(sizes(num_fp16_res=2**23)),
         "many arguments": generator({f"a{i}": i for i in range(5000)}),
         "arguments shared 2^60 times": shared_arguments(60),
-        "string as keyword dictionary": generator(_sizes(mapping_kwargs="abc")),
-        "list as synthesis dictionary": generator(_sizes(synthesis_kwargs=[["a", 1]])),
+        "string as keyword dictionary": generator(sizes(mapping_kwargs="abc")),
+        "list as synthesis dictionary": generator(sizes(synthesis_kwargs=[["a", 1]])),
         "modules shared 3^15 times": shared_modules(15),
     }  # fmt: skip
-
-
-def _sizes(**kwargs: Any) -> dict[str, Any]:
-    return {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 8, "img_channels": 3, **kwargs}
 
 
 def main(folder: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 import sg3
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats import official_write
+from sg3.formats import download, official_write
 from sg3.formats.atomic import write_atomic
-from tests.formats import tiny
+from tests.formats import other_names, tiny
 
 
 def test_run_folder_is_its_newest_snapshot(tmp_path: Path) -> None:
@@ -30,19 +30,41 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         sg3.load(tmp_path / "a.pkl")
     with pytest.raises(MissingInputError, match=r"holds no network-snapshot-\*.pkl"):
         sg3.load(tmp_path)
-    with pytest.raises(MissingInputError, match=r"https://example.com/a.pkl: .*does not download"):
-        sg3.load("https://example.com/a.pkl")
+    with pytest.raises(MissingInputError, match="did you mean the published network stylegan3-t-ffhq-1024x1024"):
+        sg3.load("stylegan3-t-ffhq-1024")
     with pytest.raises(MissingInputError, match="there is no such folder"):
         sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "folder" / "a.pkl")
+
+
+def test_addresses_and_short_names_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sg3.save(sg3.Snapshot(G_ema=tiny.stylegan2_generator()), tmp_path / "a.pkl")
+    fetched: list[str] = []
+
+    def fetch(source: str) -> Path:
+        fetched.append(source)
+        return tmp_path / "a.pkl"
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    for source in ("https://example.com/b.pkl", "file:///b.pkl", "stylegan3-r-afhqv2-512x512"):
+        assert sg3.load(source).G_ema.img_resolution == 8
+    address = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/"
+    assert fetched[:2] == ["https://example.com/b.pkl", "file:///b.pkl"]
+    assert fetched[2] == f"{address}stylegan3-r-afhqv2-512x512.pkl"
+    monkeypatch.chdir(tmp_path)  # a file of that name comes first
+    (tmp_path / "a.pkl").rename(tmp_path / "stylegan3-r-afhqv2-512x512")
+    assert sg3.load("stylegan3-r-afhqv2-512x512").G_ema.img_resolution == 8
+    assert len(fetched) == 3
+
+
+def test_local_addresses(tmp_path: Path) -> None:
+    sg3.save(sg3.Snapshot(G_ema=tiny.stylegan2_generator()), tmp_path / "a.pkl")
+    assert sg3.load((tmp_path / "a.pkl").as_uri()).G_ema.img_resolution == 8
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
         (b"", "an empty file"),
-        (b"PK\x03\x04" + bytes(60), "a zip archive or a torch.save file"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "an old torch.save file"),
-        (b"\x40\0\0\0\0\0\0\0{" + bytes(60), "a safetensors file"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -57,15 +79,25 @@ def test_unknown_formats_are_described(content: bytes, kind: str, tmp_path: Path
     assert "sg3 reads official StyleGAN3" in str(caught.value)
 
 
-def test_content_counts_not_the_name(tmp_path: Path) -> None:
-    sg3.save(sg3.Snapshot(G=tiny.stylegan2_generator()), tmp_path / "a.pkl")
-    (tmp_path / "a.pkl").rename(tmp_path / "a.bin")
-    assert sg3.load(tmp_path / "a.bin").G is not None
+@pytest.mark.parametrize(
+    ("suffix", "origin"),
+    [
+        (".pkl", "official snapshot (.pkl)"),
+        (".safetensors", "sg3 safetensors"),
+        (".pt", "rosinality StyleGAN2 checkpoint (.pt)"),
+    ],
+)
+def test_content_counts_not_the_name(suffix: str, origin: str, tmp_path: Path) -> None:
+    sg3.save(sg3.Snapshot(G=other_names.generator()), tmp_path / f"a{suffix}")
+    (tmp_path / f"a{suffix}").rename(tmp_path / "a.bin")
+    loaded = sg3.load(tmp_path / "a.bin")
+    assert loaded.G is not None
+    assert loaded.origin == origin
 
 
 def test_what_cannot_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"sg3 writes .pkl files, not .pt"):
-        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=r"sg3 writes .pkl, .safetensors, .pt files, not .pth"):
+        sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pth")
     with pytest.raises(UsageError, match="not files without a suffix"):
         sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a")
     with pytest.raises(UsageError, match="nothing to save"):

@@ -18,8 +18,9 @@ from torch import nn
 import sg3
 from sg3.errors import DataError, UsageError
 from sg3.formats.pickle_values import read_pickle
+from sg3.models.augment import SPECS, AugmentPipe
 from sg3.models.layers import FullyConnectedLayer
-from tests.formats import tiny
+from tests.formats import hostile, tiny
 
 GENERATORS = {
     "t": tiny.stylegan3_generator,
@@ -53,7 +54,10 @@ def test_golden_snapshot(name: str, golden: Path, golden_networks: Any) -> None:
     image = loaded.G_ema(z[:1], c[:1], noise_mode="const")
     torch.testing.assert_close(image, expected["img"][:1], rtol=0, atol=1e-4)
     torch.testing.assert_close(loaded.D(expected["d_x"], expected["d_c"]), expected["d_logits"], rtol=0, atol=1e-4)
-    assert loaded.augment_pipe is None
+    pipe = loaded.augment_pipe
+    assert isinstance(pipe, AugmentPipe)
+    assert pipe.init_kwargs["rotate90"] == 1
+    assert 0 < pipe.p < 1  # ADA had moved it
     assert loaded.training_set_kwargs["path"] == "dataset.zip"
 
 
@@ -70,11 +74,6 @@ def test_golden_ada_snapshot(golden: Path) -> None:
     torch.testing.assert_close(image, expected["img"], rtol=0, atol=1e-4)
     logits = loaded.D(expected["d_x"], expected["c"][: len(expected["d_x"])])
     torch.testing.assert_close(logits, expected["d_logits"], rtol=0, atol=1e-4)
-
-
-def test_tensorflow_file_is_named(golden: Path) -> None:
-    with pytest.raises(DataError, match="TensorFlow StyleGAN2 pickle"):
-        sg3.load(golden / "tf-sg2-16.pkl")
 
 
 def test_golden_source_is_kept_as_text(golden: Path) -> None:
@@ -315,8 +314,8 @@ WRONG = {
     "w is not a tensor": _with_number_as_tensor,
     "has no constructor arguments": _without_arguments,
     r"mapping.fc0.weight has shape \[7, 13\] instead of \[7, 14\]": lambda _, kwargs: kwargs.update(z_dim=7),
-    "has no argument head_layer_names, mapping_kwargs.rand_embedding": lambda _, kwargs: kwargs.update(
-        head_layer_names=[], mapping_kwargs={"rand_embedding": True}
+    "has no argument head_layer_names, mapping_kwargs.rand_embedding; this looks like StyleGAN-XL": (
+        lambda _, kwargs: kwargs.update(head_layer_names=[], mapping_kwargs={"rand_embedding": True})
     ),
     "cannot be made from its arguments": lambda _, kwargs: kwargs.update(img_resolution=9),
     r"cannot be made.*missing 1 required": lambda _, kwargs: kwargs.pop("z_dim"),
@@ -342,6 +341,75 @@ def test_network_in_the_wrong_place(tmp_path: Path) -> None:
     sg3.save(sg3.Snapshot(G=tiny.discriminator()), tmp_path / "a.pkl")
     with pytest.raises(DataError, match="G: is StyleGAN2 discriminator, expected a StyleGAN3 generator or"):
         sg3.load(tmp_path / "a.pkl")
+
+
+# ---- the augmentation
+
+
+def test_augmentation_there_and_back(tmp_path: Path) -> None:
+    pipe = AugmentPipe(**SPECS["bgcf"], cutout=1, imgfilter_bands=[1, 0.5, 0.25, 0])
+    pipe.p.fill_(0.3125)
+    original = sg3.Snapshot(D=tiny.discriminator(), augment_pipe=pipe)
+    sg3.save(original, tmp_path / "a.pkl")
+    loaded = sg3.load(tmp_path / "a.pkl").augment_pipe
+    assert loaded.init_kwargs == pipe.init_kwargs
+    assert_same_state(loaded, pipe)
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(loaded(images, debug_percentile=0.7), pipe(images, debug_percentile=0.7))
+
+
+def test_an_augmentation_of_another_kind_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forks have their own; the networks can be used without."""
+    pipe = Persistent("OtherPipe", {"_buffers": {"strength": torch.ones(1)}, "_parameters": {}, "_modules": {}})
+    generator = tiny.stylegan2_generator()
+    record = persistent(generator, _init_args=(), _init_kwargs=generator.init_kwargs)
+    write_like_the_original(monkeypatch, tmp_path / "a.pkl", G_ema=record, augment_pipe=pipe)
+    loaded = sg3.load(tmp_path / "a.pkl")
+    assert loaded.G_ema is not None
+    assert loaded.augment_pipe is None
+
+
+# ---- what StyleGAN2-ADA and relatives write otherwise
+
+
+def test_missing_and_empty_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = tiny.stylegan2_generator()
+    record = persistent(generator, _init_args=(), _init_kwargs=generator.init_kwargs)
+    write_like_the_original(monkeypatch, tmp_path / "a.pkl", G_ema=record, D=None, training_set_kwargs=None)
+    loaded = sg3.load(tmp_path / "a.pkl")
+    assert_same_state(loaded.G_ema, generator)
+    assert (loaded.G, loaded.D, loaded.augment_pipe, loaded.training_set_kwargs) == (None, None, None, None)
+
+
+OUTER = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs")
+
+
+def test_nested_arguments_mean_the_older_decay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = tiny.stylegan2_generator()
+    kwargs = {key: value for key, value in generator.init_kwargs.items() if key in OUTER}
+    nested = {key: value for key, value in generator.init_kwargs.items() if key not in OUTER}
+    record = persistent(generator, _init_args=(), _init_kwargs={**kwargs, "synthesis_kwargs": nested})
+    del record.meta["state"]["_modules"]["mapping"].meta["state"]["w_avg_beta"]
+    write_like_the_original(monkeypatch, tmp_path / "a.pkl", G_ema=record)
+    assert sg3.load(tmp_path / "a.pkl").G_ema.mapping.w_avg_beta == 0.995
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "theirs"),
+    [
+        ("pg_modules.generator", "Generator", "Projected GAN, FastGAN or StyleGAN-XL"),
+        ("timm.models.efficientnet", "EfficientNet", "Projected GAN, FastGAN or StyleGAN-XL"),
+        ("dill._dill", "_create_type", "a file saved with dill"),
+    ],
+)
+def test_files_of_relatives_are_named(module: str, name: str, theirs: str, tmp_path: Path) -> None:
+    """Wherever in the file they name their modules, and whatever it is refused for."""
+    evil = hostile.named(module, name)
+    for body in (b"}" + hostile.text("G") + evil + b"s", b"}K\x01Ns0" + evil):
+        (tmp_path / "a.pkl").write_bytes(hostile.pickled(body))
+        with pytest.raises(DataError, match=f"a.pkl: looks like .*{theirs}.*, which sg3 does not read .") as caught:
+            sg3.load(tmp_path / "a.pkl")
+        assert str(caught.value).isprintable()
 
 
 # ---- what cannot be saved

@@ -140,7 +140,7 @@ def test_hostile_pickles(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr[-2000:]
     results = [json.loads(line) for line in process.stdout.splitlines()]
     assert [result["name"] for result in results] == list(hostile.cases(tmp_path / "sentinel"))
-    assert len(results) > 100
+    assert len(results) > 200
     for result in results:
         assert result["outcome"] == "DataError", result
         assert not result["executed"], result
@@ -180,43 +180,6 @@ def loads_or_says_why(content: bytes, path: Path) -> bool:
         message = str(error)
     assert not message or (message.startswith(f"{path}: ") and message.isprintable())
     return not message
-
-
-def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to three bytes replaced, removed, inserted or copied from elsewhere."""
-    result = bytearray(content)
-    for _ in range(rng.integers(1, 4)):
-        at = int(rng.integers(len(result)))
-        match rng.integers(5):
-            case 0:
-                result[at] ^= 1 << int(rng.integers(8))
-            case 1:
-                result[at] = int(rng.integers(256))
-            case 2:
-                del result[at : at + int(rng.integers(1, 5))]
-            case 3:
-                result[at:at] = rng.bytes(int(rng.integers(1, 5)))
-            case 4:
-                source = int(rng.integers(len(result)))
-                result[at : at + 20] = result[source : source + 20]
-    return bytes(result)
-
-
-def try_damage(count: int, seed: int, folder: Path) -> None:
-    rng = np.random.default_rng(seed)
-    content = valid_file(folder)
-    survived = [loads_or_says_why(damaged(content, rng), folder / "damaged.pkl") for _ in range(count)]
-    assert any(survived)  # such as a changed weight
-    assert not all(survived)
-
-
-def test_damaged_files(tmp_path: Path) -> None:
-    try_damage(300, seed=0, folder=tmp_path)
-
-
-@pytest.mark.slow
-def test_many_damaged_files(tmp_path: Path) -> None:
-    try_damage(10_000, seed=1, folder=tmp_path)
 
 
 def test_truncated_files(tmp_path: Path) -> None:

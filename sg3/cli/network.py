@@ -1,0 +1,28 @@
+"""The generator that a command works with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from sg3.models import Generator
+
+
+def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:
+    """The averaged generator of a network file, on the device named; says so if a class has no effect on it.
+
+    Raises DataError for a file without one, UsageError for a device that is not there, and what `sg3.load` raises.
+    """
+    import sg3
+    from sg3.device import choose_device
+    from sg3.errors import DataError
+    from sg3.models import Generator
+
+    G = sg3.load(network, device=choose_device(device)).G_ema
+    if not isinstance(G, Generator):
+        raise DataError(f"{network}: holds no averaged generator (G_ema)")
+    if G.c_dim == 0 and class_idx is not None:
+        click.echo(f"note: --class={class_idx} has no effect, the network is unconditional", err=True)
+    return G

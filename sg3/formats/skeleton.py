@@ -1,0 +1,213 @@
+"""The names that two other StyleGAN2 implementations, rosinality's and mmagic's, give to the same weights.
+
+Both lay the networks out alike and differ in the last parts of the names (`Leaves`). `generator` and `discriminator`
+list every weight once, for reading and for writing:
+
+    mapping                      layers numbered from 1, because layer 0 normalises z
+    conv1, to_rgb1               4 x 4
+    convs.{2j}, convs.{2j+1}     upsampling and plain convolution at 8 * 2^j; to_rgbs.{j} its colours
+    convs.{i} (discriminator)    0 takes the image in; i is the i-th block from the top
+
+Weights have the same scale as here, and no kernel has to be flipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from sg3.errors import DataError
+from sg3.formats import networks, shapes
+from sg3.formats.safe_pickle import printable
+from sg3.models import Generator
+
+Tensors = Mapping[str, torch.Tensor]
+MAX_BLOCKS = 12  # 16384 x 16384
+IMPLIED = frozenset({"resample_filter"})
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Last parts of names, where the two implementations differ."""
+
+    mapping: str
+    const: str
+    modulated: str  # weight of a modulated convolution
+    modulation: str  # the layer that makes styles of w
+    noise_strength: str
+    noise: str
+    conv: str  # weight of a plain convolution
+    linear: str  # weight of a dense layer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One weight: its name here and there, and how many axes of length 1 it has there that it has not here, at the
+    front and at the end."""
+
+    ours: str
+    theirs: str
+    front: int = 0
+    back: int = 0
+
+    def read(self, tensor: torch.Tensor, where: str) -> torch.Tensor:
+        """Their tensor as ours. Raises DataError if the axes to leave out have another length than 1."""
+        end = tensor.ndim - self.back
+        if end < self.front or any(n != 1 for n in (*tensor.shape[: self.front], *tensor.shape[end:])):
+            raise DataError(f"{where}: {self.theirs} has an unexpected shape {list(tensor.shape)}")
+        return tensor.reshape(tensor.shape[self.front : end])
+
+    def write(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Our tensor as theirs, a copy of its own."""
+        return tensor.detach().cpu().reshape((1,) * self.front + tensor.shape + (1,) * self.back).clone()
+
+
+def generator(leaves: Leaves, resolution: int, mapping: Iterable[int], first: int) -> Iterator[Entry]:
+    """All weights of a generator but the mean of w. `mapping` are the numbers of the mapping layers, of which
+    `first` is layer 0 here."""
+    for i in mapping:
+        yield Entry(f"mapping.fc{i - first}.weight", f"{leaves.mapping}.{i}.{leaves.linear}")
+        yield Entry(f"mapping.fc{i - first}.bias", f"{leaves.mapping}.{i}.bias")
+    yield Entry("synthesis.b4.const", leaves.const, front=1)
+    yield from _convolution(leaves, "synthesis.b4.conv1", "conv1", 0)
+    yield from _colours(leaves, "synthesis.b4.torgb", "to_rgb1")
+    j = 0
+    while (here := 8 * 2**j) <= resolution:
+        for k in (0, 1):
+            yield from _convolution(leaves, f"synthesis.b{here}.conv{k}", f"convs.{2 * j + k}", 2 * j + k + 1)
+        yield from _colours(leaves, f"synthesis.b{here}.torgb", f"to_rgbs.{j}")
+        j += 1
+
+
+def _convolution(leaves: Leaves, ours: str, theirs: str, index: int) -> Iterator[Entry]:
+    yield Entry(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
+    yield from _modulation(leaves, ours, theirs)
+    yield Entry(f"{ours}.bias", f"{theirs}.activate.bias")
+    yield Entry(f"{ours}.noise_strength", f"{theirs}.{leaves.noise_strength}", front=1)
+    yield Entry(f"{ours}.noise_const", leaves.noise.format(index), front=2)
+
+
+def _colours(leaves: Leaves, ours: str, theirs: str) -> Iterator[Entry]:
+    yield Entry(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
+    yield from _modulation(leaves, ours, theirs)
+    yield Entry(f"{ours}.bias", f"{theirs}.bias", front=1, back=2)
+
+
+def _modulation(leaves: Leaves, ours: str, theirs: str) -> Iterator[Entry]:
+    yield Entry(f"{ours}.affine.weight", f"{theirs}.conv.{leaves.modulation}.{leaves.linear}")
+    yield Entry(f"{ours}.affine.bias", f"{theirs}.conv.{leaves.modulation}.bias")
+
+
+def discriminator(leaves: Leaves, resolution: int) -> Iterator[Entry]:
+    """All weights of an unconditional residual discriminator."""
+
+    def conv(ours: str, theirs: str, place: int, has_bias: bool = True) -> Iterator[Entry]:
+        """The convolution at a place of a sequence, and the activation after it, which has the bias."""
+        yield Entry(f"{ours}.weight", f"{theirs}.{place}.{leaves.conv}")
+        if has_bias:
+            yield Entry(f"{ours}.bias", f"{theirs}.{place + 1}.bias")
+
+    yield from conv(f"b{resolution}.fromrgb", "convs.0", 0)
+    here, i = resolution, 1
+    while here > 4:
+        yield from conv(f"b{here}.conv0", f"convs.{i}.conv1", 0)
+        yield from conv(f"b{here}.conv1", f"convs.{i}.conv2", 1)  # after a blur
+        yield from conv(f"b{here}.skip", f"convs.{i}.skip", 1, has_bias=False)
+        here, i = here // 2, i + 1
+    yield from conv("b4.conv", "final_conv", 0)
+    for k, ours in enumerate(("b4.fc", "b4.out")):
+        yield Entry(f"{ours}.weight", f"final_linear.{k}.{leaves.linear}")
+        yield Entry(f"{ours}.bias", f"final_linear.{k}.bias")
+
+
+def read(entries: Iterable[Entry], tensors: Tensors, where: str) -> dict[str, torch.Tensor]:
+    """Tensors by our names. Blur kernels are left out; they follow from the constructor arguments.
+
+    Raises DataError, naming them as the file does, if some are missing or nothing here.
+    """
+    wanted = list(entries)
+    missing = [entry.theirs for entry in wanted if entry.theirs not in tensors]
+    unexpected = tensors.keys() - {entry.theirs for entry in wanted}
+    problems = [f"{name} missing" for name in missing]
+    problems += [f"{printable(name)} unexpected" for name in sorted(unexpected) if not name.endswith(".kernel")]
+    if problems:
+        rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"{where}: has not the tensors it should have: {', '.join(problems[:3])}{rest}")
+    return {entry.ours: entry.read(tensors[entry.theirs], where) for entry in wanted}
+
+
+def numbers(tensors: Tensors, prefix: str) -> list[int]:
+    """The numbers n for which there is a tensor "prefix.n.something", in order."""
+    found = (re.match(rf"{re.escape(prefix)}\.(\d{{1,3}})\.", name) for name in tensors)
+    return sorted({int(match[1]) for match in found if match})
+
+
+def build_generator(
+    leaves: Leaves, tensors: Tensors, w_avg: torch.Tensor | None, where: str, embed: Tensors | None = None
+) -> nn.Module:
+    """The StyleGAN2 generator whose weights have these names. Neither implementation clamps activations in float32.
+
+    Without a mean of w it is estimated, see `estimate_w_avg`. `embed` is the layer for labels, by our names.
+    """
+    layers = numbers(tensors, leaves.mapping)
+    blocks = len(numbers(tensors, "to_rgbs"))
+    if not layers or blocks > MAX_BLOCKS:
+        raise DataError(f"{where}: has not the tensors it should have: {leaves.mapping}.1.{leaves.linear} missing")
+    named = read(generator(leaves, 4 * 2**blocks, layers, layers[0]), tensors, where)
+    named |= embed or {}
+    with unusable_shapes(where, networks.STYLEGAN2_GENERATOR.title):
+        arguments = shapes.stylegan2_generator(named) | _blur(tensors) | {"num_fp16_res": 0, "conv_clamp": None}
+        named["mapping.w_avg"] = torch.zeros(arguments["w_dim"]) if w_avg is None else w_avg.reshape(-1)
+    network = networks.build(networks.STYLEGAN2_GENERATOR, arguments, named, where, IMPLIED)
+    if w_avg is None:
+        estimate_w_avg(network)
+    return network
+
+
+def build_discriminator(leaves: Leaves, tensors: Tensors, where: str) -> nn.Module:
+    """The StyleGAN2 discriminator whose weights have these names."""
+    blocks = max(numbers(tensors, "convs"), default=0)
+    if blocks > MAX_BLOCKS:
+        raise DataError(f"{where}: has {blocks} blocks, more than any network")
+    named = read(discriminator(leaves, 4 * 2**blocks), tensors, where)
+    with unusable_shapes(where, networks.STYLEGAN2_DISCRIMINATOR.title):
+        blur = _blur(tensors)
+        arguments = shapes.stylegan2_discriminator(named) | {"num_fp16_res": 0, "conv_clamp": None}
+        arguments |= {"block_kwargs": blur} if blur else {}
+    return networks.build(networks.STYLEGAN2_DISCRIMINATOR, arguments, named, where, IMPLIED)
+
+
+@contextmanager
+def unusable_shapes(where: str, title: str) -> Iterator[None]:
+    """Shapes from which no constructor arguments follow, as a DataError."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        cause = f"{type(error).__name__}: {printable(error)}"
+        raise DataError(f"{where}: its shapes are not those of a {title} ({cause})") from None
+
+
+def estimate_w_avg(network: nn.Module) -> None:
+    """Set the mean of w, which truncation pulls towards, to that of 4096 fixed latents (and labels, in turn)."""
+    assert isinstance(network, Generator)
+    z = torch.from_numpy(np.random.RandomState(0).randn(4096, network.z_dim))
+    c = torch.eye(network.c_dim)[torch.arange(4096) % network.c_dim] if network.c_dim else None
+    with torch.no_grad():
+        means = [
+            network.mapping(z[i : i + 512], None if c is None else c[i : i + 512])[:, 0].double().mean(dim=0)
+            for i in range(0, 4096, 512)
+        ]
+        network.mapping.w_avg.copy_(torch.stack(means).mean(dim=0))
+
+
+def _blur(tensors: Tensors) -> dict[str, list[float]]:
+    """The resample_filter argument, if a blur kernel in the file is another than usual."""
+    kernel = next((tensor for name, tensor in tensors.items() if name.endswith(".kernel")), None)
+    found = None if kernel is None else shapes.blur_taps(kernel)
+    return {} if found is None else {"resample_filter": found}
