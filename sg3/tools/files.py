@@ -1,0 +1,52 @@
+"""What the picture tools write: folders, PNGs that carry their settings, sheets of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from sg3.errors import StorageError
+from sg3.formats.atomic import write_atomic
+
+Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and its parents, unless it is there. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: this folder cannot be made: {error.strerror}") from error
+
+
+def save_png(path: Path, pixels: Pixels, settings: Mapping[str, object]) -> None:
+    """Write pixels [H, W, C] as a PNG whose text field `sg3` holds the settings as JSON. Raises StorageError."""
+    write_png(path, pixels, json.dumps(settings))
+
+
+def write_png(path: Path, pixels: Pixels, comment: str) -> None:
+    """Write pixels [H, W, C] as a PNG with a text field `sg3`, unless the comment is empty. Raises StorageError."""
+    info = PngImagePlugin.PngInfo()
+    if comment:
+        info.add_text("sg3", comment)
+    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    write_atomic(path, lambda file: picture.save(file, format="PNG", pnginfo=info))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write named arrays as an .npz file. Raises StorageError."""
+    # By keyword, as numpy wants it: a name may be anything but `file`.
+    write_atomic(path, lambda file: np.savez(file, **dict(arrays)))  # type: ignore[arg-type]
+
+
+def sheet(rows: Sequence[Sequence[Pixels | None]]) -> Pixels:
+    """Put pictures of one size side by side, row by row; None leaves its place black."""
+    shape = next(picture.shape for row in rows for picture in row if picture is not None)
+    black = np.zeros(shape, dtype=np.uint8)
+    lines = [np.concatenate([black if p is None else p for p in row], axis=1) for row in rows]
+    return np.concatenate(lines, axis=0)

@@ -1,0 +1,228 @@
+"""Average power spectra of images, as Karras et al. 2021 (Alias-Free GAN) compare networks with their data.
+
+    P(f) = mean over images and channels of | FFT( window * (x - mean) / std ) |^2
+
+x are pixels 0..255; mean and std are two numbers for the whole set, so that sets whitened by the same two can be
+compared. The window is a Kaiser window in each direction, without which the borders of the image would leak over the
+whole spectrum, scaled to a sum of squares of 1: white noise of variance 1 has P = 1, 0 dB, everywhere. Zeros are
+appended up to `interp` times the size, which shows the spectrum at more points between the same frequencies.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.tools.files import Pixels, save_arrays
+
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PixelStats:
+    """Mean and standard deviation of pixels, 0..255: over all channels, and of each."""
+
+    images: int
+    mean: float
+    std: float
+    channel_mean: list[float]
+    channel_std: list[float]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """`power` [S, S], float64, for frequencies in the order of `numpy.fft`: zero first, rows vertical. `image_size` is
+    the side of the images in pixels; neighbouring entries are image_size / S cycles per image apart."""
+
+    power: Reals
+    image_size: int
+
+    def decibels(self) -> Reals:
+        """10 log10 of the power."""
+        level: Reals = 10 * np.log10(np.maximum(self.power, np.finfo(np.float64).tiny))
+        return level
+
+    def smoothed(self, sigma: float) -> Spectrum:
+        """The spectrum blurred, in decibels, by a Gaussian of `sigma` entries; the ends of the axes meet."""
+        if sigma == 0:
+            return self
+        gain = np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(len(self.power))) ** 2)
+        level = np.fft.ifft2(np.fft.fft2(self.decibels()) * np.outer(gain, gain)).real
+        return Spectrum(10 ** (level / 10), self.image_size)
+
+    def slice(self, degrees: Literal[0, 45]) -> tuple[Reals, Reals]:
+        """Frequencies in cycles per image and power in decibels, from zero outwards along the horizontal or diagonal.
+
+        The horizontal ends at image_size / 2, the diagonal at image_size / sqrt(2).
+        """
+        index = np.arange(len(self.power) // 2 + 1)
+        frequency = (index * (self.image_size / len(self.power))).astype(np.float64)
+        if degrees == 0:
+            return frequency, self.decibels()[0, index]
+        return frequency * sqrt(2), self.decibels()[index, index]
+
+
+def pixel_stats(images: Iterable[Pixels]) -> PixelStats:
+    """Mean and standard deviation of uint8 images [H, W, C], with exact sums. Raises DataError without any."""
+    count = pixels = 0
+    sums: list[int] = []
+    squares: list[int] = []
+    for image in images:
+        if count and image.shape[2] != len(sums):
+            raise DataError(f"image {count} has {image.shape[2]} channels, the first has {len(sums)}")
+        values = image.reshape(-1, image.shape[2]).astype(np.int64)
+        sums = [a + b for a, b in zip(sums or [0] * image.shape[2], values.sum(axis=0).tolist(), strict=True)]
+        square = (values**2).sum(axis=0).tolist()
+        squares = [a + b for a, b in zip(squares or [0] * image.shape[2], square, strict=True)]
+        pixels += len(values)
+        count += 1
+    if count == 0:
+        raise DataError("no images to take statistics of")
+
+    def std(total: int, square: int, n: int) -> float:
+        return sqrt(n * square - total * total) / n  # integers up to the root: nothing cancels
+
+    return PixelStats(
+        images=count,
+        mean=sum(sums) / (pixels * len(sums)),
+        std=std(sum(sums), sum(squares), pixels * len(sums)),
+        channel_mean=[total / pixels for total in sums],
+        channel_std=[std(total, square, pixels) for total, square in zip(sums, squares, strict=True)],
+    )
+
+
+def power_spectrum(
+    images: Iterable[Pixels],
+    mean: float,
+    std: float,
+    *,
+    beta: float = 8.0,
+    interp: int = 4,
+    device: torch.device | str = "cpu",
+) -> Spectrum:
+    """Average power spectrum of square images [N, N, C], as described above; side of the spectrum: N * interp.
+
+    beta: shape of the Kaiser window, 0 for none, more for less leakage and less resolution. One image is in memory at
+    a time; transform and average are float64. Raises DataError without images or for unequal ones, UsageError for
+    std <= 0.
+    """
+    if not (std > 0 and np.isfinite([mean, std]).all()):
+        raise UsageError(f"--mean={mean:g}, --std={std:g}: expected numbers as from `sg3 spectra stats`, std above 0")
+    shape: tuple[int, ...] = ()
+    window = total = torch.zeros(0)
+    count = 0
+    for count, image in enumerate(images, start=1):
+        if count == 1:
+            shape = image.shape
+            window = _window(shape[0], beta).to(device)
+            total = torch.zeros(shape[0] * interp, shape[0] * interp // 2 + 1, dtype=torch.float64, device=device)
+        if image.shape != shape or shape[0] != shape[1]:
+            raise DataError(f"image {count - 1}: {image.shape}, expected square images like the first, {shape}")
+        x = torch.from_numpy(image).to(device).permute(2, 0, 1).double()  # [C, N, N]
+        x = (x - mean) / std * window
+        half = torch.fft.rfft2(x, s=(len(total), len(total)))  # [C, S, S // 2 + 1]
+        total += half.abs().square().mean(dim=0)
+    if count == 0:
+        raise DataError("no images to take the spectrum of")
+    return Spectrum(_whole_plane((total / count).cpu().numpy(), shape[0] * interp), shape[0])
+
+
+def _window(side: int, beta: float) -> torch.Tensor:
+    line = np.kaiser(side, beta)
+    line /= np.linalg.norm(line)
+    return torch.from_numpy(np.outer(line, line))
+
+
+def _whole_plane(half: Reals, side: int) -> Reals:
+    """The other half of a spectrum of real images: P(-f) = P(f)."""
+    mirrored = half[-np.arange(side) % side][:, side - np.arange(half.shape[1], side)]
+    return np.concatenate([half, mirrored], axis=1)
+
+
+def save_spectrum(spectrum: Spectrum, path: Path) -> None:
+    """Write an .npz with the keys `spectrum` [S, S] and `image_size`. Raises StorageError."""
+    save_arrays(path, {"spectrum": spectrum.power, "image_size": np.array(spectrum.image_size)})
+
+
+def load_spectrum(path: Path) -> Spectrum:
+    """Read what `save_spectrum` wrote. Raises MissingInputError, DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            power, size = np.asarray(file["spectrum"], dtype=np.float64), int(file["image_size"])
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: there is no such file; `sg3 spectra calc` makes it") from None
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a spectrum of `sg3 spectra calc` ({error})") from None
+    if power.ndim != 2 or power.shape[0] != power.shape[1] or size < 1 or not np.all(power >= 0):
+        raise DataError(f"{path}: not a spectrum: expected a square of positive numbers, got {power.shape}")
+    return Spectrum(power, size)
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images [H, W, C] one after the other, and how many there will be."""
+
+    images: Iterator[Pixels]
+    count: int
+
+
+def open_images(
+    source: str, num: int | None, seed: int = 0, *, class_idx: int | None = None, batch: int = 4,
+    device: torch.device | str = "cpu",
+) -> ImageSource:  # fmt: skip
+    """The images of a dataset (a zip, or a folder that is not a run), or of a network: anything `sg3.load` takes.
+
+    Dataset: `num` of its images, drawn by `seed`; all if None. Network: pictures of `num` latents drawn by `seed`,
+    in 8 bits like a dataset's, so that both have the same rounding noise; of a conditional one, every class in turn or
+    `class_idx`. Raises UsageError for a network without `num`, DataError for images with alpha, what opening raises.
+    """
+    path = Path(source)
+    is_run = path.is_dir() and any(path.glob("network-snapshot-*.pkl"))
+    if (path.is_dir() and not is_run) or path.suffix.lower() == ".zip":
+        return _dataset_images(path, num, seed)
+    if num is None:
+        raise UsageError("--num: needed, a network can make any number of images")
+    return _network_images(source, num, seed, class_idx, batch, device)
+
+
+def _dataset_images(path: Path, num: int | None, seed: int) -> ImageSource:
+    from sg3.data.dataset import ImageFolderDataset
+
+    data = ImageFolderDataset(path, max_size=num, random_seed=seed)
+    if data.num_channels == 4:
+        raise DataError(f"{path}: images with alpha have no single spectrum; `sg3 dataset --convert=rgb` removes it")
+    return ImageSource((data[i][0].transpose(1, 2, 0) for i in range(len(data))), len(data))
+
+
+def _network_images(
+    source: str, num: int, seed: int, class_idx: int | None, batch: int, device: torch.device | str
+) -> ImageSource:
+    import sg3
+    from sg3.models import Generator
+    from sg3.sampling import class_labels, generate
+
+    G = sg3.load(source, device=device).G_ema
+    if not isinstance(G, Generator):
+        raise DataError(f"{source}: holds no averaged generator (G_ema)")
+    rng = np.random.RandomState(seed)
+
+    def images() -> Iterator[Pixels]:
+        for start in range(0, num, batch):
+            count = min(batch, num - start)
+            labels = class_labels(G, class_idx, count) if class_idx is not None else torch.zeros(count, G.c_dim)
+            if class_idx is None and G.c_dim:
+                labels = torch.eye(G.c_dim)[torch.arange(start, start + count) % G.c_dim]
+            yield from generate(G, torch.from_numpy(rng.randn(count, G.z_dim)), labels, batch=batch)
+
+    if class_idx is not None:
+        class_labels(G, class_idx, 1)  # complain now rather than at the first image
+    return ImageSource(images(), num)

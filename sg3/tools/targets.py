@@ -1,0 +1,68 @@
+"""Images from outside as the pictures a generator could make: the targets of projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sg3.data.images import MAX_FILE_BYTES, decode_image
+from sg3.data.store import image_names, open_store, refused_names
+from sg3.data.transforms import ImagePlan
+from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.tools.files import Pixels
+
+
+@dataclass(frozen=True)
+class Target:
+    """An image to be read. `name` is unique among those opened together, without suffix if it is so anyway; `where`
+    is for messages; `read()` gives the encoded image and may raise DataError and StorageError."""
+
+    name: str
+    where: str
+    read: Callable[[], bytes]
+
+    def pixels(self, resolution: int, channels: int) -> Pixels:
+        """uint8 [R, R, C], C = 1 or 3: the largest centred square, scaled by Lanczos, alpha laid on white.
+
+        Raises DataError if it is not an image.
+        """
+        plan = ImagePlan(
+            crop="center-crop", resolution=(resolution, resolution), convert="gray" if channels == 1 else "rgb"
+        )
+        pixels = np.asarray(plan.apply(decode_image(self.read(), self.where)))
+        return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def open_targets(path: Path) -> list[Target]:
+    """An image file, or the images of a folder or zip. Raises MissingInputError, DataError, StorageError."""
+    if not path.exists():
+        raise MissingInputError(f"--target={path}: no such file or folder")
+    if not is_collection(path):
+        return [Target(path.stem, str(path), partial(_read, path))]
+    store = open_store(path)
+    names = image_names(store)
+    if refused := refused_names(names):
+        raise DataError(f"{store.where(refused[0])}: {Path(refused[0]).suffix} images are not read; convert to PNG")
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    return [
+        Target(stem if stems.count(stem) == 1 else name, store.where(name), partial(store.read, name, MAX_FILE_BYTES))
+        for name, stem in zip(names, stems, strict=True)
+    ]
+
+
+def is_collection(path: Path) -> bool:
+    """Whether a path is opened as a folder or zip of images."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path}: too large for an image; replace it")
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

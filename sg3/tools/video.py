@@ -1,0 +1,271 @@
+"""Videos of a walk through latent space: keyframes -> path -> w at each moment -> frames, one at a time.
+
+    keys = map_keyframes(G, make_keyframes(G, "z", seed_latents(range(8), G.z_dim), tiles=4))
+    walk = make_walk(G, keys, tiles=4, kind="cubic", loop=True)
+    for frame in render(G, walk, frame_times(2, 120, loop=True), grid=(2, 2)):
+        ...                                                     # uint8 [H, W, 3]
+
+Keyframes are numbered tile by tile: with K for each tile, the first K belong to the first tile.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.models import Generator
+from sg3.sampling import class_labels, to_uint8
+from sg3.tools.interpolation import Interpolation
+
+Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """N points in 'z' [N, z_dim] or 'w' [N, w_dim] or [N, num_ws, w_dim], and labels [N, c_dim] for those in z."""
+
+    space: str
+    points: torch.Tensor
+    labels: torch.Tensor
+
+
+def arrange_seeds(
+    seeds: Sequence[int], tiles: int, keyframes: int | None = None, shuffle_seed: int | None = None
+) -> list[int]:
+    """The seeds of all keyframes, tile by tile; as the original's video tool, each tile gets an equal share.
+
+    `keyframes` for each tile can be more than its share, which then repeats, or less. `shuffle_seed` shuffles the
+    seeds first. Raises UsageError if the tiles cannot share them equally.
+    """
+    seeds = list(seeds)
+    if len(seeds) == 0 or len(seeds) % tiles != 0:
+        raise UsageError(f"--grid: {len(seeds)} seeds cannot be shared equally by {tiles} tiles")
+    if shuffle_seed is not None:
+        np.random.RandomState(shuffle_seed).shuffle(seeds)
+    share = len(seeds) // tiles
+    count = keyframes or share
+    return [seeds[tile * share + k % share] for tile in range(tiles) for k in range(count)]
+
+
+def make_keyframes(
+    G: Generator, space: str, points: torch.Tensor, tiles: int = 1, classes: Sequence[int] = ()
+) -> Keyframes:
+    """Keyframes from points in `space`; in z, each tile's keyframes take the classes in turn.
+
+    Raises UsageError if the tiles cannot share the points equally, for classes that the network does not have, and for
+    points in z without a class if it is conditional.
+    """
+    if len(points) % tiles != 0:
+        raise UsageError(f"--grid: {len(points)} keyframes cannot be shared equally by {tiles} tiles")
+    share = len(points) // tiles
+    if space == "w":
+        return Keyframes(space, points, torch.zeros(len(points), G.c_dim))
+    chosen: list[int | None] = [classes[k % share % len(classes)] if classes else None for k in range(len(points))]
+    return Keyframes(space, points, torch.cat([class_labels(G, index, 1) for index in chosen]))
+
+
+def load_keyframes(paths: Sequence[Path], G: Generator, space: str | None = None) -> tuple[str, torch.Tensor]:
+    """Space and points [N, ...] of latents saved as .npz (array `w` or `z`), .npy, or .pt (a tensor, or a dictionary
+    with `w`, `z` or `latent`), one file after the other.
+
+    w is [w_dim], [N, w_dim] or [N, num_ws, w_dim], such as `projected_w.npz` of a projection. An array without a name
+    is taken for `space`, w by default. Raises MissingInputError, DataError (damaged, of another shape), UsageError
+    (files in different spaces, or w where the path is to run in z).
+    """
+    parts: dict[Path, tuple[str, torch.Tensor]] = {path: _load_points(path, G, space or "w") for path in paths}
+    spaces = {name: path for path, (name, _) in parts.items()}
+    if len(spaces) > 1:
+        raise UsageError(f"--latents: {spaces['z']} holds z and {spaces['w']} w; give files of one kind")
+    (name,) = spaces
+    if name == "w" and space == "z":
+        raise UsageError(f"--space=z: {spaces['w']} holds w, for which there is no z")
+    points = [points for _, points in parts.values()]
+    if any(p.ndim == 3 for p in points):
+        points = [p if p.ndim == 3 else p[:, None].expand(-1, G.num_ws, -1) for p in points]
+    return name, torch.cat(points)
+
+
+@torch.no_grad()
+def map_keyframes(G: Generator, keys: Keyframes) -> Keyframes:
+    """The same keyframes in w, each of its own class."""
+    if keys.space == "w":
+        return keys
+    device = next(G.parameters()).device
+    w = G.mapping(keys.points.to(device, torch.float32), keys.labels.to(device))[:, 0]  # one w for all layers
+    return replace(keys, space="w", points=w.cpu())
+
+
+def make_walk(
+    G: Generator,
+    keys: Keyframes,
+    tiles: int = 1,
+    *,
+    kind: str = "cubic",
+    loop: bool = True,
+    ease: bool = False,
+    truncation_psi: float = 1.0,
+) -> Walk:
+    """The path of each tile through its share of the keyframes, in the space that they are in.
+
+    `truncation_psi` pulls every w towards the mean. In z, labels change linearly from keyframe to keyframe.
+    """
+    count = len(keys.points) // tiles
+    points = keys.points.unflatten(0, (tiles, count)).transpose(0, 1)  # [K, tiles, ...]
+    path = Interpolation(points, kind, loop=loop, ease=ease)
+    device = next(G.parameters()).device
+
+    if keys.space == "w":
+
+        def through_w(times: torch.Tensor) -> torch.Tensor:
+            w = path(times).to(torch.float32).to(device)  # [T, tiles, w_dim] or [T, tiles, num_ws, w_dim]
+            if truncation_psi != 1:
+                w = G.mapping.w_avg.lerp(w, truncation_psi)
+            return w if w.ndim == 4 else w[:, :, None].expand(-1, -1, G.num_ws, -1)
+
+        return through_w
+
+    labels = keys.labels.unflatten(0, (tiles, count)).transpose(0, 1)  # [K, tiles, c_dim]
+    label_path = Interpolation(labels, "linear", loop=loop, ease=ease)
+
+    def through_z(times: torch.Tensor) -> torch.Tensor:
+        z = path(times).to(torch.float32).to(device).flatten(0, 1)
+        c = label_path(times).to(torch.float32).to(device).flatten(0, 1)
+        ws: torch.Tensor = G.mapping(z, c, truncation_psi=truncation_psi)
+        return ws.unflatten(0, (len(times), tiles))
+
+    return through_z
+
+
+def near_square(tiles: int) -> tuple[int, int]:
+    """Columns and rows of a grid of this many tiles, as square as can be and not higher than wide."""
+    rows = next(r for r in range(isqrt(tiles), 0, -1) if tiles % r == 0)
+    return tiles // rows, rows
+
+
+def frame_times(keyframes: int, frames_between: int, loop: bool) -> torch.Tensor:
+    """Times of all frames, float64: a loop ends just before its first frame, otherwise the last keyframe is the end.
+
+    Raises UsageError for more than ten million frames.
+    """
+    count = keyframes * frames_between if loop else (keyframes - 1) * frames_between + 1
+    if count > 10**7:
+        words = f"{keyframes} keyframes make {count} frames, more than ten million"
+        raise UsageError(f"--w-frames={frames_between}: {words}")
+    return torch.arange(count, dtype=torch.float64) / frames_between
+
+
+@torch.no_grad()
+def render(
+    G: Generator,
+    walk: Walk,
+    times: torch.Tensor,
+    grid: tuple[int, int] = (1, 1),
+    *,
+    noise_mode: str = "const",
+    batch: int = 4,
+) -> Iterator[np.ndarray]:
+    """Yield a frame, uint8 [rows * R, columns * R, 3], for each time; grid = (columns, rows). Nothing is kept.
+
+    G makes `batch` images at a time, across frames; another batch size may change the rounding of pixels. Random
+    noise is drawn image by image from a seed of its own, so that it does not depend on the batch either.
+    """
+    columns, rows = grid
+    tiles = columns * rows
+    total = len(times) * tiles
+    batch = 1 if noise_mode == "random" else batch
+    frame = np.empty(0, dtype=np.uint8)
+    for start in range(0, total, batch):
+        stop = min(start + batch, total)
+        first, last = start // tiles, (stop - 1) // tiles
+        ws = walk(times[first : last + 1]).flatten(0, 1)[start - first * tiles : stop - first * tiles]
+        with _noise_of_image(start, ws.device) if noise_mode == "random" else nullcontext():
+            images = to_rgb(G.synthesis(ws, noise_mode=noise_mode))
+        for index, image in enumerate(images, start):
+            h, w = image.shape[:2]
+            row, column = divmod(index % tiles, columns)
+            if index % tiles == 0:
+                frame = np.empty((rows * h, columns * w, 3), dtype=np.uint8)
+            frame[row * h : (row + 1) * h, column * w : (column + 1) * w] = image
+            if index % tiles == tiles - 1:
+                yield frame
+
+
+def to_rgb(images: torch.Tensor) -> np.ndarray:
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, 3]: gray is repeated, a fourth channel (alpha) left out.
+
+    Raises DataError for other numbers of channels.
+    """
+    channels = images.shape[1]
+    if channels not in (1, 3, 4):
+        raise DataError(f"the network makes images of {channels} channels; videos show 1, 3 or 4")
+    pixels = to_uint8(images[:, :3])
+    return pixels.repeat(3, axis=3) if channels == 1 else pixels
+
+
+@contextmanager
+def _noise_of_image(index: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's random numbers are those of this image; afterwards they go on as if nothing had happened."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(index)
+        yield
+
+
+def _load_points(path: Path, G: Generator, default: str) -> tuple[str, torch.Tensor]:
+    name, values = _read_latents(path)
+    name = name or default
+    points = values.reshape(1, -1) if values.ndim == 1 else values
+    width, layers = (G.z_dim, None) if name == "z" else (G.w_dim, G.num_ws)
+    fits = points.ndim == 2 or (points.ndim == 3 and points.shape[1] == layers)
+    if not fits or points.shape[-1] != width or len(points) == 0:
+        expected = f"[N, {width}]" + (f" or [N, {layers}, {width}]" if layers else "")
+        raise DataError(f"{path}: {name} has shape {list(values.shape)}, this network takes {expected}")
+    if not points.is_floating_point() or not torch.isfinite(points).all():
+        raise DataError(f"{path}: {name} holds something else than finite fractional numbers")
+    return name, points.to(torch.float64)
+
+
+def _read_latents(path: Path) -> tuple[str | None, torch.Tensor]:
+    """What a file calls its array (w, z or nothing), and the array."""
+    if not path.is_file():
+        raise MissingInputError(f"{path}: there is no such file")
+    try:
+        if path.suffix == ".npy":
+            return None, torch.from_numpy(np.load(path, allow_pickle=False))
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in ("w", "z"):
+                    if name in arrays:
+                        return name, torch.from_numpy(arrays[name])
+                names = ", ".join(arrays) or "nothing"
+            raise DataError(f"{path}: has neither an array w nor z, but {names}")
+        if path.suffix == ".pt":
+            return _find_latent(torch.load(path, map_location="cpu", weights_only=True), path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError) as error:
+        raise DataError(f"{path}: is damaged or no file of numbers") from error
+    raise DataError(f"{path}: expected .npz, .npy or .pt")
+
+
+def _find_latent(value: object, path: Path) -> tuple[str | None, torch.Tensor]:
+    """The latents of a .pt file; projectors store one dictionary with a `latent` for each picture."""
+    if isinstance(value, torch.Tensor):
+        return None, value
+    if isinstance(value, dict):
+        for name in ("w", "z", "latent"):
+            if isinstance(array := value.get(name), torch.Tensor):
+                return (None if name == "latent" else name), array
+        found = [entry.get("latent") for entry in value.values() if isinstance(entry, dict)]
+        latents = [latent for latent in found if isinstance(latent, torch.Tensor)]
+        if latents and len(latents) == len(value):
+            return "w", torch.stack(latents)
+    raise DataError(f"{path}: holds no tensor of latents (a tensor, or a dictionary with w, z or latent)")
