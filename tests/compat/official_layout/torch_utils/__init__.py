@@ -1,0 +1,1 @@
+"""The checkout's own torch_utils."""

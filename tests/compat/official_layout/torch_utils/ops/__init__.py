@@ -1,0 +1,1 @@
+"""As in a fork that has ops of its own."""

@@ -1,0 +1,1 @@
+raise RuntimeError("tripwire: the checkout's own bias_act would build a plugin")

@@ -1,0 +1,1 @@
+raise RuntimeError("tripwire: the checkout's own conv2d_gradfix would build a plugin")

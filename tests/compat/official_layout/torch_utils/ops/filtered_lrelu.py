@@ -1,0 +1,1 @@
+raise RuntimeError("tripwire: the checkout's own filtered_lrelu would build a plugin")

@@ -1,0 +1,1 @@
+raise RuntimeError("tripwire: the checkout's own fma would build a plugin")
