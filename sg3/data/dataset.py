@@ -137,6 +137,10 @@ class ImageFolderDataset(Dataset[Item]):
         raw_label = np.zeros(0, dtype=np.float32) if labels is None else labels[raw_idx].copy()
         return ImageDetails(raw_idx, bool(self._xflip[index]), raw_label)
 
+    def content_hash(self) -> str:
+        """Hex digest that tells whether images or labels have changed, wherever they lie; see `sg3.data.store`."""
+        return self._store.content_hash()
+
     def close(self) -> None:
         """Close this process's handle on the zip; reading opens it again."""
         self._store.close()

@@ -34,27 +34,33 @@ def sample_index(seed: int, dataset_size: int, position: int) -> int:
 
 
 class InfiniteSampler(Sampler[int]):
-    """Yields `sample_index` of the positions start + rank, start + rank + num_replicas, ... without end."""
+    """Yields `sample_index` of every position from `start` on, without end.
+
+    With several replicas each step of `block * num_replicas` positions is shared out, `block` to each in turn of rank:
+    whoever computes it, a block holds the same images.
+    """
 
     def __init__(
-        self, dataset_size: int, seed: int, start: int = 0, rank: int = 0, num_replicas: int = 1
+        self, dataset_size: int, seed: int, start: int = 0, rank: int = 0, num_replicas: int = 1, block: int = 1
     ) -> None:
         if dataset_size < 1:
             raise UsageError("a dataset without images has no order")
-        if start < 0 or not 0 <= rank < num_replicas:
-            raise UsageError(f"start={start}, rank={rank} of {num_replicas}: no such place in the order")
+        if start < 0 or not 0 <= rank < num_replicas or block < 1:
+            raise UsageError(f"start={start}, rank={rank} of {num_replicas}, block={block}: no such place in the order")
         self.dataset_size = dataset_size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.num_replicas = num_replicas
+        self.block = block
 
     def __iter__(self) -> Iterator[int]:
-        position = self.start + self.rank
+        first = self.start + self.rank * self.block
         epoch, order = -1, np.empty(0, dtype=np.int64)
         while True:
-            now, offset = divmod(position, self.dataset_size)
-            if now != epoch:
-                epoch, order = now, epoch_order(self.seed, self.dataset_size, now)
-            yield int(order[offset])
-            position += self.num_replicas
+            for position in range(first, first + self.block):
+                now, offset = divmod(position, self.dataset_size)
+                if now != epoch:
+                    epoch, order = now, epoch_order(self.seed, self.dataset_size, now)
+                yield int(order[offset])
+            first += self.block * self.num_replicas

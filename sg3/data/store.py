@@ -8,6 +8,7 @@ of photographs about 3:1). Hidden files and macOS's `__MACOSX` folder are passed
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from sg3.errors import DataError, MissingInputError, StorageError
 MAX_ENTRIES = 10_000_000
 MAX_RATIO = 200
 RATIO_COUNTS_FROM = 1 << 20  # bytes; a smaller entry does no harm at any ratio
+MAX_HASHED = 1 << 30  # bytes of one file in a folder, when its content is hashed
 
 
 class FolderStore:
@@ -62,6 +64,18 @@ class FolderStore:
             raise DataError(f"{path}: gone, or a link to nothing; remove it") from None
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror or error}") from error
+
+    def content_hash(self) -> str:
+        """Changes when files come, go, change their size, or when one of 256 of them, evenly spread, changes.
+
+        Reading all of a large folder would take hours; a zip notices every change.
+        """
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(f"{name}\0{(self.path / name).stat().st_size}\n".encode())
+        for name in self.names[:: max(len(self.names) // 256, 1)]:
+            digest.update(self.read(name, MAX_HASHED))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Nothing to close; here so that both stores look alike."""
@@ -139,6 +153,14 @@ class ZipStore:
         if entry.file_size > RATIO_COUNTS_FROM and entry.file_size > MAX_RATIO * entry.compress_size:
             raise DataError(f"{where}: compressed more than {MAX_RATIO}:1, as zip bombs are; "
                             "make the zip anew, stored")
+
+    def content_hash(self) -> str:
+        """Changes with any file's name or content: made of the checksums that the zip keeps of its entries."""
+        digest = hashlib.sha256()
+        for name in self.names:
+            entry = self._open().getinfo(name)
+            digest.update(f"{name}\0{entry.file_size}\0{entry.CRC:08x}\n".encode())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the handle if this process opened it; a later read opens it again."""

@@ -1,0 +1,156 @@
+"""`sg3 metrics`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from sg3.cli.options import switch
+
+SECONDS_BETWEEN_LINES = 10  # of progress, where there is no terminal
+
+
+@click.command("metrics")
+@click.option("--network", required=True, metavar="PATH|URL", help="A network file, or a run folder: its newest.")
+@click.option("--metrics", "names", metavar="LIST", help="Names, separated by commas.  [default: fid50k_full]")
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH",
+              help="Real images, a folder or zip.  [default: what the network was trained on]")
+@switch("--mirror", default=None, help="Real images also mirrored, for fid50k, kid50k and pr50k3, not for the *_full "
+        "ones.  [default: as trained]")
+@switch("--all", "every", help="All snapshots of the run folder.")
+@switch("--again", help="Also what the run folder holds results of.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of latents and transforms.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="Processes that share the work.")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
+@click.option("--workers", type=click.IntRange(min=0), default=3, show_default=True,
+              help="Processes that decode real images, for each of --gpus.")
+@click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder with the weights of Inception-v3 and VGG16.")
+@switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Draw the run folder's metrics against kimg; without --metrics, only that.")
+@switch("--json", "as_json", help="Print each result as a line of JSON, the one that metric-NAME.jsonl gets.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def command(
+    network: str,
+    names: str | None,
+    data: Path | None,
+    mirror: bool | None,
+    every: bool,
+    again: bool,
+    seed: int,
+    gpus: int,
+    batch: int,
+    workers: int,
+    detector_dir: Path | None,
+    cache: bool,
+    plot_path: Path | None,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Measure how good a network's images are.
+
+    fid50k_full kid50k_full pr50k3_full is50k ppl2_wend eqt50k_int eqt50k_frac eqr50k are defined as in the original;
+    any of them takes another number of images, as in fid5k_full. fd_efflite needs no download. In a run folder,
+    results are added to metric-NAME.jsonl as they come; an interrupted command goes on when it is repeated.
+
+    Examples:
+
+        sg3 metrics --network=runs/00000-... --metrics=fid5k_full,eqt1k_int
+
+        sg3 metrics --network=net.pkl --data=photos.zip --metrics=fid50k_full,kid50k_full,pr50k3_full --gpus=8 --json
+
+        sg3 metrics --network=runs/00000-... --all --metrics=fd_efflite --plot=fd.png
+    """
+    from sg3.errors import UsageError
+    from sg3.metrics import parse
+    from sg3.metrics.evaluate import Job, evaluate, evaluate_in_processes, find_snapshots
+    from sg3.metrics.plot import plot
+
+    if plot_path is not None and not Path(network).is_dir():
+        raise UsageError(f"--plot: needs a run folder, {network} is none")
+    chosen = tuple(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
+    if names is None and plot_path is None:
+        chosen = ("fid50k_full",)
+    for name in chosen:
+        parse(name)
+    if chosen:
+        job = Job(
+            find_snapshots(network, every), chosen, data, mirror, device, seed, batch, workers, detector_dir, cache,
+            again,
+        )  # fmt: skip
+        display = Display(as_json, named=len(job.snapshots) > 1)
+        if gpus > 1:
+            evaluate_in_processes(job, display, gpus)
+        else:
+            evaluate(job, display)
+    if plot_path is not None:
+        count = plot(Path(network), plot_path, chosen or None)
+        click.echo(f"{plot_path}: {count} metric{'s' if count > 1 else ''}", err=as_json)
+
+
+@dataclass
+class Display:
+    """Results on stdout; progress on stderr, as a bar on a terminal and as a line now and then elsewhere."""
+
+    as_json: bool
+    named: bool  # whether to say which snapshot a result is of
+    _bars: Any = field(default=None, repr=False)
+    _task: Any = field(default=None, repr=False)
+    _what: str = ""
+    _began: float = 0.0
+    _said: float = 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far a part of the work is, and how long it will take."""
+        if sys.stderr.isatty():
+            self._show_bar(what, done, total)
+            return
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began, self._said = what, now, now
+        elif done < total and now - self._said > SECONDS_BETWEEN_LINES:
+            self._said = now
+            left = (now - self._began) / max(done, 1) * (total - done)
+            click.echo(f"{what}: {done} of {total}, {left:.0f}s left", err=True)
+
+    def _show_bar(self, what: str, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bars is None:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bars.start()
+        if what != self._what:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._what, self._task = what, self._bars.add_task(what, total=total)
+        self._bars.update(self._task, completed=done)
+        if done == total:
+            self._hide_bar()
+
+    def _hide_bar(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._task, self._what = None, None, ""
+
+    def result(self, line: dict[str, Any], known: bool) -> None:
+        """Print a result."""
+        import json
+
+        self._hide_bar()
+        if self.as_json:
+            click.echo(json.dumps(line))
+            return
+        values = "  ".join(f"{name} {'nan' if value is None else format(value, '.6g')}"
+                           for name, value in line["results"].items())
+        where = f"{line['snapshot_pkl']}: " if self.named else ""
+        time_taken = "known" if known else line["total_time_str"]
+        click.echo(f"{where}{values}  ({time_taken})")

@@ -1,0 +1,253 @@
+"""`compute`: metrics of a generator, by name.
+
+    names -> one pass over images for all that compare features -> per-class FID -> path lengths -> equivariance
+
+Every process of the default torch.distributed group calls it alike, and every one gets the results.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import UsageError
+from sg3.metrics.detectors import Detector, open_detector
+from sg3.metrics.equivariance_psnr import check_transform, equivariance
+from sg3.metrics.feature_metrics import evaluate, generated_statistics, generated_want, per_class, real_want
+from sg3.metrics.names import Metric, parse
+from sg3.metrics.path_length import path_length
+from sg3.metrics.ranks import Ranks
+from sg3.metrics.real import RealImages, check_fits, real_count
+from sg3.metrics.record import MetricResult, versions
+from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
+from sg3.metrics.statistics import RealStatistics
+from sg3.metrics.watch import Progress, Stopped, Watch
+from sg3.models import Generator
+
+
+def compute(
+    names: Sequence[str],
+    G: Generator,
+    dataset: RealImages | None = None,
+    *,
+    device: torch.device | str,
+    seed: int = 0,
+    batch: int = 32,
+    workers: int = 0,
+    detector_dir: Path | None = None,
+    detectors: dict[str, Detector] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], object] | None = None,
+    on_result: Callable[[MetricResult], object] | None = None,
+    cache: bool = True,
+) -> list[MetricResult]:
+    """Evaluate the generator `G` with the metrics of these names (see `sg3.metrics.names`).
+
+    dataset: the real images, also the source of labels for a conditional network. batch: images at a time; results do
+    not depend on it, nor on the number of processes, but for rounding. workers: processes that decode real images.
+    detectors: networks that are open already, by name; what else is needed is opened, from `detector_dir` if given, and
+    added. progress gets (what, done, total), in every process and of its own part. on_result gets each result as it is
+    finished, in the first process only. cache: keep statistics of the real images in $SG3_CACHE/metrics.
+
+    `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
+    finished until then is returned.
+
+    Raises UsageError (unknown name, network or dataset that does not fit), MissingInputError (dataset or detector not
+    found), DataError, StorageError (images that cannot be read).
+    """
+    metrics = [parse(name) for name in dict.fromkeys(names)]
+    ranks = Ranks()
+    watch = Watch(progress, stop)
+    device = torch.device(device)
+    if batch < 1:
+        raise UsageError(f"batch={batch}: expected at least 1")
+    if not needs_dataset(metrics, G):
+        dataset = None
+
+    def prepare() -> Run:
+        data = None if dataset is None else dataset.open()
+        _check(metrics, G, dataset, data)
+        opened = {} if detectors is None else detectors
+        for name in sorted({metric.detector for metric in metrics if metric.detector is not None}):
+            if name not in opened:
+                opened[name] = open_detector(name, device, detector_dir)
+        network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
+        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, ranks, watch)
+
+    results: list[MetricResult] = []
+
+    def finished(result: MetricResult) -> None:
+        results.append(result)
+        ranks.together(lambda: on_result(result) if on_result is not None and ranks.rank == 0 else None)
+
+    with _random_states_kept():
+        run = ranks.together(prepare)
+        try:
+            for result in _results(run, metrics, batch, workers, cache):
+                finished(result)
+        except Stopped:
+            pass
+    return results
+
+
+def needs_dataset(metrics: Sequence[Metric], G: Generator) -> bool:
+    """Whether real images matter, or their labels."""
+    return G.c_dim > 0 or any(metric.needs_real for metric in metrics)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all metrics of one call work with."""
+
+    G: Generator
+    labels: Labels
+    dataset: RealImages | None
+    data: ImageFolderDataset | None  # the dataset, opened without mirroring
+    detectors: dict[str, Detector]
+    seed: int
+    ranks: Ranks
+    watch: Watch
+
+
+def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool) -> Iterator[MetricResult]:
+    device = next(run.G.parameters()).device
+    samples = Samples(run.G, run.labels, run.seed, batch)
+    facts = run.ranks.from_first(lambda: _facts(run, device, samples.batch))
+    record = _Recorder(run, facts)
+    statistics = None
+    if run.dataset is not None and any(metric.needs_real for metric in metrics):
+        statistics = RealStatistics(
+            run.dataset, run.detectors, run.ranks, run.watch, device, batch=batch, workers=workers, cache=cache
+        )
+
+    pooled = [m for m in metrics if m.family not in ("ppl", "eqt", "eqr") and not m.per_class]
+    if pooled:
+        yield from _pooled(run, pooled, samples, statistics, record)
+    for metric in metrics:
+        began = time.monotonic()
+        if metric.per_class:
+            assert statistics is not None
+            assert run.data is not None
+            values = per_class(metric, samples, run.data, statistics, run.watch)
+            yield record(metric, values, began, num_real=len(run.data))
+        elif metric.family == "ppl":
+            detector = run.detectors["vgg16"]
+            values = path_length(metric, run.G, run.labels, detector, run.seed, run.ranks, run.watch)
+            yield record(metric, values, began)
+    moved = [m for m in metrics if m.family in ("eqt", "eqr")]
+    if moved:
+        began = time.monotonic()
+        values = equivariance(moved, run.G, run.labels, run.seed, run.ranks, run.watch)
+        for metric in moved:
+            yield record(metric, {metric.name: values[metric.name]}, began)
+
+
+def _pooled(
+    run: Run, metrics: list[Metric], samples: Samples, statistics: RealStatistics | None, record: _Recorder
+) -> Iterator[MetricResult]:
+    """All metrics that compare features: the real images, then one pass over generated ones, then the formulas."""
+    shared = time.monotonic()
+    real_wants = {}
+    for metric in metrics:
+        if metric.needs_real:
+            assert run.data is not None
+            assert run.dataset is not None
+            count = real_count(run.data, run.dataset, full=metric.full, most=metric.max_real)
+            real_wants[metric] = real_want(metric, count, mirrored=run.dataset.xflip and not metric.full)
+    real = statistics.get(set(real_wants.values())) if statistics is not None and real_wants else {}
+    wants = {metric: generated_want(metric) for metric in metrics}
+    every = set(wants.values())
+    made = generated_statistics(every, samples, run.detectors, run.ranks, run.watch, "generated images")
+    shared = time.monotonic() - shared
+    for metric in metrics:
+        began = time.monotonic() - shared
+        assert metric.detector is not None
+        detector, want = run.detectors[metric.detector], real_wants.get(metric)
+        run.watch.report(metric.name, 0, 1)
+
+        def numbers(metric: Metric = metric, want: Any = want, detector: Detector = detector) -> dict[str, float]:
+            _check_finite(metric, made[wants[metric]])
+            return evaluate(metric, real.get(want), made[wants[metric]], detector, run.seed)
+
+        values = run.ranks.from_first(numbers)
+        run.watch.report(metric.name, 1, 1)
+        yield record(metric, values, began, num_real=None if want is None else want.count)
+
+
+class _Recorder:
+    """Makes results with the recipe that they share."""
+
+    def __init__(self, run: Run, facts: dict[str, Any]) -> None:
+        self._run = run
+        self._facts = facts
+
+    def __call__(
+        self, metric: Metric, values: dict[str, float], began: float, num_real: int | None = None
+    ) -> MetricResult:
+        recipe: dict[str, Any] = {"num_gen": metric.num_gen, "num_real": num_real, **self._facts}
+        if not needs_dataset([metric], self._run.G):  # it was named for another metric
+            recipe["dataset"] = None
+        if metric.detector is not None:
+            recipe |= {"detector": metric.detector, "detector_sha256": self._run.detectors[metric.detector].sha256}
+        if num_real is not None and self._run.dataset is not None:
+            recipe["mirrored"] = self._run.dataset.xflip and not metric.full
+        return MetricResult(metric.name, values, time.monotonic() - began, self._run.ranks.size, recipe)
+
+
+def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
+    """The part of the recipe that all metrics of a call share."""
+    on_gpu = device.type == "cuda"
+    return {
+        "seed": run.seed,
+        "dataset": None if run.dataset is None or run.data is None else run.dataset.facts(run.data),
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "batch": batch,
+        "layer_noise": "random" if has_noise(run.G) else None,
+        "versions": versions(),
+    }
+
+
+def _check(
+    metrics: Sequence[Metric], G: Generator, dataset: RealImages | None, data: ImageFolderDataset | None
+) -> None:
+    """Everything that can be known to be wrong before hours are spent. Raises UsageError."""
+    moved = [metric.name for metric in metrics if metric.family in ("eqt", "eqr")]
+    if moved:
+        check_transform(G, moved)
+    for metric in metrics:
+        if metric.detector is not None and G.img_channels not in (1, 3):
+            raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
+        if not metric.needs_real:
+            continue
+        if data is None or dataset is None:
+            raise UsageError(f"{metric.name}: compares with real images; name them with --data")
+        check_fits(data, G.img_channels, G.img_resolution, dataset.path)
+        count = real_count(data, dataset, full=metric.full, most=metric.max_real)
+        if count < max(metric.k + 1, 2):
+            raise UsageError(f"{metric.name}: needs at least {max(metric.k + 1, 2)} real images, {dataset.path} has "
+                             f"{count}")
+        if metric.per_class and not (data.has_onehot_labels and G.c_dim > 0):
+            raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
+
+
+def _check_finite(metric: Metric, statistics: Any) -> None:
+    """A name for what the formulas would only call NaN."""
+    tensor = statistics if isinstance(statistics, torch.Tensor) else statistics.total
+    if not bool(torch.isfinite(tensor).all()):
+        raise UsageError(f"{metric.name}: features of generated images are not finite; the detector does not fit")
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Give torch's random states back as they were, on all devices: training must not notice that it was measured."""
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    with torch.random.fork_rng(devices=list(devices)):
+        yield

@@ -1,0 +1,107 @@
+"""EQ-T and EQ-R (Karras et al. 2021, Appendix E): how well a generator's images follow a transform of its input.
+
+    PSNR = 20 log10(2) - 10 log10(sum of squared differences / number of pixels compared), in dB
+
+over all images, channels and pixels within the masks: one ratio of global sums, not a mean of ratios. Four images share
+a transform; which one depends on (seed, number of the four) and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import cos, log10, nan, pi, sin
+
+import torch
+
+from sg3.errors import UsageError
+from sg3.metrics.equivariance import (
+    pseudo_rotate_fractional,
+    rotate_fractional,
+    translate_fractional,
+    translate_integer,
+)
+from sg3.metrics.names import Metric
+from sg3.metrics.ranks import Ranks
+from sg3.metrics.samples import Labels, chunks, randomize_noise
+from sg3.metrics.watch import Watch
+from sg3.models import Generator
+from sg3.randomness import host_rng, latents
+
+BATCH = 4  # images that share a transform
+MAX_SHIFT = 0.125  # of the image
+
+
+def check_transform(G: Generator, names: Sequence[str]) -> None:
+    """Raise UsageError unless the generator takes an input transform."""
+    if not hasattr(getattr(G.synthesis, "input", None), "transform"):
+        raise UsageError(f"{', '.join(names)}: only StyleGAN3 networks can be moved, this one has no input transform")
+
+
+@torch.no_grad()
+def equivariance(
+    metrics: Sequence[Metric], G: Generator, labels: Labels, seed: int, ranks: Ranks, watch: Watch
+) -> dict[str, float]:
+    """PSNR in dB for each of the metrics, by name; the untransformed images are made once for all of them.
+
+    NaN where no pixel could be compared (images under 12 pixels), infinity where none differed.
+    """
+    device = next(G.parameters()).device
+    sums = {metric.name: torch.zeros(2, dtype=torch.float64, device=device) for metric in metrics}
+    parts = ranks.mine(chunks(max(metric.num_gen for metric in metrics), BATCH))
+    plain = torch.eye(3, device=device)
+
+    def measure() -> None:
+        for part in watch.each("equivariance", parts):
+            number = part.start // BATCH
+            z = latents(seed, "metrics/eq/z", part.start, BATCH, G.z_dim).to(device)
+            ws = G.mapping(z, labels(part.start, BATCH).to(device))
+            randomize_noise(G, seed, "metrics/eq/noise", number)
+            original = _draw(G, ws, plain)
+            for metric in metrics:
+                kept = min(metric.num_gen - part.start, BATCH)
+                if kept > 0:
+                    sums[metric.name] += _compare(metric.operator, G, ws, original, kept, seed, number)
+
+    ranks.together(measure)
+    for pair in sums.values():
+        ranks.add_up(pair)
+    return {name: _psnr(*pair.tolist()) for name, pair in sums.items()}
+
+
+def _compare(
+    operator: str, G: Generator, ws: torch.Tensor, original: torch.Tensor, kept: int, seed: int, number: int
+) -> torch.Tensor:
+    """Transform image and input alike: float64 [sum of squared differences, pixels compared] of the first `kept`."""
+    rng = host_rng(seed, f"metrics/eq/{operator}", number)
+    transform = torch.eye(3)
+    if operator == "rotate":
+        angle = float(rng.uniform(-pi, pi))
+        c, s = cos(angle), sin(angle)
+        transform[:2, :2] = torch.tensor([[c, -s], [s, c]])  # the network turns its plane, which turns the image back
+        reference, mask = rotate_fractional(original, angle)
+        image, seen = pseudo_rotate_fractional(_draw(G, ws, transform), angle)
+        mask = mask * seen
+    else:
+        tx, ty = (float(t) for t in rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2))
+        size = G.img_resolution
+        if operator == "int":
+            tx, ty = round(tx * size) / size, round(ty * size) / size
+        transform[:2, 2] = torch.tensor([-tx, -ty])
+        reference, mask = (translate_integer if operator == "int" else translate_fractional)(original, tx, ty)
+        image = _draw(G, ws, transform)
+    squares = (reference - image).double().square() * mask
+    return torch.stack([squares[:kept].sum(), mask[:kept].sum(dtype=torch.float64)])
+
+
+def _draw(G: Generator, ws: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+    G.get_buffer("synthesis.input.transform").copy_(transform)
+    images: torch.Tensor = G.synthesis(ws, noise_mode="const", force_fp32=True)
+    return images
+
+
+def _psnr(squares: float, pixels: float) -> float:
+    if pixels == 0:
+        return nan
+    if squares == 0:
+        return float("inf")
+    return 20 * log10(2) - 10 * log10(squares / pixels)

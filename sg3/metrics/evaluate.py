@@ -1,0 +1,199 @@
+"""Metrics of network files: which ones of a run are due, in how many processes, and where the results go.
+
+A run folder keeps its results in metric-NAME.jsonl, each as soon as it is there. What is there already, of the same
+network, dataset and seed, is not computed again, so that a run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+import sg3.errors
+from sg3.device import choose_device
+from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
+from sg3.formats import Snapshot, is_remote, load
+from sg3.formats.download import fetch
+from sg3.formats.published import published_url
+from sg3.metrics import record
+from sg3.metrics.detectors import Detector
+from sg3.metrics.driver import compute, needs_dataset
+from sg3.metrics.names import parse
+from sg3.metrics.real import RealImages
+from sg3.metrics.record import MetricResult
+from sg3.models import Generator
+
+OPTIONS_FILE = "training_options.json"  # makes a folder a run
+SLOWEST_COLLECTIVE = timedelta(hours=12)  # others wait while the first process compares features
+
+
+class Display(Protocol):
+    """Who is told, in the first process. It travels to other processes, so it can be pickled."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """How far a part of the work is."""
+
+    def result(self, line: dict[str, Any], known: bool) -> None:
+        """A line of metric-NAME.jsonl; `known` if it was there before."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to evaluate, and how. `data` and `mirror` stand in for what the network file says."""
+
+    snapshots: tuple[Path, ...]
+    names: tuple[str, ...]
+    data: Path | None = None
+    mirror: bool | None = None
+    device: str = "auto"
+    seed: int = 0
+    batch: int = 32
+    workers: int = 0
+    detector_dir: Path | None = None
+    cache: bool = True
+    again: bool = False  # also what is there already
+
+
+def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
+    """A file itself, downloaded if need be; of a run folder its newest network-snapshot-*.pkl, or all of them in order.
+
+    Raises MissingInputError if there is none, UsageError for all of a file.
+    """
+    network = Path(source)
+    if not network.is_dir():
+        if every:
+            raise UsageError(f"--all: needs a run folder, {source} is none")
+        if is_remote(source):
+            return (fetch(published_url(source) or source),)
+        if not network.is_file():
+            raise MissingInputError(f"{source}: there is no such file or folder")
+        return (network,)
+    numbered = sorted((record.kimg_of(path.name), path) for path in network.glob("network-snapshot-*.pkl")
+                      if record.kimg_of(path.name) is not None)
+    if not numbered:
+        raise MissingInputError(f"{network}: holds no network-snapshot-*.pkl")
+    paths = tuple(path for _, path in numbered)
+    return paths if every else paths[-1:]
+
+
+def evaluate(job: Job, display: Display) -> None:
+    """Compute what is due, in this process (one of several, if torch.distributed is initialised)."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    device = choose_device(job.device)
+    detectors: dict[str, Detector] = {}
+    for path in job.snapshots:
+        snapshot = load(path, device)
+        G = snapshot.G_ema
+        if not isinstance(G, Generator):
+            raise DataError(f"{path}: holds no averaged generator (G_ema)")
+        dataset = _dataset(job, path, snapshot, G)
+        folder = path.parent if (path.parent / OPTIONS_FILE).is_file() else None
+        digest = _sha256(path)
+        known = {} if job.again or folder is None else dict(_known(job, folder, path, digest, G, dataset))
+        if dist.is_initialized():  # one answer for all: the first process is about to write into these files
+            answer = [known]
+            dist.broadcast_object_list(answer, src=0)
+            known = answer[0]
+        if rank == 0:
+            for line in known.values():
+                display.result(line, True)
+
+        def finished(
+            result: MetricResult, path: Path = path, folder: Path | None = folder, digest: str = digest
+        ) -> None:
+            result = replace(result, recipe={**result.recipe, "network_sha256": digest})
+            if folder is not None:
+                record.append(folder, result, path.name)
+            display.result(result.as_dict(path.name), False)
+
+        due = [name for name in job.names if name not in known]
+        if due:
+            compute(
+                due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
+                detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
+                progress=display.progress if rank == 0 else None,
+            )  # fmt: skip
+
+
+def evaluate_in_processes(job: Job, display: Display, count: int) -> None:
+    """The same, the work shared out among `count` processes: one for each GPU, or all on the CPU.
+
+    Raises what one of them raises, UsageError if there are too few GPUs.
+    """
+    on_gpu = choose_device(job.device).type == "cuda"
+    if on_gpu and torch.cuda.device_count() < count:
+        raise UsageError(f"--gpus={count}: {torch.cuda.device_count()} GPUs found; --device=cpu works with any number")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            spawn(_process, args=(count, folder, on_gpu, job, display), nprocs=count)
+        except (ProcessExitedException, ProcessRaisedException):
+            reports = sorted(Path(folder).glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+            if not reports:
+                raise
+            kind, message = json.loads(reports[0].read_text())
+            raise getattr(sg3.errors, kind)(message) from None
+
+
+def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display: Display) -> None:
+    """One of several processes; leaves a note of what it failed with."""
+    if on_gpu:
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(max(torch.get_num_threads() // count, 1))
+    try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", init_method=f"file://{folder}/meeting-point", rank=rank, world_size=count,
+            timeout=SLOWEST_COLLECTIVE,
+        )  # fmt: skip
+        evaluate(replace(job, device=f"cuda:{rank}" if on_gpu else "cpu"), display)
+        dist.destroy_process_group()
+    except Sg3Error as error:
+        (Path(folder) / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
+        raise SystemExit(error.exit_code) from None
+
+
+def _dataset(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> RealImages | None:
+    """What the network file says of its training set, changed by what the user says."""
+    kwargs = snapshot.training_set_kwargs or {}
+    if not needs_dataset([parse(name) for name in job.names], G) or (job.data is None and not kwargs.get("path")):
+        return None
+    said = RealImages.from_kwargs({**kwargs, **({} if job.data is None else {"path": job.data})})
+    if job.data is None and not said.path.exists():
+        raise MissingInputError(f"{said.path}: what {path.name} was trained on is not there; name it with --data")
+    mirror = said.xflip if job.mirror is None else job.mirror
+    return replace(said, xflip=mirror, use_labels=said.use_labels or G.c_dim > 0)
+
+
+def _known(
+    job: Job, folder: Path, path: Path, digest: str, G: Generator, dataset: RealImages | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, line) of the metrics that the folder has of this network, dataset and seed, made by this version."""
+    data_hash = None if dataset is None else dataset.open().content_hash()
+    for name in job.names:
+        expected_data = data_hash if needs_dataset([parse(name)], G) else None
+        for line in record.read(folder, name):
+            recipe = line.get("recipe")
+            if not isinstance(recipe, dict) or line.get("snapshot_pkl") != path.name:
+                continue
+            same = recipe.get("network_sha256") == digest and recipe.get("seed") == job.seed
+            same = same and recipe.get("versions", {}).get("sg3") == sg3.__version__
+            same = same and (recipe.get("dataset") or {}).get("sha256") == expected_data
+            if dataset is not None and "mirrored" in recipe:
+                same = same and recipe["mirrored"] == (dataset.xflip and not parse(name).full)
+            if same:
+                yield name, line
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

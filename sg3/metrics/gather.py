@@ -1,0 +1,58 @@
+"""Features of many images, gathered over batches and processes: themselves, or their moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sg3.metrics.detectors import Detector
+from sg3.metrics.moments import Moments
+from sg3.metrics.ranks import Ranks
+
+Statistics = Moments | torch.Tensor  # of kind moments; of kind features, [count, D]
+
+
+@dataclass(frozen=True)
+class Want:
+    """Statistics of the first `count` images (mirrored ones last) in a detector's features."""
+
+    detector: str
+    kind: str  # moments or features
+    mirrored: bool
+    count: int
+
+
+class Gathered:
+    """Features of one detector for images or samples 0 .. count - 1: their moments, or themselves."""
+
+    def __init__(self, detector: Detector, kind: str, count: int, device: torch.device) -> None:
+        self.detector = detector
+        self.kind = kind
+        self.count = count
+        self.device = device
+        self._moments = Moments(detector.dim if kind == "moments" else 0, device)
+        self._rows: list[torch.Tensor] = []
+        self._positions: list[int] = []
+
+    def add(self, which: range, features: torch.Tensor) -> None:
+        """Features [len(which), D] of these numbers; those from `count` on are not wanted."""
+        kept = range(which.start, min(which.stop, self.count))
+        if not kept:
+            return
+        if self.kind == "moments":
+            self._moments.add(features[: len(kept)])
+        else:
+            # Precision and recall see VGG16's features in float16; the others are compared as they are.
+            dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
+            self._rows.append(features[: len(kept)].to(self.device, dtype))
+            self._positions.extend(kept)
+
+    def result(self, ranks: Ranks) -> Statistics | None:
+        """What all processes have gathered; features in the first process only."""
+        if self.kind == "moments":
+            return ranks.merge(self._moments)
+        dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
+        rows = self._rows or [torch.zeros(0, self.detector.dim, dtype=dtype, device=self.device)]
+        positions = torch.tensor(self._positions, dtype=torch.int64, device=self.device)
+        return ranks.in_order(torch.cat(rows), positions, self.count)

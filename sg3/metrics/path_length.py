@@ -1,0 +1,108 @@
+"""Perceptual path length (Karras et al. 2019, Section 4.1): how far apart neighbouring latents' images look.
+
+    d = |lpips(G(t)) - lpips(G(t + eps))|^2 / eps^2,  eps = 1e-4, between two random latents
+
+`full` draws t from 0..1, `end` takes t = 0. Images are not cropped, and reduced to 256 pixels if they are larger.
+Networks run in float32: in float16 steps of 1e-4 would drown in rounding.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+
+from sg3.errors import UsageError
+from sg3.metrics.detectors import Detector
+from sg3.metrics.functional import perceptual_path_length
+from sg3.metrics.names import Metric
+from sg3.metrics.ranks import Ranks
+from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
+from sg3.metrics.watch import Watch
+from sg3.models import Generator
+from sg3.randomness import host_rng, latents
+
+EPSILON = 1e-4
+NOISE_GROUP = 2  # pairs that share StyleGAN2's noise, the original's batch
+BATCH = 4  # pairs at a time where there is no noise; an LPIPS vector of 256 pixels has 7.7 million numbers
+SIZE = 256  # pixels that LPIPS looks at, at most
+
+
+@runtime_checkable
+class Perceptual(Protocol):
+    """A detector with vectors whose squared distance is LPIPS."""
+
+    def lpips(self, images: torch.Tensor) -> torch.Tensor:
+        """float [N, C, H, W] in 0..255 -> [N, D]."""
+
+
+def path_length(
+    metric: Metric, G: Generator, labels: Labels, detector: Detector, seed: int, ranks: Ranks, watch: Watch
+) -> dict[str, float]:
+    """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
+    if not isinstance(detector, Perceptual):
+        raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
+    device = next(G.parameters()).device
+    size = NOISE_GROUP if has_noise(G) else BATCH
+    parts = ranks.mine(chunks(metric.num_gen, size))
+    distances: list[torch.Tensor] = []
+
+    def measure() -> None:
+        for part in watch.each(f"{metric.name}: pairs", parts):
+            full = range(part.start, part.start + size)  # all of a group that shares noise
+            vectors = detector.lpips(_images(metric, G, labels, seed, full)[: 2 * size])
+            first, second = vectors.double().chunk(2)
+            distance = (first - second).square().sum(dim=1) / EPSILON**2
+            distances.append(distance[: len(part)].to(device))
+
+    with torch.no_grad():
+        ranks.together(measure)
+    rows = torch.cat(distances) if distances else torch.zeros(0, dtype=torch.float64, device=device)
+    positions = torch.tensor([i for part in parts for i in part], dtype=torch.int64, device=device)
+    ordered = ranks.in_order(rows, positions, metric.num_gen)
+
+    def average() -> float:
+        assert ordered is not None
+        if not bool(torch.isfinite(ordered).all()):  # a network that has diverged
+            return nan
+        return perceptual_path_length(ordered)
+
+    return {metric.name: ranks.from_first(average)}
+
+
+def _images(metric: Metric, G: Generator, labels: Labels, seed: int, which: range) -> torch.Tensor:
+    """Both images of each pair, float in 0..255: [2 n, C, H, W], first all at t, then all at t + eps."""
+    device = next(G.parameters()).device
+    count = len(which)
+    z0, z1 = (latents(seed, f"metrics/ppl/{end}", which.start, count, G.z_dim).to(device) for end in ("z0", "z1"))
+    c = labels(which.start, count).to(device)
+    t = torch.zeros(count, 1, device=device)
+    if metric.sampling == "full":
+        draws = [host_rng(seed, "metrics/ppl/t", i).random(dtype="float32") for i in which]
+        t = torch.tensor(draws, dtype=torch.float32, device=device)[:, None]
+
+    if metric.space == "w":
+        ends = G.mapping(torch.cat([z0, z1]), torch.cat([c, c]))  # [2 n, num_ws, w_dim]
+        w0, w1 = ends.chunk(2)
+        ws = torch.cat([w0.lerp(w1, t[:, :, None]), w0.lerp(w1, t[:, :, None] + EPSILON)])
+    else:
+        z = torch.cat([spherical(z0, z1, t), spherical(z0, z1, t + EPSILON)])
+        ws = G.mapping(z, torch.cat([c, c]))
+
+    randomize_noise(G, seed, "metrics/ppl/noise", which.start)
+    images = G.synthesis(ws, noise_mode="const", force_fp32=True)
+    factor = G.img_resolution // SIZE
+    if factor > 1:
+        images = F.avg_pool2d(images, factor)
+    return images * (255 / 2) + 255 / 2
+
+
+def spherical(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Point t [N, 1] of the way from a to b [N, D] along the great circle between them, on the unit sphere."""
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    cosine = (a * b).sum(dim=1, keepdim=True)
+    angle = t * cosine.clamp(-1, 1).acos()
+    across = F.normalize(b - cosine * a, dim=1)
+    return F.normalize(a * angle.cos() + across * angle.sin(), dim=1)

@@ -1,0 +1,55 @@
+"""Metrics against training time, from the files of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from sg3.errors import MissingInputError, UsageError
+from sg3.formats.atomic import write_atomic
+from sg3.metrics.record import kimg_of, read
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
+    """Draw the metrics of a run folder, a panel each, into an image file; returns how many.
+
+    Of several values for one snapshot the last one counts. Raises MissingInputError without matplotlib or without
+    anything to draw, UsageError for another kind of file.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot={path}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingInputError("--plot: needs matplotlib; install it with: pip install 'sg3[plot]'") from None
+    there = sorted(file.name.removeprefix("metric-").removesuffix(".jsonl") for file in folder.glob("metric-*.jsonl"))
+    panels = {name: curves for name in names or there if (curves := _curves(folder, name))}
+    if not panels:
+        raise MissingInputError(f"--plot: {folder} holds no metric-*.jsonl with results of its snapshots")
+    figure = Figure(figsize=(6, 3 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+        for label, points in curves.items():
+            axis.plot(*zip(*sorted(points.items()), strict=True), marker="o", markersize=3, label=label)
+        axis.set_title(name, fontsize="medium")
+        axis.grid(alpha=0.3)
+        if len(curves) > 1:
+            axis.legend(fontsize="small")
+    axes[-1].set_xlabel("kimg")
+    write_atomic(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
+    return len(panels)
+
+
+def _curves(folder: Path, name: str) -> dict[str, dict[int, float]]:
+    """Result -> {kimg: value}; the spread of a value is no curve of its own."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in read(folder, name):
+        kimg = kimg_of(line.get("snapshot_pkl"))
+        for label, value in line["results"].items():
+            if kimg is not None and isinstance(value, int | float) and math.isfinite(value) and \
+                    not label.endswith("_std"):
+                curves.setdefault(label, {})[kimg] = value
+    return curves

@@ -1,0 +1,68 @@
+"""The real images that a network was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.data.labels import read_manifest
+from sg3.data.store import open_store
+from sg3.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """A dataset as training saw it: a subset of it never matters here, the original's metrics take all of it."""
+
+    path: Path
+    use_labels: bool = False
+    xflip: bool = False
+    resolution: int | None = None
+
+    @classmethod
+    def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RealImages:
+        """From a snapshot's `training_set_kwargs`. Raises DataError if they name no path."""
+        path, resolution = kwargs.get("path"), kwargs.get("resolution")
+        if not isinstance(path, str | Path):
+            raise DataError("the network file does not say what it was trained on; name it with --data")
+        return cls(
+            Path(path), bool(kwargs.get("use_labels", False)), bool(kwargs.get("xflip", False)),
+            resolution if isinstance(resolution, int) else None,
+        )  # fmt: skip
+
+    def open(self, mirrored: bool = False) -> ImageFolderDataset:
+        """The whole dataset, mirrored images appended if asked for and trained with."""
+        return ImageFolderDataset(
+            self.path, resolution=self.resolution, use_labels=self.use_labels, xflip=mirrored and self.xflip
+        )
+
+    def facts(self, dataset: ImageFolderDataset) -> dict[str, Any]:
+        """For the record: what the images are, and how `sg3 dataset` scaled them."""
+        record: dict[str, Any] = {}
+        with suppress(DataError):  # labels that are not in use may be broken
+            record = (read_manifest(open_store(self.path)) or {}).get("sg3") or {}
+        known = record if isinstance(record, dict) else {}
+        return {
+            "name": dataset.name, "sha256": dataset.content_hash(), "resolution": dataset.resolution,
+            "channels": dataset.num_channels, "resize_filter": known.get("resize_filter"),
+            "resize_library": known.get("resize_library"),
+        }  # fmt: skip
+
+
+def real_count(dataset: ImageFolderDataset, real: RealImages, *, full: bool, most: int | None) -> int:
+    """How many real images a metric takes of `dataset`, opened without mirroring."""
+    available = len(dataset) * (2 if real.xflip and not full else 1)
+    return available if most is None else min(most, available)
+
+
+def check_fits(dataset: ImageFolderDataset, channels: int, resolution: int, path: Path) -> None:
+    """Raise UsageError unless the images are like those that the network makes."""
+    if (dataset.num_channels, dataset.resolution) != (channels, resolution):
+        raise UsageError(
+            f"{path}: images of {dataset.resolution} px with {dataset.num_channels} channels, the network makes "
+            f"{resolution} px with {channels}; name the dataset it was trained on with --data"
+        )

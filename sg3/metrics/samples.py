@@ -1,0 +1,93 @@
+"""The generated images: number i is a function of (network, seed, i), whoever makes it and beside which others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import UsageError
+from sg3.models import Generator
+from sg3.randomness import derive_seed, latents, random_indices, seed_torch
+
+Labels = Callable[[int, int], torch.Tensor]  # (first sample, how many) -> [n, c_dim]
+
+NOISE_GROUP = 4  # images that share a draw of StyleGAN2's noise; always the same ones, whatever the batch
+
+
+def has_noise(G: nn.Module) -> bool:
+    """Whether its layers add noise, which they draw for a batch and not for an image."""
+    return any(name.endswith("noise_const") for name, _ in G.named_buffers())
+
+
+def randomize_noise(G: nn.Module, seed: int, purpose: str, index: int) -> None:
+    """Draw StyleGAN2's constant noise anew, as a function of (seed, purpose, index)."""
+    buffers = [buffer for name, buffer in G.named_buffers() if name.endswith("noise_const")]
+    rng = torch.Generator().manual_seed(derive_seed(seed, purpose, index))
+    for buffer in buffers:
+        buffer.copy_(torch.randn(buffer.shape, generator=rng))
+
+
+def chunks(count: int, size: int) -> list[range]:
+    """range(count) in runs of `size`."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def random_labels(G: Generator, dataset: ImageFolderDataset | None, seed: int) -> Labels:
+    """Labels of random real images, as in the original. Raises UsageError without a dataset that has them."""
+    if G.c_dim == 0:
+        return lambda _start, count: torch.zeros(count, 0)
+    if dataset is None:
+        raise UsageError("--data: needed, the network is conditional and takes its labels from there")
+    if dataset.label_dim != G.c_dim:
+        raise UsageError(f"--data: its labels are {dataset.label_dim} wide, the network's {G.c_dim}; name the dataset "
+                         "that it was trained on")
+    known = dataset
+
+    def labels(start: int, count: int) -> torch.Tensor:
+        picks = random_indices(seed, "metrics/c", start, count, len(known))
+        return torch.stack([torch.from_numpy(known.get_label(pick)) for pick in picks])
+
+    return labels
+
+
+def one_class(G: Generator, index: int) -> Labels:
+    """The same class for every sample."""
+    row = torch.zeros(1, G.c_dim)
+    row[0, index] = 1
+    return lambda _start, count: row.expand(count, -1)
+
+
+class Samples:
+    """Generated images in uint8, as the feature networks see them."""
+
+    def __init__(self, G: Generator, labels: Labels, seed: int, batch: int) -> None:
+        self.G = G
+        self.labels = labels
+        self.seed = seed
+        self._group = NOISE_GROUP if has_noise(G) else batch
+        self.batch = -(-batch // self._group) * self._group
+        self.device = next(G.parameters()).device
+
+    def chunks(self, count: int) -> list[range]:
+        """The batches that hold samples 0 .. count - 1.
+
+        The last one is as large as the others: how many samples are made beside one must not depend on how many are
+        wanted, for the sake of equal rounding and, with layer noise, equal draws.
+        """
+        return [range(start, start + self.batch) for start in range(0, count, self.batch)]
+
+    @torch.no_grad()
+    def images(self, which: range) -> torch.Tensor:
+        """uint8 [len(which), C, H, W] of one of the chunks; truncated, as the original's."""
+        return torch.cat(list(self._groups(which)))
+
+    def _groups(self, which: range) -> Iterator[torch.Tensor]:
+        for start in range(which.start, which.stop, self._group):
+            z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
+            c = self.labels(start, self._group).to(self.device)
+            seed_torch(self.seed, "metrics/noise", start)
+            images = self.G(z, c, noise_mode="random")
+            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
