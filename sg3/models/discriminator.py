@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sg3.kernels import downsample2d, setup_filter
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, working_type
 
 __all__ = ["Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer"]
 
@@ -50,6 +50,7 @@ class DiscriminatorBlock(nn.Module):
         self.resolution = resolution
         self.architecture = architecture
         self.use_fp16 = use_fp16
+        self.half_type = "float16"
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
@@ -75,9 +76,9 @@ class DiscriminatorBlock(nn.Module):
         """Features x [N, in, R, R] (None in the first block) and the image at this resolution -> both, halved."""
         reference = x if x is not None else img
         assert reference is not None
-        half = self.use_fp16 and not force_fp32 and reference.device.type == "cuda"
-        dtype = torch.float16 if half else torch.float32
-        layout = torch.channels_last if self.channels_last and half else torch.contiguous_format
+        dtype = working_type(self.use_fp16 and not force_fp32, self.half_type, reference.device)
+        is_half = dtype != torch.float32
+        layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
         if x is not None:
             x = x.to(dtype=dtype, memory_format=layout)
 

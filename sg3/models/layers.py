@@ -205,6 +205,22 @@ def update_running_mean(mean: torch.Tensor, value: torch.Tensor, beta: float) ->
     mean.copy_(torch.where(value.isfinite(), value.lerp(mean, beta), mean))
 
 
+HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def working_type(is_half: bool, half_type: str, device: torch.device) -> torch.dtype:
+    """What a layer computes in: 16 bits if it may, and only on a GPU."""
+    return HALF_TYPES[half_type] if is_half and device.type == "cuda" else torch.float32
+
+
+def set_half_type(network: nn.Module, half_type: str) -> None:
+    """Choose 'float16', which networks begin with, or 'bfloat16' for the layers that may run in 16 bits."""
+    assert half_type in HALF_TYPES
+    for module in network.modules():
+        if hasattr(module, "half_type"):
+            module.half_type = half_type  # type: ignore[assignment]  # known to be there
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable scalars."""
     return sum(prod(p.shape) for p in module.parameters())

@@ -23,7 +23,7 @@ from sg3.models.discriminator import (
     DiscriminatorEpilogue,
     MinibatchStdLayer,
 )
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, working_type
 
 __all__ = [
     "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "FullyConnectedLayer", "Generator",
@@ -194,6 +194,7 @@ class SynthesisBlock(nn.Module):
         self.resolution = resolution
         self.architecture = architecture
         self.use_fp16 = use_fp16
+        self.half_type = "float16"
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
@@ -232,9 +233,9 @@ class SynthesisBlock(nn.Module):
         """Features and image of the previous resolution (None in the first block), ws [N, num_conv + num_torgb, w_dim]
         -> features [N, out, R, R] and float32 image [N, img_channels, R, R] (None until there is one)."""
         w = iter(ws.unbind(dim=1))
-        half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
-        dtype = torch.float16 if half else torch.float32
-        layout = torch.channels_last if self.channels_last and half else torch.contiguous_format
+        dtype = working_type(self.use_fp16 and not force_fp32, self.half_type, ws.device)
+        is_half = dtype != torch.float32
+        layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
 
         if self.in_channels == 0:
             start = self.const.to(dtype)[None].expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=layout)

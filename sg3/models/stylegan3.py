@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
-from sg3.models.layers import FullyConnectedLayer, MappingNetwork, update_running_mean
+from sg3.models.layers import FullyConnectedLayer, MappingNetwork, update_running_mean, working_type
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
@@ -129,6 +129,7 @@ class SynthesisLayer(nn.Module):
         self.conv_kernel = 1 if spec.is_torgb else conv_kernel
         self.conv_clamp = conv_clamp
         self.magnitude_ema_beta = magnitude_ema_beta
+        self.half_type = "float16"
 
         tmp_rate = max(spec.in_sampling_rate, spec.out_sampling_rate) * (1 if spec.is_torgb else lrelu_upsampling)
         self.tmp_sampling_rate = tmp_rate
@@ -193,9 +194,8 @@ class SynthesisLayer(nn.Module):
         if spec.is_torgb:
             styles = styles * (1 / sqrt(spec.in_channels * self.conv_kernel**2))
 
-        half = spec.use_fp16 and not force_fp32 and x.device.type == "cuda"
         x = modulated_conv2d(
-            x.to(torch.float16 if half else torch.float32),
+            x.to(working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device)),
             self.weight,
             styles,
             demodulate=not spec.is_torgb,

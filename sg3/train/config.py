@@ -8,8 +8,6 @@ that `sg3 train --help` is instant.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -31,6 +29,9 @@ class Options:
     cond: bool | None = None
     mirror: bool | None = None
     aug: str | None = None
+    augpipe: str | None = None
+    p: float | None = None
+    target: float | None = None
     resume: str | None = None
     freezed: int | None = None
     batch_gpu: int | None = None
@@ -42,10 +43,16 @@ class Options:
     glr: float | None = None
     dlr: float | None = None
     map_depth: int | None = None
+    d_map_depth: int | None = None
+    d_arch: str | None = None
     mbstd_group: int | None = None
+    pl_weight: float | None = None
+    style_mix: float | None = None
     ema_kimg: float | None = None
+    ema_rampup: float | None = None
     desc: str | None = None
     metrics: str | None = None
+    detector_dir: str | None = None
     kimg: int | None = None
     minutes: float | None = None
     tick: int | None = None
@@ -53,35 +60,32 @@ class Options:
     grid: tuple[int, int] | None = None
     seed: int | None = None
     fp32: bool | None = None
+    bf16: bool | None = None
+    tf32: bool | None = None
     nobench: bool | None = None
     workers: int | None = None
     subset: int | None = None
+    on_error: str | None = None
+    keep_snapshots: int | None = None
+    timeout: float | None = None
+    profile: int | None = None
     device: str | None = None
 
-    def over(self, preset: Options) -> Options:
-        """These options, with the preset's where nothing was said."""
-        merged = {k: v if v is not None else getattr(preset, k) for k, v in dataclasses.asdict(self).items()}
-        return Options(**merged)
+    def said(self) -> dict[str, Any]:
+        """The options that have a value."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
-
-# Ready-made starting points: name -> (one line, options).
-PRESETS: dict[str, tuple[str, Options]] = {
-    "demo": (
-        "StyleGAN3-T on emoji, 32 x 32, ten minutes on two CPU cores",
-        Options(
-            cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024,
-            cmax=32, latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=10.0, tick=1, snap=4, grid=(8, 8),
-            workers=0,
-        ),
-    ),
-}  # fmt: skip
+    def over(self, other: Options) -> Options:
+        """These options, with the other's where nothing was said."""
+        return Options(**{**other.said(), **self.said()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
     """What the configuration needs to know of a dataset; `name` goes into the run folder's name.
 
-    `label_dim` is the width of its labels if the run is conditional, else 0; `has_labels` says whether there are any.
+    `label_dim` is the width of its labels if the run is conditional, else 0; `has_labels` says whether there are any;
+    `content` is a hash of all images and labels.
     """
 
     path: str
@@ -91,6 +95,7 @@ class DatasetFacts:
     size: int
     label_dim: int
     has_labels: bool
+    content: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +117,34 @@ class TrainConfig:
     resume: str | None
     device: str
     workers: int
-    cudnn_benchmark: bool
+    nobench: bool
+    on_error: str
+    timeout: float
+    profile: int
 
     z_dim: int
     w_dim: int
     map_depth: int
+    d_map_depth: int
+    d_arch: str
     cbase: int
     cmax: int
     layers: int
     margin: int
     num_fp16_res: int
     conv_clamp: float | None
+    bf16: bool
+    tf32: bool
     magnitude_ema_beta: float
     mbstd_group: int
     freezed: int
+
+    aug: str
+    augpipe: str
+    p: float  # of --aug=fixed, and what --aug=ada starts from
+    target: float
+    ada_kimg: float
+    ada_interval: int
 
     gamma: float
     glr: float
@@ -146,6 +165,9 @@ class TrainConfig:
     tick: int
     snap: int
     grid: tuple[int, int] | None
+    metrics: tuple[str, ...]
+    detector_dir: str | None
+    keep_snapshots: int | None
     desc: str | None
 
     @property
@@ -177,9 +199,10 @@ class TrainConfig:
         """Constructor arguments of the discriminator."""
         return {
             "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
-            "img_channels": self.dataset.channels,
+            "img_channels": self.dataset.channels, "architecture": self.d_arch,
             "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.num_fp16_res,
             "conv_clamp": self.conv_clamp, "block_kwargs": {"freeze_layers": self.freezed},
+            "mapping_kwargs": {"num_layers": self.d_map_depth},
             "epilogue_kwargs": {"mbstd_group_size": self.mbstd_group},
         }  # fmt: skip
 
@@ -191,14 +214,13 @@ class TrainConfig:
     def from_dict(data: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`. Raises TypeError for missing or unknown fields."""
         grid = tuple(data["grid"]) if data.get("grid") else None
-        return TrainConfig(**{**data, "dataset": DatasetFacts(**data["dataset"]), "grid": grid})
+        dataset = DatasetFacts(**data["dataset"])
+        return TrainConfig(**{**data, "dataset": dataset, "grid": grid, "metrics": tuple(data["metrics"])})
 
-    def fingerprint(self) -> str:
-        """Hash of everything that determines the numbers of a run, and of nothing else (not its length or folder)."""
-        free = {"kimg", "minutes", "tick", "snap", "grid", "desc", "workers", "cudnn_benchmark", "device", "resume"}
-        fixed = {k: v for k, v in self.to_dict().items() if k not in free}
-        fixed["dataset"] = {k: v for k, v in fixed["dataset"].items() if k not in ("path", "name", "has_labels")}
-        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    @property
+    def is_half(self) -> bool:
+        """Whether some layers run in 16 bits on a GPU."""
+        return self.num_fp16_res > 0
 
 
 def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
@@ -213,6 +235,7 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
     batch = o.batch or 32
     batch_gpu = o.batch_gpu or max(batch // gpus, 1)
     latent = o.latent or 512
+    pl_weight = (2.0 if sg2 else 0.0) if o.pl_weight is None else o.pl_weight
     config = TrainConfig(
         cfg=cfg,
         dataset=dataset,
@@ -228,39 +251,55 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
         resume=o.resume,
         device=o.device or "auto",
         workers=3 if o.workers is None else o.workers,
-        cudnn_benchmark=not o.nobench,
+        nobench=bool(o.nobench),
+        on_error=o.on_error or "fail",
+        timeout=o.timeout or 300.0,
+        profile=o.profile or 0,
         z_dim=latent,
         w_dim=latent,
         map_depth=o.map_depth or (8 if sg2 else 2),
+        d_map_depth=o.d_map_depth or 8,
+        d_arch=o.d_arch or "resnet",
         cbase=o.cbase or 32768,
         cmax=o.cmax or 512,
         layers=o.layers or 14,
         margin=10 if o.margin is None else o.margin,
         num_fp16_res=0 if o.fp32 else 4,
         conv_clamp=None if o.fp32 else 256.0,
+        bf16=bool(o.bf16),
+        tf32=bool(o.tf32),
         magnitude_ema_beta=0.5 ** (batch / 20e3),
         mbstd_group=o.mbstd_group or 4,
         freezed=o.freezed or 0,
+        aug=o.aug or "ada",
+        augpipe=o.augpipe or "bgc",
+        p=(o.p if o.p is not None else 0.2) if o.aug == "fixed" else 0.0,
+        target=0.6 if o.target is None else o.target,
+        ada_kimg=100.0 if o.resume else 500.0,  # a pre-trained D overfits, and recovers, sooner
+        ada_interval=4,
         gamma=default_gamma(dataset.resolution, batch) if o.gamma is None else o.gamma,
         glr=o.glr if o.glr is not None else (0.002 if sg2 else 0.0025),
         dlr=o.dlr if o.dlr is not None else 0.002,
         adam_beta2=0.99,
         adam_eps=1e-8,
-        g_reg_interval=4 if sg2 else None,
+        g_reg_interval=4 if pl_weight > 0 else None,
         d_reg_interval=16,
-        pl_weight=2.0 if sg2 else 0.0,
+        pl_weight=pl_weight,
         pl_batch_shrink=2,
         pl_decay=0.01,
-        style_mixing_prob=0.9 if sg2 else 0.0,
+        style_mixing_prob=(0.9 if sg2 else 0.0) if o.style_mix is None else o.style_mix,
         # R starts with blurred images, which keeps the discriminator from winning on high frequencies (Appendix F);
         # a pre-trained network does not need that.
         blur_init_sigma=10.0 if rotation and not o.resume else 0.0,
         blur_fade_kimg=batch * 200 / 32 if rotation else 0.0,
         ema_kimg=o.ema_kimg if o.ema_kimg is not None else batch * 10 / 32,
-        ema_rampup=None if o.resume else 0.05,
+        ema_rampup=(None if o.resume else 0.05) if o.ema_rampup is None else o.ema_rampup or None,
         tick=o.tick or 4,
         snap=o.snap or 50,
         grid=o.grid,
+        metrics=tuple(name for name in (o.metrics or "none").split(",") if name and name != "none"),
+        detector_dir=o.detector_dir,
+        keep_snapshots=o.keep_snapshots,
         desc=o.desc,
     )
     problems = check(config, o)
@@ -284,12 +323,12 @@ def check(config: TrainConfig, options: Options) -> list[str]:
             problems.append(f"--{name.replace('_', '-')}={number}: expected a finite number")
     if c.desc and set(c.desc) & set("/\\"):
         problems.append(f"--desc={c.desc}: becomes part of a folder's name, which cannot hold slashes")
-    if c.gpus > 1:
-        problems.append(f"--gpus={c.gpus}: training on several GPUs is not built yet, use --gpus=1")
-    if (options.aug or "noaug") != "noaug":
-        problems.append(f"--aug={options.aug}: augmentation is not built yet, use --aug=noaug")
-    if (options.metrics or "none") != "none":
-        problems.append(f"--metrics={options.metrics}: metrics are not built yet, use --metrics=none")
+    if options.p is not None and c.aug != "fixed":
+        problems.append(f"--p: belongs to --aug=fixed, not to --aug={c.aug}")
+    if options.target is not None and c.aug != "ada":
+        problems.append(f"--target: belongs to --aug=ada, not to --aug={c.aug}")
+    if options.bf16 and options.fp32:
+        problems.append("--bf16 and --fp32: choose one")
     if c.batch % c.gpus:
         problems.append(f"--batch={c.batch}: must be a multiple of --gpus={c.gpus}")
     elif c.batch % (c.gpus * c.batch_gpu):

@@ -18,10 +18,12 @@ class Display:
     """Messages go to stderr and to log.txt; on a terminal, a bar with speed, remaining time and losses stays below.
 
     Use as a context manager. `budget_seconds`, counted from now, is a time limit that the remaining time respects.
+    A quiet one says and writes nothing: that of the ranks beside the first.
     """
 
-    def __init__(self, log_path: Path | None, total_nimg: int) -> None:
+    def __init__(self, log_path: Path | None, total_nimg: int, quiet: bool = False) -> None:
         self._log_path = log_path
+        self._quiet = quiet
         self._total = total_nimg
         self.budget_seconds: float | None = None
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -31,7 +33,7 @@ class Display:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Display:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             self._bar = Progress(
                 TextColumn("{task.fields[kimg]}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}"),
                 console=self._console, transient=True, refresh_per_second=4,
@@ -46,6 +48,8 @@ class Display:
 
     def message(self, text: str) -> None:
         """One line for the reader and the log."""
+        if self._quiet:
+            return
         self._console.print(text, markup=False)
         if self._log_path is not None:
             try:
@@ -54,9 +58,17 @@ class Display:
             except OSError as error:
                 raise StorageError(f"{self._log_path}: cannot be written: {error.strerror}") from error
 
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody is looking at the bar."""
+        return self._bar is not None
+
+    def count(self, nimg: int) -> None:
+        """Note how far training has come, for speed and remaining time."""
+        self._recent.append((time.monotonic(), nimg))
+
     def progress(self, nimg: int, losses: dict[str, float]) -> None:
         """Update the live line, if there is one."""
-        self._recent.append((time.monotonic(), nimg))
         if self._bar is None or self._task is None:
             return
         parts = [f"{self.speed():.1f} img/s", f"{format_time(self.remaining(nimg))} left"]

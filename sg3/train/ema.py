@@ -16,8 +16,9 @@ def ema_beta(batch: int, nimg: int, ema_kimg: float, rampup: float | None) -> fl
 
 @torch.no_grad()
 def update_ema(average: nn.Module, current: nn.Module, beta: float) -> None:
-    """Move `average`'s parameters towards `current`'s; buffers (running means, constants) are copied."""
+    """Move `average`'s parameters towards `current`'s; buffers (running means, noise) are copied, but for filters."""
     for mean, value in zip(average.parameters(), current.parameters(), strict=True):
         mean.copy_(value.lerp(mean, beta))
-    for kept, latest in zip(average.buffers(), current.buffers(), strict=True):
-        kept.copy_(latest)
+    for (name, kept), latest in zip(average.named_buffers(), current.buffers(), strict=True):
+        if not name.endswith("_filter"):  # the same for good; writing to them would throw away their prepared form
+            kept.copy_(latest)

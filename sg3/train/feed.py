@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,58 +12,88 @@ from torch.utils.data import DataLoader, Dataset
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.sampler import InfiniteSampler
-from sg3.errors import Sg3Error
+from sg3.errors import DataError, Sg3Error
 
-Item = tuple[np.ndarray, np.ndarray]
+Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images [N, C, R, R], float32 labels [N, label_dim]
+MOST_UNREADABLE = 100  # images in a row, after which the data set, not an image, is broken
 
 
 def real_batches(
-    dataset: ImageFolderDataset, *, batch: int, seed: int, start: int, workers: int, pin_memory: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of (uint8 images [batch, C, R, R], float32 labels [batch, label_dim]) from global image `start` on.
+    dataset: ImageFolderDataset,
+    *,
+    batch: int,
+    seed: int,
+    start: int,
+    workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    ranks: int = 1,
+    on_error: str = "fail",
+    warn: Callable[[str], None] = lambda _: None,
+) -> Generator[Batch, None, None]:
+    """A rank's batches of `batch` images each, from global image `start` on, without end. Close it to
+    end the loader's processes.
 
-    A broken image raises its own one-line DataError here, in the main process, whichever worker met it.
+    A broken image raises its own one-line DataError here, in the main process, whichever worker met it. With
+    `on_error` 'skip' the next readable image of the data set takes its place, and `warn` gets that line, once an image.
     """
     loader = DataLoader(
-        _Guarded(dataset),
+        _Guarded(dataset, skip=on_error == "skip"),
         batch_size=batch,
-        sampler=InfiniteSampler(len(dataset), seed, start=start),
+        sampler=InfiniteSampler(len(dataset), seed, start, rank, ranks, block=batch),
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_stop_signals if workers else None,
         prefetch_factor=2 if workers else None,
     )
+    known: set[str] = set()
     for item in loader:
         if isinstance(item, Sg3Error):
             raise item
-        yield item
+        images, labels, skipped = item
+        for line in sorted(set(skipped) - known):
+            warn(f"warning: {line}; another image takes its place (--on-error=skip)")
+        known.update(skipped)
+        yield images, labels
 
 
-class _Guarded(Dataset[Item | Sg3Error]):
-    """Hands errors over as items: the loader would bury them under the worker's traceback."""
+class _Guarded(Dataset[Any]):
+    """Items (image, label, errors of images passed over). An error that ends the run is handed over as an item, too:
+    the loader would bury it under the worker's traceback."""
 
-    def __init__(self, dataset: ImageFolderDataset) -> None:
+    def __init__(self, dataset: ImageFolderDataset, skip: bool) -> None:
         self.dataset = dataset
+        self.skip = skip
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Item | Sg3Error:
-        try:
-            return self.dataset[index]
-        except Sg3Error as error:
-            return error
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, list[str]] | Sg3Error:
+        skipped: list[str] = []
+        for step in range(min(MOST_UNREADABLE, len(self))):
+            try:
+                return *self.dataset[(index + step) % len(self)], skipped
+            except DataError as error:
+                if not self.skip:
+                    return error
+                skipped.append(str(error))
+            except Sg3Error as error:
+                return error
+        return DataError(f"{len(skipped)} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
-def _collate(items: list[Item | Sg3Error]) -> tuple[torch.Tensor, torch.Tensor] | Sg3Error:
-    images, labels = [], []
+def _collate(
+    items: list[tuple[np.ndarray, np.ndarray, list[str]] | Sg3Error],
+) -> tuple[torch.Tensor, torch.Tensor, list[str]] | Sg3Error:
+    images, labels, skipped = [], [], []
     for item in items:
         if isinstance(item, Sg3Error):
             return item
         images.append(item[0])
         labels.append(item[1])
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        skipped += item[2]
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), skipped
 
 
 def _ignore_stop_signals(_worker: int) -> None:

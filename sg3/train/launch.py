@@ -1,36 +1,48 @@
-"""Starting, continuing and ending a run: folders, devices, signals, and what is left behind for whoever waits."""
+"""Starting, continuing and ending a run: folders, devices, and what is left behind for whoever waits."""
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
+import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 import sg3
 from sg3.data.dataset import ImageFolderDataset
-from sg3.device import choose_device
-from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, TrainingStopped, UsageError
+from sg3.errors import (
+    DataError,
+    MissingInputError,
+    NumericalError,
+    Sg3Error,
+    StorageError,
+    TrainingStopped,
+    UsageError,
+)
 from sg3.formats.atomic import write_atomic
+from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
 from sg3.train.display import Display, format_time
-from sg3.train.loop import Trainer
-from sg3.train.state import load_state
+from sg3.train.distributed import World, check_consistency, join
+from sg3.train.evaluate import check_metrics, open_evaluation
+from sg3.train.loop import Loop
+from sg3.train.state import load_state, require_space
+from sg3.train.stop import StopSignals
+from sg3.train.summary import summarize
+from sg3.train.trainer import Trainer
 from sg3.train.transfer import transfer_weights
+from sg3.train.watchdog import Watchdog
 
 OPTIONS_FILE = "training_options.json"
-
-# What may change when a run is continued: nothing that decides which numbers it computes.
-CONTINUABLE = ("data", "kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device")
+RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folder's name, for the launcher
 
 
 def render_builtin(data: str | None, outdir: Path) -> str | None:
@@ -68,111 +80,166 @@ def probe_dataset(options: Options) -> DatasetFacts:
     return DatasetFacts(
         path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
+        content=data.content_hash(),
     )  # fmt: skip
 
 
-def configure(options: Options) -> TrainConfig:
-    """Probe the dataset and resolve the options. Raises UsageError or what the dataset raises."""
-    return resolve(options, probe_dataset(options))
+def configure(options: Options, outdir: Path) -> TrainConfig:
+    """Render and probe the dataset, and resolve the options. Raises UsageError or what the dataset raises."""
+    options = dataclasses.replace(options, data=render_builtin(options.data, outdir))
+    config = resolve(options, probe_dataset(options))
+    check_metrics(config.metrics, config.cfg)
+    return config
 
 
-def start(config: TrainConfig, outdir: Path) -> Path:
-    """Train in a new run folder under `outdir`; returns the folder."""
-    choose_device(config.device)  # before there is a folder
-    return _run(config, _create_run_dir(outdir, config), is_new=True)
+def start(options: Options, outdir: Path) -> Path:
+    """Train in a new run folder under `outdir`; returns the folder. With several ranks, all of them call it."""
+    world = join(options.device or "auto", options.gpus)
+
+    def prepare() -> tuple[TrainConfig, Path]:
+        config = configure(dataclasses.replace(options, gpus=world.size), outdir)
+        run_dir = _create_run_dir(outdir, config)
+        _write_options(config, options, run_dir)
+        return config, run_dir
+
+    config, run_dir = world.on_main(prepare)
+    return _run(world, config, run_dir, is_new=True, notes=[])
 
 
 def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
     """Go on with a run folder, or with the newest one under `outdir` if `run` is 'latest'."""
-    run_dir = _find_run(run, outdir)
+    config, _ = read_run(find_run(run, outdir))
+    world = join(changes.device or config.device, changes.gpus)
+
+    def prepare() -> tuple[TrainConfig, list[str], Path]:
+        run_dir = find_run(run, outdir)
+        config, _ = read_run(run_dir)
+        gpus = world.size if world.size != config.gpus or changes.gpus else None
+        changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
+        check_metrics(changed.metrics, changed.cfg)
+        return changed, notes, run_dir
+
+    config, notes, run_dir = world.on_main(prepare)
+    return _run(world, config, run_dir, is_new=False, notes=notes)
+
+
+def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The configuration of a run folder and all of its training_options.json. Raises MissingInputError, DataError."""
     try:
-        config = TrainConfig.from_dict(json.loads((run_dir / OPTIONS_FILE).read_text())["config"])
+        record = json.loads((run_dir / OPTIONS_FILE).read_text())
+        return TrainConfig.from_dict(record["config"]), record
     except FileNotFoundError:
         raise MissingInputError(f"{run_dir}: is no run folder (it has no {OPTIONS_FILE})") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{run_dir / OPTIONS_FILE}: not written by this version of sg3 ({error})") from error
-    return _run(_apply_changes(config, changes), run_dir, is_new=False)
 
 
-def _apply_changes(config: TrainConfig, changes: Options) -> TrainConfig:
-    from dataclasses import asdict, replace
-
-    said = {name: value for name, value in asdict(changes).items() if value is not None}
-    refused = [name for name in said if name not in CONTINUABLE]
-    if refused:
-        flags = ", ".join("--" + name.replace("_", "-") for name in refused)
-        allowed = ", ".join("--" + name for name in CONTINUABLE)
-        raise UsageError(f"{flags}: cannot change in a run that continues (only {allowed} can); start a new one")
-    if "data" in said:  # the same images at another place
-        said["dataset"] = replace(config.dataset, path=str(Path(said.pop("data")).resolve()))
-    if "nobench" in said:
-        said["cudnn_benchmark"] = not said.pop("nobench")
-    return replace(config, **said)
-
-
-def _run(config: TrainConfig, run_dir: Path, is_new: bool) -> Path:
+def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str]) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
-    device = choose_device(config.device)
-    with _locked(run_dir):
-        (run_dir / "exit.json").unlink(missing_ok=True)  # of an earlier life
-        return _train(config, run_dir, is_new, device)
+    if world.is_main and (report := os.environ.get(RUN_DIR_FILE)):
+        Path(report).write_text(str(run_dir))
+    with ExitStack() as stack:
+        stack.callback(world.close)
+        world.on_main(lambda: stack.enter_context(_locked(run_dir)))
+        began = time.time()
+
+        def leave(code: int, message: str, kimg: float | None = None) -> None:
+            summary = {"exit_code": code, "message": message, "kimg": kimg, "started": began, "ended": time.time()}
+            with suppress(StorageError):  # it must not hide what it reports
+                text = json.dumps(summary, indent=2).encode() + b"\n"
+                write_atomic(run_dir / "exit.json", lambda file: file.write(text))
+
+        if world.is_main:
+            (run_dir / "exit.json").unlink(missing_ok=True)  # of an earlier life
+        watchdog = Watchdog(world, config.timeout, leave)
+        stop = stack.enter_context(StopSignals(world))  # to the end: a launcher sends SIGTERM when another rank fails
+        try:
+            kimg, message = _train(world, watchdog, stop, config, run_dir, is_new, notes)
+            if world.is_main:
+                leave(0, message, kimg)
+        except BaseException as error:
+            _report_failure(error, world, watchdog, config, run_dir, leave)
+            raise  # not reached: something was raised above
+        finally:
+            watchdog.end()
+    return run_dir
 
 
-def _train(config: TrainConfig, run_dir: Path, is_new: bool, device: torch.device) -> Path:
-    torch.backends.cudnn.benchmark = config.cudnn_benchmark
-    display = Display(run_dir / "log.txt", config.kimg * 1000)
-    began = time.time()
-    trainer: Trainer | None = None
-    code, message = 70, "crashed"
-    try:
-        with _stop_signals() as stop_reason, display:
-            dataset = _open_dataset(config)
-            trainer = Trainer(config, dataset, run_dir, device, display)
-            if is_new:
-                _write_options(config, run_dir)
-                if config.resume is not None:
-                    networks = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
-                    for line in transfer_weights(config.resume, networks):
-                        display.message(line)
-            else:
-                state = load_state(run_dir, display.message)
-                if state["fingerprint"] != config.fingerprint():
-                    raise DataError(f"{run_dir}: its state was saved with other options than its {OPTIONS_FILE} holds")
-                trainer.load_state_dict(state)
-            _announce(config, trainer, run_dir, device, display)
-            if config.minutes is not None:
-                display.budget_seconds = config.minutes * 60 - trainer.seconds
-            out_of_time = display.budget_seconds is not None and display.budget_seconds <= 0
+def _train(
+    world: World,
+    watchdog: Watchdog,
+    stop: StopSignals,
+    config: TrainConfig,
+    run_dir: Path,
+    is_new: bool,
+    notes: list[str],
+) -> tuple[float, str]:
+    """Returns how many kimg are trained and the last message. Errors carry `kimg` where training had begun."""
+    torch.backends.cudnn.benchmark = not config.nobench
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    display = Display(run_dir / "log.txt", config.kimg * 1000, quiet=not world.is_main)
+    with display:
+        dataset = _open_dataset(config)
+        trainer = Trainer(config, dataset, world, watchdog)
+        if is_new:
+            require_space(run_dir, summarize(config).state_bytes)
+            if config.resume is not None:
+                networks = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
+                for line in transfer_weights(config.resume, networks):
+                    display.message(line)
+        else:
+            state = load_state(run_dir, display.message)
+            require_same_run(state["config"], config, str(run_dir))
+            trainer.load_state_dict(state)
+        check_consistency(world, {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema})
+        _announce(config, trainer, run_dir, display)
+        for line in notes:
+            display.message(line)
+        if config.minutes is not None:
+            display.budget_seconds = config.minutes * 60 - trainer.seconds
+        out_of_time = display.budget_seconds is not None and display.budget_seconds <= 0
+        try:
             if trainer.nimg >= config.kimg * 1000 or out_of_time:
                 done = f"{trainer.nimg / 1000:.2f} kimg in {format_time(trainer.seconds)}"
                 message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
-                trainer.run(stop_reason)
+                evaluation = open_evaluation(config, run_dir, world, display, trainer.nimg)
+                Loop(trainer, run_dir, display, evaluation).run(stop)
                 message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time(trainer.seconds)}"
-            code = 0
-            display.message(f"{message}; everything is in {run_dir}")
-    except TrainingStopped as error:
-        code, message = error.exit_code, str(error)
-        raise TrainingStopped(f"{error}; continue with: sg3 train --continue={run_dir}") from None
-    except Sg3Error as error:
-        code, message = error.exit_code, str(error)
-        raise
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted a second time, before the state was saved"
-        raise
-    except torch.cuda.OutOfMemoryError:
-        code = 70
+        except BaseException as error:
+            error.kimg = trainer.nimg / 1000  # type: ignore[attr-defined]
+            raise
+        display.message(f"{message}; everything is in {run_dir}")
+    return trainer.nimg / 1000, message
+
+
+def _report_failure(
+    error: BaseException, world: World, watchdog: Watchdog, config: TrainConfig, run_dir: Path,
+    leave: Callable[[int, str, float | None], None],
+) -> NoReturn:  # fmt: skip
+    """Leave exit.json, tell the other ranks, and raise what the user should see. Errors that all ranks meet at the same
+    place are rank 0's to report."""
+    kimg = getattr(error, "kimg", 0)
+    shown: BaseException = error
+    if isinstance(error, TrainingStopped):
+        shown = TrainingStopped(f"{error}; continue with: sg3 train --continue={run_dir}")
+    elif isinstance(error, KeyboardInterrupt):
+        leave(130, "interrupted a second time, before the state was saved", kimg)
+        raise error
+    elif isinstance(error, torch.cuda.OutOfMemoryError):
         smaller = max(config.batch_gpu // 2, 1)
-        message = f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}"
-        raise Sg3Error(message) from None
-    finally:
-        summary = {
-            "exit_code": code, "message": message, "kimg": trainer.nimg / 1000 if trainer else 0,
-            "started": began, "ended": time.time(),
-        }  # fmt: skip
-        with suppress(StorageError):  # it must not hide what it reports
-            write_atomic(run_dir / "exit.json", lambda file: file.write(json.dumps(summary, indent=2).encode() + b"\n"))
-    return run_dir
+        shown = Sg3Error(f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}")
+    elif isinstance(error, RuntimeError) and world.size > 1:
+        time.sleep(3)  # a rank that is gone breaks the others' connections; the watchdog will name it and end this one
+    code = getattr(shown, "exit_code", 70)
+    if world.is_main:
+        leave(code, str(shown), kimg)
+    if isinstance(error, (TrainingStopped, NumericalError)):
+        if not world.is_main:
+            raise SystemExit(code)
+    elif world.size > 1:
+        watchdog.fail(code, str(shown))
+    raise shown from None
 
 
 @contextmanager
@@ -192,16 +259,23 @@ def _open_dataset(config: TrainConfig) -> ImageFolderDataset:
         facts.path, resolution=facts.resolution, max_size=config.subset, use_labels=config.cond, xflip=config.mirror,
         random_seed=config.seed,
     )  # fmt: skip
-    if len(dataset) != facts.size or dataset.num_channels != facts.channels:
+    found = (len(dataset), dataset.num_channels)
+    if found != (facts.size, facts.channels):
         raise DataError(
-            f"{facts.path}: has changed since the run began, {len(dataset)} images of {dataset.num_channels} channels "
-            f"instead of {facts.size} of {facts.channels}"
+            f"{facts.path}: has changed since the run began, {found[0]} images of {found[1]} channels instead of "
+            f"{facts.size} of {facts.channels}; give the old one with --data, or start a new run"
+        )
+    if dataset.content_hash() != facts.content:
+        raise DataError(
+            f"{facts.path}: has changed since the run began, other images or labels under the same names; give the old "
+            "one with --data, or start a new run"
         )
     return dataset
 
 
-def _write_options(config: TrainConfig, run_dir: Path) -> None:
+def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None:
     record = {
+        "options": options.said(),  # what --config=training_options.json takes up
         "config": config.to_dict(),
         "command": sys.argv,
         "versions": {"sg3": sg3.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
@@ -209,7 +283,7 @@ def _write_options(config: TrainConfig, run_dir: Path) -> None:
     write_atomic(run_dir / OPTIONS_FILE, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
 
 
-def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, device: torch.device, display: Display) -> None:
+def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Display) -> None:
     from sg3.kernels.dispatch import describe
     from sg3.models.layers import count_parameters
 
@@ -217,7 +291,9 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, device: torc
     label = f", {d.label_dim} labels" if config.cond else ""
     size = f"G {count_parameters(trainer.G):,} and D {count_parameters(trainer.D):,} parameters"
     display.message(f"{config.cfg} on {d.name}: {d.size} images, {d.resolution} x {d.resolution} x {d.channels}{label}")
-    display.message(f"{size}, gamma {config.gamma:g}, batch {config.batch} on {device}, run folder {run_dir}")
+    device, ranks = trainer.device, trainer.world.size
+    where = f"{ranks} x {device.type}" if ranks > 1 else str(device)
+    display.message(f"{size}, gamma {config.gamma:g}, batch {config.batch} on {where}, run folder {run_dir}")
     display.message(f"implementations: {describe(device)}")
     if d.has_labels and not config.cond:
         display.message("note: the dataset has labels, which are not used; --cond makes the run conditional")
@@ -242,7 +318,7 @@ def _create_run_dir(outdir: Path, config: TrainConfig) -> Path:
         raise StorageError(f"--outdir={outdir}: cannot create a run folder there: {error.strerror}") from error
 
 
-def _find_run(run: str, outdir: Path | None) -> Path:
+def find_run(run: str, outdir: Path | None) -> Path:
     if run != "latest":
         if not Path(run).is_dir():
             raise MissingInputError(f"--continue={run}: no such run folder")
@@ -253,22 +329,3 @@ def _find_run(run: str, outdir: Path | None) -> Path:
     if not runs:
         raise MissingInputError(f"--continue=latest: {outdir} holds no run")
     return runs[-1]
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], str | None]]:
-    """While active, the first SIGINT, SIGTERM or SIGUSR1 is noted for the loop; a second one acts as usual."""
-    caught: list[str] = []
-    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        caught.append(signal.Signals(number).name)
-        for each in signals:
-            signal.signal(each, previous[each])
-
-    previous: dict[signal.Signals, Any] = {each: signal.signal(each, note) for each in signals}
-    try:
-        yield lambda: caught[0] if caught else None
-    finally:
-        for each in signals:
-            signal.signal(each, previous[each])

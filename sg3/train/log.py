@@ -14,12 +14,14 @@ import torch
 from sg3.errors import StorageError
 from sg3.formats.atomic import write_atomic
 from sg3.train.display import format_time
+from sg3.train.distributed import World
 
 
 class Stats:
     """Number, mean and standard deviation of everything reported since the last flush, per name.
 
     Values are summed where they are, on the device, as three float64 numbers per name; only `flush` waits for them.
+    What is not finite does not count: such steps are left out, and counted by the trainer.
     """
 
     def __init__(self) -> None:
@@ -28,7 +30,9 @@ class Stats:
     def report(self, name: str, value: torch.Tensor | float) -> None:
         """Add every element of `value` to the statistic `name`."""
         v = torch.as_tensor(value, dtype=torch.float64).detach().flatten()
-        moments = torch.stack([torch.full_like(v.sum(), v.numel()), v.sum(), v.square().sum()])
+        finite = v.isfinite()
+        v = torch.where(finite, v, 0.0)
+        moments = torch.stack([finite.sum().to(torch.float64), v.sum(), v.square().sum()])
         known = self._sums.get(name)
         self._sums[name] = moments if known is None else known + moments
 
@@ -52,6 +56,17 @@ class Stats:
         self._sums.clear()
         return result
 
+    def add_up(self, world: World) -> None:
+        """Make rank 0's sums those of all ranks, and the others' empty."""
+        if world.size == 1:
+            return
+        names = sorted({name for known in world.gather(list(self._sums)) for name in known})
+        if not names:
+            return
+        zero = torch.zeros(3, dtype=torch.float64, device=world.device)
+        sums = world.add_up(torch.stack([self._sums.get(name, zero).to(world.device) for name in names]))
+        self._sums = dict(zip(names, sums.unbind(), strict=True)) if world.is_main else {}
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The sums of the unfinished interval, for the training state."""
         return {name: sums.cpu() for name, sums in self._sums.items()}
@@ -71,6 +86,7 @@ class Tick:
     total_seconds: float
     seconds: float
     maintenance: float
+    augment: float  # probability
 
     @property
     def sec_per_kimg(self) -> float:
@@ -79,7 +95,7 @@ class Tick:
     def statistics(self) -> dict[str, float]:
         """Under the original's names."""
         return {
-            "Progress/tick": self.number, "Progress/kimg": self.nimg / 1000, "Progress/augment": 0.0,
+            "Progress/tick": self.number, "Progress/kimg": self.nimg / 1000, "Progress/augment": self.augment,
             "Timing/total_sec": self.total_seconds, "Timing/total_hours": self.total_seconds / 3600,
             "Timing/total_days": self.total_seconds / 86400, "Timing/sec_per_tick": self.seconds,
             "Timing/sec_per_kimg": self.sec_per_kimg, "Timing/maintenance_sec": self.maintenance,
@@ -96,7 +112,7 @@ class Tick:
         for label, name in columns:
             if f"Resources/{name}" in memory:
                 fields.append(f"{label} {memory[f'Resources/{name}']:<5.2f}")
-        fields += ["augment 0.000", f"img/s {self.images / max(self.seconds, 1e-9):<5.1f}"]
+        fields += [f"augment {self.augment:.3f}", f"img/s {self.images / max(self.seconds, 1e-9):<5.1f}"]
         if left is not None:
             fields.append(f"left {format_time(left)}")
         return " ".join(fields).rstrip()

@@ -1,226 +1,213 @@
-"""The training loop of StyleGAN2 and StyleGAN3, from the first step or from a saved state.
-
-Each step shows the discriminator one batch of real images and runs every phase that is due: Gmain and Greg (path
-length, StyleGAN2) or Gboth, then Dmain and Dreg (R1); see `sg3.train.phases`.
+"""The training loop: data in, steps, and at the end of each tick whatever is due: statistics, images, networks, state,
+metrics. Every rank runs it; rank 0 writes the files.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError, TrainingStopped
 from sg3.formats import Snapshot, save
-from sg3.train.config import TrainConfig
 from sg3.train.display import Display
-from sg3.train.ema import ema_beta, update_ema
-from sg3.train.feed import real_batches
+from sg3.train.distributed import check_consistency
+from sg3.train.evaluate import Evaluation
+from sg3.train.failure import write_failure
+from sg3.train.feed import Batch, real_batches
 from sg3.train.grid import Grid
-from sg3.train.log import Stats, StatsWriter, Tick, memory_usage
-from sg3.train.loss import Loss, MicroBatch
-from sg3.train.phases import Phase, build_networks, build_phases
-from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
-from sg3.train.state import save_state
+from sg3.train.log import StatsWriter, Tick, memory_usage
+from sg3.train.profile import profiling
+from sg3.train.state import StateWriter
+from sg3.train.stop import StopSignals, WaitInterruptedError
+from sg3.train.trainer import Trainer
 
-MAX_BAD_STEPS = 10  # steps in a row without a finite gradient after which there is nothing left to save
+MAX_BAD_STEPS = 10  # of a phase in a row without a finite gradient, after which there is nothing left to save
+LOOK_EVERY = 50  # steps between two looks at the flags that say so: a look waits for the device
 STATE_MINUTES = 15  # a state is written with every snapshot, and at least this often
 
 
-class Trainer:
-    """The parts of a run that live from step to step, and the loop over them."""
+class Loop:
+    """Runs a trainer to its end, or until it is asked to stop."""
 
-    def __init__(
-        self, config: TrainConfig, dataset: ImageFolderDataset, run_dir: Path, device: torch.device, display: Display
-    ) -> None:
-        self.config = config
-        self.dataset = dataset
+    def __init__(self, trainer: Trainer, run_dir: Path, display: Display, evaluation: Evaluation | None) -> None:
+        self.trainer = trainer
+        self.config = trainer.config
+        self.world = trainer.world
         self.run_dir = run_dir
-        self.device = device
         self.display = display
-        self.stats = Stats()
-        self.G, self.D = build_networks(config, device)
-        self.G_ema = copy.deepcopy(self.G).eval()
-        self.loss = Loss(
-            self.G, self.D, self.stats, r1_gamma=config.gamma, style_mixing_prob=config.style_mixing_prob,
-            pl_weight=config.pl_weight, pl_batch_shrink=config.pl_batch_shrink, pl_decay=config.pl_decay, device=device,
-        )  # fmt: skip
-        self.phases = build_phases(config, self.G, self.D, self.loss)
+        self.evaluation = evaluation
+        self.states = StateWriter(run_dir)
+        self.last_saved = time.monotonic()
+        self.data_seconds = 0.0  # spent waiting for images since the last tick
         self.grid = Grid(
-            dataset, config.grid, z_dim=config.z_dim, label_dim=config.dataset.label_dim, seed=config.seed
-        )
-        self.nimg = 0  # real images shown so far
-        self.step = 0
-        self.tick = 0
-        self.tick_start_nimg = 0
-        self.tick_start_seconds = 0.0
-        self.seconds = 0.0  # of training, over all lives of the run
-        self.bad_steps: dict[str, int] = {}  # in a row, by phase
-        self.finished = False
-
-    # ---- one step ---------------------------------------------------------------------------------------------------
-
-    def train_step(self, real: torch.Tensor, real_c: torch.Tensor) -> None:
-        """Run the phases that are due on one batch of uint8 images and labels, and advance the counters."""
-        real = real.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
-        real_c = real_c.to(self.device, non_blocking=True) if self.config.cond else real_c[:, :0].to(self.device)
-        for phase in self.phases:
-            if self.step % phase.interval == 0:
-                good = self.run_phase(phase, real, real_c)
-                self.bad_steps[phase.name] = 0 if good else self.bad_steps.get(phase.name, 0) + 1
-                if self.bad_steps[phase.name] >= MAX_BAD_STEPS:
-                    raise NumericalError(
-                        f"{self.run_dir}: {MAX_BAD_STEPS} steps of {phase.name} in a row without a finite gradient, at "
-                        f"{self.nimg} images; try a larger --gamma or smaller --glr and --dlr"
-                    )
-        beta = ema_beta(self.config.batch, self.nimg, self.config.ema_kimg, self.config.ema_rampup)
-        update_ema(self.G_ema, self.G, beta)
-        self.nimg += self.config.batch
-        self.step += 1
-
-    def run_phase(self, phase: Phase, real: torch.Tensor, real_c: torch.Tensor) -> bool:
-        """Accumulate the phase's gradient over micro-batches and take its optimiser step, unless it is not finite."""
-        c = self.config
-        phase.optimizer.zero_grad(set_to_none=True)
-        phase.module.requires_grad_(True)
-        for start in range(0, c.batch, c.batch_gpu):
-            first = self.nimg + start  # global index of the micro-batch's first sample
-            seed_torch(c.seed, phase.name, first)
-            mb = MicroBatch(
-                real=real[start : start + c.batch_gpu],
-                real_c=real_c[start : start + c.batch_gpu],
-                z=latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim).to(self.device),
-                c=self.labels(phase.name, first, c.batch_gpu),
-                rng=host_rng(c.seed, f"mix/{phase.name}", first),
-                blur_sigma=self.blur_sigma(),
-            )
-            weight = phase.interval * c.batch_gpu / c.batch
-            for term in phase.terms:
-                (term(mb).mean() * weight).backward()
-        phase.module.requires_grad_(False)
-
-        grads = [p.grad for p in phase.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        if not torch.isfinite(norm):
-            # One bad batch must not end a run, but it must not go unseen either.
-            self.stats.report(f"Gradient/skipped/{phase.name}", 1.0)
-            self.display.message(f"warning: {phase.name} at {self.nimg} images: gradient is not finite, step skipped")
-            return False
-        self.stats.report(f"Gradient/norm/{phase.name}", norm)
-        phase.optimizer.step()
-        return True
-
-    def labels(self, purpose: str, first: int, count: int) -> torch.Tensor:
-        """Labels [count, c_dim] for generated images: those of random real images."""
-        if self.config.dataset.label_dim == 0:
-            return torch.zeros(count, 0, device=self.device)
-        picks = random_indices(self.config.seed, f"c/{purpose}", first, count, len(self.dataset))
-        return torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]).to(self.device)
-
-    def blur_sigma(self) -> float:
-        """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
-        c = self.config
-        if c.blur_init_sigma == 0 or c.blur_fade_kimg == 0:
-            return 0.0
-        return max(1 - self.nimg / (c.blur_fade_kimg * 1000), 0) * c.blur_init_sigma
-
-    # ---- the loop ---------------------------------------------------------------------------------------------------
-
-    def run(self, stop_reason: Callable[[], str | None]) -> None:
-        """Train to the end. Raises TrainingStopped, with the state saved, when `stop_reason` gives one."""
-        c = self.config
-        batches = real_batches(
-            self.dataset, batch=c.batch, seed=c.seed, start=self.nimg, workers=c.workers,
-            pin_memory=self.device.type == "cuda",
+            trainer.dataset, self.config.grid, z_dim=self.config.z_dim, label_dim=self.config.dataset.label_dim,
+            seed=self.config.seed,
         )  # fmt: skip
-        writer = StatsWriter(self.run_dir, self.nimg)
-        if self.nimg == 0:
+
+    def run(self, stop: StopSignals) -> None:
+        """Train to the end. Raises TrainingStopped, with the state saved, when a signal asks for it."""
+        t, c = self.trainer, self.config
+        batches = real_batches(
+            t.dataset, batch=t.local_batch, seed=c.seed, start=t.nimg, workers=c.workers, on_error=c.on_error,
+            pin_memory=t.device.type == "cuda", rank=self.world.rank, ranks=self.world.size,
+            warn=self.display.message,
+        )  # fmt: skip
+        writer = StatsWriter(self.run_dir, t.nimg) if self.world.is_main else None
+        if t.nimg == 0 and self.world.is_main:
             self.grid.save_reals(self.run_dir / "reals.png")
-            self.grid.save_fakes(self.G_ema, self.run_dir / "fakes_init.png", c.batch_gpu)
-        clock = time.monotonic()
-        maintenance, shown, saved = 0.0, 0.0, clock
-        while not self.finished:
-            real, real_c = next(batches)
-            self.train_step(real, real_c)
-            now = time.monotonic()
-            self.seconds += now - clock
-            clock = now
-            out_of_time = c.minutes is not None and self.seconds >= c.minutes * 60
-            self.finished = self.nimg >= c.kimg * 1000 or out_of_time
-            if now - shown > 0.5:
-                shown = now
-                losses = {name: self.stats.mean(f"Loss/{name}/loss") for name in "GD"}
-                self.display.progress(self.nimg, losses)
+            self.grid.save_fakes(t.G_ema, self.run_dir / "fakes_init.png", c.batch_gpu)
+        clock, shown, maintenance, finished = time.monotonic(), 0.0, 0.0, False
+        profiled = c.profile if self.world.is_main else 0
+        with closing(batches), profiling(profiled, self.run_dir, self.display.message) as step_done:
+            while not finished:
+                batch = self.next_batch(batches, stop)
+                t.train_step(*batch)
+                step_done()
+                now = time.monotonic()
+                t.seconds += now - clock
+                clock = now
+                out_of_time, save_due = self.ask_the_clock(now)
+                finished = t.nimg >= c.kimg * 1000 or out_of_time
+                self.display.count(t.nimg)
+                if t.step % LOOK_EVERY == 0:
+                    self.look_at_bad_steps()
+                if self.display.is_live and now - shown > 1:
+                    shown = now
+                    self.display.progress(t.nimg, {name: t.stats.mean(f"Loss/{name}/loss") for name in "GD"})
 
-            if self.finished or self.tick == 0 or self.nimg >= self.tick_start_nimg + c.tick * 1000:
-                snap = self.finished or self.tick % c.snap == 0
-                if snap:
-                    self.save_snapshot()
-                self.report_tick(writer, maintenance)
-                self.tick += 1
-                self.tick_start_nimg, self.tick_start_seconds = self.nimg, self.seconds
-                if snap:
-                    save_state(self.run_dir, self.state_dict())
-                    saved = time.monotonic()
-                clock = time.monotonic()
-                maintenance = clock - now
-            elif now - saved > STATE_MINUTES * 60:
-                save_state(self.run_dir, self.state_dict())
-                saved = clock = time.monotonic()
-            if not self.finished and (reason := stop_reason()):
-                path = save_state(self.run_dir, self.state_dict())
-                raise TrainingStopped(f"{reason}: stopped at {self.nimg / 1000:.2f} kimg, state saved in {path}")
+                if finished or t.tick == 0 or t.nimg >= t.tick_start_nimg + c.tick * 1000:
+                    self.end_tick(writer, maintenance, finished, stop)
+                    maintenance = time.monotonic() - now
+                    clock = time.monotonic()
+                elif save_due:
+                    self.save_state()
+                    clock = time.monotonic()
+                if not finished and (reason := stop.reason(t.step)):
+                    self.stop_now(reason)
+        self.states.finish()
 
-    def report_tick(self, writer: StatsWriter, maintenance: float) -> None:
+    def next_batch(self, batches: Iterator[Batch], stop: StopSignals) -> Batch:
+        """The next real images of this rank, with the time it took to get them noted."""
+        began = time.monotonic()
+        try:
+            with stop.waiting():
+                batch = next(batches)
+        except WaitInterruptedError:
+            self.stop_now(stop.reason(self.trainer.step) or "signal")
+        self.data_seconds += time.monotonic() - began
+        return batch
+
+    def ask_the_clock(self, now: float) -> tuple[bool, bool]:
+        """Whether the run's time is over, and whether a state is due: by rank 0's clock, so that all agree."""
+        minutes = self.config.minutes
+        out_of_time = minutes is not None and self.trainer.seconds >= minutes * 60
+        answers = torch.tensor([out_of_time, now - self.last_saved > STATE_MINUTES * 60], dtype=torch.uint8)
+        self.world.broadcast([answers])
+        return bool(answers[0]), bool(answers[1])
+
+    def stop_now(self, reason: str) -> None:
+        """Save the state, and nothing else, for whoever asked may not wait long."""
+        self.save_state()
+        self.states.finish()
+        kimg = self.trainer.nimg / 1000
+        raise TrainingStopped(f"{reason}: stopped at {kimg:.2f} kimg, state saved in {self.run_dir}")
+
+    # ---- end of a tick ----------------------------------------------------------------------------------------------
+
+    def end_tick(self, writer: StatsWriter | None, maintenance: float, finished: bool, stop: StopSignals) -> None:
+        """Statistics; every `--snap` ticks and at the end also images, networks, state and metrics."""
+        t = self.trainer
+        self.look_at_bad_steps()
+        snap = finished or t.tick % self.config.snap == 0
+        if snap:
+            check_consistency(self.world, {"G": t.G, "D": t.D, "G_ema": t.G_ema})
+            self.save_snapshot()
+        self.report_tick(writer, maintenance, finished)
+        t.tick += 1
+        t.tick_start_nimg, t.tick_start_seconds = t.nimg, t.seconds
+        if snap:
+            self.save_state()
+            if self.evaluation is not None and not stop.is_asked:
+                self.evaluation.run(t.G_ema, self.snapshot_path(), stop, t.watchdog.beat)
+            if self.world.is_main and self.config.keep_snapshots is not None:
+                self.drop_old_snapshots(self.config.keep_snapshots)
+
+    def report_tick(self, writer: StatsWriter | None, maintenance: float, finished: bool) -> None:
         """Write the statistics of the tick and its status line."""
-        images, seconds = self.nimg - self.tick_start_nimg, self.seconds - self.tick_start_seconds
-        tick = Tick(self.tick, self.nimg, images, self.seconds, seconds, maintenance)
-        memory = memory_usage(self.device)
-        for name, value in {**tick.statistics(), **memory}.items():
-            self.stats.report(name, value)
-        writer.write(self.stats.flush(), self.nimg)
-        left = self.display.remaining(self.nimg) if self.tick > 0 and not self.finished else None
+        t = self.trainer
+        t.stats.add_up(self.world)
+        if writer is None:
+            t.stats.flush()
+            return
+        images, seconds = t.nimg - t.tick_start_nimg, t.seconds - t.tick_start_seconds
+        tick = Tick(t.tick, t.nimg, images, t.seconds, seconds, maintenance, t.augment_p)
+        memory = memory_usage(t.device)
+        facts = {**tick.statistics(), **memory, **t.timer.read(), "Timing/data_sec": self.data_seconds}
+        for name, value in facts.items():
+            t.stats.report(name, value)
+        self.data_seconds = 0.0
+        writer.write(t.stats.flush(), t.nimg)
+        left = self.display.remaining(t.nimg) if t.tick > 0 and not finished else None
         self.display.message(tick.line(memory, left))
+        if t.ada.capped and t.augment_p == 1:
+            self.display.message("warning: augmentation probability is at its limit of 1: D overfits, more images help")
+
+    def look_at_bad_steps(self) -> None:
+        """Report steps that were left out. Raises NumericalError if too many were in a row."""
+        t = self.trainer
+        for phase, (longest, count) in t.take_bad_steps().items():
+            if count:
+                t.stats.report(f"Gradient/skipped/{phase}", float(count))
+                self.display.message(
+                    f"warning: {phase}: {count} step{'s' if count > 1 else ''} up to {t.nimg} images left out, the "
+                    "gradient was not finite"
+                )
+            if longest >= MAX_BAD_STEPS:
+                where = write_failure(self.run_dir, t, phase) if self.world.is_main else self.run_dir
+                self.save_state()
+                self.states.finish()
+                raise NumericalError(
+                    f"{self.run_dir}: {longest} steps of {phase} in a row without a finite gradient, at {t.nimg} "
+                    f"images; see {where.name}, and try a larger --gamma or smaller --glr and --dlr"
+                )
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
+    def save_state(self) -> None:
+        """Begin to save the training state."""
+        state = self.trainer.state_dict()
+        if self.world.is_main:
+            self.states.save(state)
+        self.last_saved = time.monotonic()
+
+    def snapshot_path(self) -> Path:
+        """Where the networks of now go."""
+        return self.run_dir / f"network-snapshot-{self.trainer.nimg // 1000:06d}.pkl"
+
     def save_snapshot(self) -> None:
         """Write the image grid and the networks."""
-        c, d = self.config, self.config.dataset
-        kimg = self.nimg // 1000
-        self.grid.save_fakes(self.G_ema, self.run_dir / f"fakes{kimg:06d}.png", c.batch_gpu)
-        G, D, G_ema = (copy.deepcopy(m).eval().requires_grad_(False).cpu() for m in (self.G, self.D, self.G_ema))
+        if not self.world.is_main:
+            return
+        t, c, d = self.trainer, self.config, self.config.dataset
+        self.grid.save_fakes(t.G_ema, self.run_dir / f"fakes{t.nimg // 1000:06d}.png", c.batch_gpu)
+        t.pipe.p.fill_(t.augment_p)
+        G, D, G_ema, pipe = (copy.deepcopy(m).eval().requires_grad_(False).cpu() for m in (t.G, t.D, t.G_ema, t.pipe))
         facts = {
             "path": d.path, "use_labels": c.cond, "max_size": c.subset or d.size, "xflip": c.mirror,
             "resolution": d.resolution, "random_seed": c.seed,
         }  # fmt: skip
-        snapshot = Snapshot(G=G, D=D, G_ema=G_ema, augment_pipe=None, training_set_kwargs=facts)
-        save(snapshot, self.run_dir / f"network-snapshot-{kimg:06d}.pkl")
+        used = None if c.aug == "noaug" else pipe
+        save(Snapshot(G=G, D=D, G_ema=G_ema, augment_pipe=used, training_set_kwargs=facts), self.snapshot_path())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that determines the rest of the run. Randomness needs no entry: see sg3.train.randomness."""
-        optimizers = {phase.name[0]: phase.optimizer.state_dict() for phase in self.phases}
-        return {
-            "fingerprint": self.config.fingerprint(), "nimg": self.nimg, "step": self.step, "tick": self.tick,
-            "tick_start_nimg": self.tick_start_nimg, "tick_start_seconds": self.tick_start_seconds,
-            "seconds": self.seconds, "bad_steps": dict(self.bad_steps),
-            "G": self.G.state_dict(), "D": self.D.state_dict(), "G_ema": self.G_ema.state_dict(),
-            "optimizers": optimizers, "pl_mean": self.loss.pl_mean, "stats": self.stats.state_dict(),
-        }  # fmt: skip
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`'s result."""
-        for name in ("nimg", "step", "tick", "tick_start_nimg", "tick_start_seconds", "seconds", "bad_steps"):
-            setattr(self, name, state[name])
-        for name in ("G", "D", "G_ema"):
-            getattr(self, name).load_state_dict(state[name])
-        for phase in self.phases:
-            if phase.name.endswith(("main", "both")):
-                phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
-        self.loss.pl_mean.copy_(state["pl_mean"])
-        self.stats.load_state_dict(state["stats"], self.device)
+    def drop_old_snapshots(self, keep: int) -> None:
+        """Remove network snapshots but the newest `keep` and the best one by each metric."""
+        best = set() if self.evaluation is None else self.evaluation.best_snapshots()
+        paths = sorted(self.run_dir.glob("network-snapshot-*.pkl"))
+        for path in paths[:-keep]:
+            if path.name not in best:
+                path.unlink(missing_ok=True)

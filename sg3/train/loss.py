@@ -11,6 +11,7 @@ after the other, so that the graphs of fake and real images never live at the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor, sqrt
 from typing import Protocol
@@ -23,12 +24,17 @@ from sg3.kernels import filter2d
 from sg3.models import Discriminator, Generator
 
 
+def unaugmented(images: torch.Tensor, _term: str) -> torch.Tensor:
+    """The images as they are."""
+    return images
+
+
 @dataclass
 class MicroBatch:
     """Inputs of one forward/backward pass. real [N, C, R, R] in -1..1, labels [N, c_dim], z [N, z_dim].
 
     `rng` makes decisions on the host; everything drawn on the device comes from torch's default generators, which the
-    loop seeds before each phase. `blur_sigma`, in pixels, blurs what D sees.
+    trainer seeds before each phase. `blur_sigma`, in pixels, blurs what D sees; `augment(images, term)` follows.
     """
 
     real: torch.Tensor
@@ -37,6 +43,7 @@ class MicroBatch:
     c: torch.Tensor
     rng: np.random.Generator
     blur_sigma: float = 0.0
+    augment: Callable[[torch.Tensor, str], torch.Tensor] = unaugmented
 
 
 class Reporter(Protocol):
@@ -47,7 +54,7 @@ class Reporter(Protocol):
 
 
 class Loss:
-    """The terms, with the networks they act on and the one number that they carry along, the mean path length."""
+    """The terms, with the networks they act on and what they carry along: the mean path length, and signs of D."""
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class Loss:
         self.pl_batch_shrink = pl_batch_shrink
         self.pl_decay = pl_decay
         self.pl_mean = torch.zeros([], device=device)
+        self.real_signs = torch.zeros(2, device=device)  # number and sum of the signs of D(real), for ADA
 
     def generate(
         self, z: torch.Tensor, c: torch.Tensor, rng: np.random.Generator, update_emas: bool = False
@@ -84,15 +92,15 @@ class Loss:
             ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
         return self.G.synthesis(ws, update_emas=update_emas), ws
 
-    def discriminate(self, img: torch.Tensor, c: torch.Tensor, blur_sigma: float) -> torch.Tensor:
+    def discriminate(self, img: torch.Tensor, c: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """Logits [N, 1] of images as D sees them."""
-        taps = gaussian_taps(blur_sigma, img.device)
-        return self.D(img if taps is None else filter2d(img, taps), c)
+        taps = gaussian_taps(mb.blur_sigma, img.device)
+        return self.D(mb.augment(img if taps is None else filter2d(img, taps), term), c)
 
     def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
         """How real G's images do not look to D."""
         img, _ = self.generate(mb.z, mb.c, mb.rng)
-        logits = self.discriminate(img, mb.c, mb.blur_sigma)
+        logits = self.discriminate(img, mb.c, mb, "fake")
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
         loss = F.softplus(-logits)
@@ -118,7 +126,7 @@ class Loss:
         """D should see through G's images. This pass also moves G's running means (w_avg, magnitudes)."""
         with torch.no_grad():
             img, _ = self.generate(mb.z, mb.c, mb.rng, update_emas=True)
-        logits = self.discriminate(img, mb.c, mb.blur_sigma)
+        logits = self.discriminate(img, mb.c, mb, "fake")
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
         loss = F.softplus(logits)
@@ -127,9 +135,8 @@ class Loss:
 
     def d_real(self, mb: MicroBatch) -> torch.Tensor:
         """D should accept real images."""
-        logits = self.discriminate(mb.real, mb.real_c, mb.blur_sigma)
-        self.stats.report("Loss/scores/real", logits)
-        self.stats.report("Loss/signs/real", logits.sign())
+        logits = self.discriminate(mb.real, mb.real_c, mb, "real")
+        self._report_real(logits)
         loss = F.softplus(-logits)
         self.stats.report("Loss/D/loss", loss)
         return loss
@@ -137,15 +144,21 @@ class Loss:
     def d_r1(self, mb: MicroBatch) -> torch.Tensor:
         """D should be flat around real images: gradient with respect to the image before blur and augmentation."""
         real = mb.real.detach().requires_grad_(True)
-        logits = self.discriminate(real, mb.real_c, mb.blur_sigma)
-        self.stats.report("Loss/scores/real", logits)
-        self.stats.report("Loss/signs/real", logits.sign())
+        logits = self.discriminate(real, mb.real_c, mb, "real")
+        self._report_real(logits)
         (grad,) = torch.autograd.grad([logits.sum()], [real], create_graph=True)
         penalty = grad.square().sum(dim=[1, 2, 3])
         self.stats.report("Loss/r1_penalty", penalty)
         loss = penalty * (self.r1_gamma / 2)
         self.stats.report("Loss/D/reg", loss)
         return loss
+
+
+    def _report_real(self, logits: torch.Tensor) -> None:
+        signs = logits.detach().sign()
+        self.stats.report("Loss/scores/real", logits)
+        self.stats.report("Loss/signs/real", signs)
+        self.real_signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
 
 
 def gaussian_taps(sigma: float, device: torch.device) -> torch.Tensor | None:

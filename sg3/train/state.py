@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,7 +20,7 @@ import torch
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.formats.atomic import sync_folder, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 PATTERN = "training-state-*.pt"
 
 
@@ -86,6 +88,69 @@ def is_intact(path: Path) -> bool:
         return sha256(path) == expected
     except (OSError, IndexError):
         return False
+
+
+class StateWriter:
+    """Saves states in the background: training waits only until the tensors are copied.
+
+    The copy goes to the same memory every time, page-locked where they come from a GPU. A failure to write is raised by
+    the next call.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._copies: dict[str, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, state: dict[str, Any]) -> Path:
+        """Begin to save; the file appears under the returned name when it is complete and verified."""
+        self.finish()
+        copied = self._copy(state, "")
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._thread = threading.Thread(target=self._write, args=(copied,), name="state writer")
+        self._thread.start()
+        return state_path(self._run_dir, state["nimg"])
+
+    def finish(self) -> None:
+        """Wait until the last state is in place. Raises what went wrong with it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, state: dict[str, Any]) -> None:
+        try:
+            save_state(self._run_dir, state)
+        except Exception as error:
+            self._error = error
+
+    def _copy(self, value: Any, where: str) -> Any:
+        if isinstance(value, dict):
+            return {key: self._copy(entry, f"{where}/{key}") for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._copy(entry, f"{where}/{index}") for index, entry in enumerate(value))
+        if not isinstance(value, torch.Tensor):
+            return value
+        copy = self._copies.get(where)
+        if copy is None or copy.shape != value.shape or copy.dtype != value.dtype:
+            copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+            self._copies[where] = copy
+        return copy.copy_(value.detach(), non_blocking=True)
+
+
+def require_space(run_dir: Path, state_bytes: int) -> None:
+    """Raises StorageError if the disk has no room for the states and snapshots that a run keeps at the same time."""
+    needed = 4 * state_bytes  # two states, a third being written, and about one of snapshots and images
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise StorageError(
+            f"{run_dir}: {free / 2**30:.2f} GiB free on this disk, training states need {needed / 2**30:.2f}; "
+            "make room or choose another --outdir"
+        )
 
 
 class _Hashing:

@@ -35,6 +35,7 @@ class Summary:
     G: list[LayerRow]
     D: list[LayerRow]
     weight_bytes: int  # G, D and G_ema, gradients, two Adam moments
+    state_bytes: int  # of one training state on disk
     activation_bytes: int  # kept for the backward pass of the larger network, one micro-batch
 
     @property
@@ -54,7 +55,8 @@ def summarize(config: TrainConfig) -> Summary:
     g_size, d_size = (sum(p.numel() for p in m.parameters()) for m in (G, D))
     weights = 4 * (5 * g_size + 4 * d_size)
     # G's step holds G's and D's activations; R1 differentiates D's backward pass, about twice what it keeps.
-    return Summary(g_rows, d_rows, weights, max(g_saved + d_saved, 2 * d_saved))
+    state = 4 * (4 * g_size + 3 * d_size)
+    return Summary(g_rows, d_rows, weights, state, max(g_saved + d_saved, 2 * d_saved))
 
 
 def _trace(module: nn.Module, *inputs: torch.Tensor) -> tuple[list[LayerRow], int]:

@@ -81,9 +81,9 @@ def test_continue_after_the_end_needs_a_larger_kimg(finished: Path, run, tmp_pat
     assert result.code == 0
     assert "nothing to do: 2.05 kimg in " in result.err
     assert "a larger --kimg or --minutes continues" in result.err
-    refused = run("train", f"--continue={finished}", "--gamma=3", "--kimg=3")
+    refused = run("train", f"--continue={finished}", "--cmax=16", "--kimg=3")
     assert refused.code == 2
-    assert "--gamma: cannot change in a run that continues" in refused.error_line()
+    assert "--cmax: cannot change in a run that continues" in refused.error_line()
 
 
 def test_continue_from_anywhere_and_after_the_data_moved(discs: Path, run, tmp_path: Path, monkeypatch) -> None:
@@ -176,7 +176,7 @@ def wait_for_state(outdir: Path, process: subprocess.Popen[str]) -> Path:
     """The run folder, once its first state is complete."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        states = list(outdir.glob("*/training-state-*.sha256"))
+        states = list(outdir.glob("*/training-state-*.pt"))
         if states:
             return states[0].parent
         assert process.poll() is None, process.communicate()
@@ -240,13 +240,16 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
     [
         (["--data=nowhere.zip"], 66, "nowhere.zip"),
         ([], 2, "--data: needed"),
-        (["--preset=demmo"], 2, "--preset=demmo: unknown, there is demo"),
+        (["--preset=demmo"], 2, "--preset=demmo: unknown, did you mean demo?"),
         (["--data=DISCS", "--batch=6", "--batch-gpu=4"], 2, "--batch=6: must be a multiple"),
         (["--data=DISCS", "--batch=0"], 2, "--batch"),
         (["--data=DISCS", "--cfg=stylegan4"], 2, "stylegan4"),
         (["--data=DISCS", "--gamma=lots"], 2, "lots"),
-        (["--data=DISCS", "--aug=ada"], 2, "--aug=ada: augmentation is not built yet"),
-        (["--data=DISCS", "--p=0.5"], 2, "--p and --target"),
+        (["--data=DISCS", "--p=0.5"], 2, "--p: belongs to --aug=fixed, not to --aug=ada"),
+        (["--data=DISCS", "--metrics=fid"], 2, "metric 'fid': unknown; choose from fid50k_full"),
+        (["--data=DISCS", "--metrics=eqr1k", "--cfg=stylegan2"], 2, "--metrics=eqr1k: measures how images follow"),
+        (["--data=DISCS", "--config=none.toml"], 66, "--config=none.toml: no such file"),
+        (["--data=DISCS", "--gpus=3"], 2, "--batch=32: must be a multiple of --gpus=3"),
         (["--data=DISCS", "--cond=1"], 2, "has no labels"),
         (["--data=DISCS", "--grid=3"], 2, "is not columns x rows"),
         (["--data=DISCS", "--device=tpu"], 2, "--device=tpu: expected auto, cpu, cuda or cuda:N"),
@@ -284,8 +287,13 @@ def test_nan_ends_a_run_with_one_line(discs: Path, run, tmp_path: Path) -> None:
     result = run("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--glr=1e30", *TINY_ARGS)
     assert result.code == 70
     assert "in a row without a finite gradient" in result.error_line()
-    assert "gradient is not finite, step skipped" in result.err
     (run_dir,) = tmp_path.iterdir()
+    (report,) = run_dir.glob("failure-*.json")
+    assert report.name in result.error_line()
+    assert "steps up to 200 images left out, the gradient was not finite" in result.err
+    broken = json.loads(report.read_text())
+    assert broken["nimg"] == 200
+    assert max(entry.get("not_finite") or 0 for entry in broken[broken["phase"][0]].values()) > 0
     assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 70
 
 

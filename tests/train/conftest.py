@@ -44,7 +44,7 @@ def labelled_discs(tmp_path_factory) -> Path:
 
 TINY = Options(
     batch=4, mbstd_group=2, cbase=128, cmax=8, latent=8, layers=4, margin=4, map_depth=2, ema_kimg=0.01, kimg=1,
-    tick=1, snap=1, grid=(2, 2), workers=0, device="cpu",
+    tick=1, snap=1, grid=(2, 2), workers=0, device="cpu", aug="noaug",
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def tiny_options(data: Path | str | None = None, **said) -> Options:
 
 def facts(**said) -> DatasetFacts:
     known = {"path": "x.zip", "name": "x", "resolution": 16, "channels": 3, "size": 12, "label_dim": 0,
-             "has_labels": False}  # fmt: skip
+             "has_labels": False, "content": ""}  # fmt: skip
     return DatasetFacts(**{**known, **said})
 
 

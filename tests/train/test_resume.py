@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,48 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import TrainingStopped
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
+from sg3.train.distributed import World
 from sg3.train.log import Stats, StatsWriter
-from sg3.train.loop import Trainer
+from sg3.train.loop import Loop
 from sg3.train.state import load_state
+from sg3.train.stop import StopSignals
+from sg3.train.trainer import Trainer
+from sg3.train.watchdog import Watchdog
 from tests.train.conftest import tiny_config
 
 
-def new_trainer(config: TrainConfig, run_dir: Path) -> Trainer:
-    run_dir.mkdir(exist_ok=True)
+def new_trainer(config: TrainConfig) -> Trainer:
     dataset = ImageFolderDataset(config.dataset.path, xflip=config.mirror, use_labels=config.cond)
-    return Trainer(config, dataset, run_dir, torch.device("cpu"), Display(None, config.kimg * 1000))
+    world = World(0, 1, torch.device("cpu"))
+    return Trainer(config, dataset, world, Watchdog(world, 60, lambda *_: None))
+
+
+class StopAfter(StopSignals):
+    """Asks to stop after so many steps; `every_step` is called after each."""
+
+    def __init__(self, steps: int, every_step: Callable[[], object] = lambda: None) -> None:
+        super().__init__(World(0, 1, torch.device("cpu")))
+        self.steps = steps
+        self.every_step = every_step
+
+    def reason(self, step: int) -> str | None:
+        self.every_step()
+        return "test" if step >= self.steps else None
+
+
+def run(trainer: Trainer, run_dir: Path, stop: StopSignals) -> None:
+    """The loop as `sg3 train` runs it."""
+    run_dir.mkdir(exist_ok=True)
+    Loop(trainer, run_dir, Display(None, trainer.config.kimg * 1000), None).run(stop)
 
 
 def train(config: TrainConfig, run_dir: Path, steps: int) -> dict:
     """Run (or go on) until `steps` steps have been taken in all; returns the saved state."""
-    trainer = new_trainer(config, run_dir)
+    trainer = new_trainer(config)
     if list(run_dir.glob("training-state-*.pt")):
         trainer.load_state_dict(load_state(run_dir, pytest.fail))
     with pytest.raises(TrainingStopped):
-        trainer.run(lambda: "test" if trainer.step >= steps else None)
+        run(trainer, run_dir, StopAfter(steps))
     return load_state(run_dir, pytest.fail)
 
 
@@ -56,9 +80,9 @@ def assert_same(a: object, b: object, where: str = "state") -> None:
 
 
 def comparable(state: dict) -> dict:
-    """Without what the clock decides."""
+    """Without what the clock decides, and the options that may differ."""
     statistics = {k: v for k, v in state["stats"].items() if not k.startswith(("Timing/", "Resources/"))}
-    timing = ("seconds", "tick_start_seconds")
+    timing = ("seconds", "tick_start_seconds", "config")
     return {**{k: v for k, v in state.items() if k not in timing}, "stats": statistics}
 
 
@@ -91,15 +115,14 @@ def test_evaluation_in_between_changes_nothing(discs: Path, tmp_path: Path) -> N
     """Whatever else draws random numbers, training draws its own."""
     config = tiny_config(discs, cfg="stylegan2")
     quiet = train(config, tmp_path / "quiet", 4)
-    trainer = new_trainer(config, tmp_path / "noisy")
+    trainer = new_trainer(config)
 
-    def draw() -> str | None:
+    def draw() -> None:
         torch.randn(1000)
         trainer.G_ema(torch.randn(2, 8))
-        return "test" if trainer.step >= 4 else None
 
     with pytest.raises(TrainingStopped):
-        trainer.run(draw)
+        run(trainer, tmp_path / "noisy", StopAfter(4, draw))
     assert_same(comparable(quiet), comparable(load_state(tmp_path / "noisy", pytest.fail)))
 
 
@@ -118,7 +141,7 @@ def test_accumulation_equals_one_batch(discs: Path, tmp_path: Path, cfg: str) ->
     grads = []
     for batch_gpu in (4, 2):
         config = tiny_config(discs, cfg=cfg, batch_gpu=batch_gpu)
-        trainer = new_trainer(config, tmp_path / f"bg{batch_gpu}")
+        trainer = new_trainer(config)
         trainer.loss.style_mixing_prob = 0
         trainer.D.b4.mbstd.group_size = 1
         phase = next(p for p in trainer.phases if p.name in ("Gmain", "Gboth"))
@@ -133,14 +156,13 @@ def test_accumulation_equals_one_batch(discs: Path, tmp_path: Path, cfg: str) ->
 def test_statistics_survive_a_restart(discs: Path, tmp_path: Path) -> None:
     """stats.jsonl of a continued run has every tick once, with all images counted."""
     config = tiny_config(discs, kimg=2, batch=100, mbstd_group=1, layers=3)
-    trainer = new_trainer(config, tmp_path)
     with pytest.raises(TrainingStopped):
-        trainer.run(lambda: "test" if trainer.step >= 13 else None)
+        run(new_trainer(config), tmp_path, StopAfter(13))
     with open(tmp_path / "stats.jsonl", "a") as file:
         file.write('{"Progress/kimg": {"num": 1, "mean": 1.9, "std": 0}}\n{"Progress/ki')  # beyond the state, cut off
-    again = new_trainer(config, tmp_path)
+    again = new_trainer(config)
     again.load_state_dict(load_state(tmp_path, pytest.fail))
-    again.run(lambda: None)
+    run(again, tmp_path, StopAfter(10**9))
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
     assert sum(line["Loss/G/loss"]["num"] for line in lines) == 2000
@@ -161,16 +183,16 @@ def test_statistics_keep_the_tick_of_the_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
 def test_one_bad_batch_leaves_no_trace(discs: Path, tmp_path: Path, cfg: str) -> None:
     """NaN in every running mean's input for one step: afterwards training goes on as if nothing had been."""
-    trainer = new_trainer(tiny_config(discs, cfg=cfg), tmp_path)
+    trainer = new_trainer(tiny_config(discs, cfg=cfg))
     real, labels = torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0)
     first = trainer.G.mapping.fc0
     hook = first.register_forward_hook(lambda _m, _i, out: out * float("nan"))
     trainer.train_step(real, labels)
     hook.remove()
-    assert trainer.bad_steps["Dmain"] == 1
+    assert trainer.take_bad_steps()["Dmain"] == (1, 1)
     for _ in range(4):
         trainer.train_step(real, labels)
-    assert set(trainer.bad_steps.values()) == {0}
+    assert set(trainer.take_bad_steps().values()) == {(0, 0)}
     for module in (trainer.G, trainer.D, trainer.G_ema):
         assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
     assert trainer.loss.pl_mean.isfinite()

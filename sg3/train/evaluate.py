@@ -1,0 +1,132 @@
+"""Metrics of a run's snapshots, during training: computed by all ranks, written by the first, the best one remembered.
+
+Nothing here touches training's random numbers; metrics on or off, the same weights come out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sg3.errors import UsageError
+from sg3.formats.atomic import write_atomic
+from sg3.metrics import Metric, MetricResult, RealImages, compute, parse
+from sg3.metrics.detectors import Detector
+from sg3.metrics.record import append, kimg_of
+from sg3.models import Generator
+from sg3.train.config import TrainConfig
+from sg3.train.display import Display
+from sg3.train.distributed import World
+from sg3.train.state import sha256
+from sg3.train.stop import StopSignals
+
+BEST_FILE = "best.json"  # metric -> its best value, and the snapshot that has it
+LESS_IS_BETTER = ("fid", "kid", "fd_efflite", "ppl")  # families of metrics
+
+
+class Evaluation:
+    """Evaluates one snapshot after the other, and knows which was the best by each metric."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, world: World, display: Display) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._world = world
+        self._display = display
+        self._detectors: dict[str, Detector] = {}  # stay open from snapshot to snapshot
+        d = config.dataset
+        self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.resolution)
+
+    def run(self, G_ema: Generator, snapshot: Path, stop: StopSignals, beat: Callable[[], None]) -> None:
+        """All metrics of the averaged generator, one line of its file each. Ends early when asked to stop."""
+        directory = self._config.detector_dir
+
+        def progress(_what: str, _done: int, _total: int) -> None:
+            beat()
+
+        digest = sha256(snapshot) if self._world.is_main else ""
+
+        def note(result: MetricResult) -> None:
+            result = replace(result, recipe={**result.recipe, "network_sha256": digest})
+            append(self._run_dir, result, snapshot.name)
+            values = " ".join(f"{name} {value:.4f}" for name, value in result.results.items())
+            best = self._remember(parse(result.metric), result, snapshot.name)
+            self._display.message(f"{result.metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
+
+        compute(
+            self._config.metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
+            workers=self._config.workers, detector_dir=None if directory is None else Path(directory),
+            detectors=self._detectors, progress=progress, stop=lambda: stop.is_asked, on_result=note,
+        )  # fmt: skip
+        beat()
+
+    def best_snapshots(self) -> set[str]:
+        """File names of the best snapshots so far."""
+        return {entry["snapshot"] for entry in self._read_best().values()}
+
+    def forget_after(self, nimg: int) -> None:
+        """Drop what later snapshots than the one a run continues from have left: they will come again."""
+        limit = nimg / 1000
+        for path in self._run_dir.glob("metric-*.jsonl"):
+            lines = path.read_text(errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _kimg(line) <= limit]
+            if kept != lines:
+                text = "".join(kept).encode()
+                write_atomic(path, lambda file, text=text: file.write(text))  # type: ignore[misc]
+        best = {k: v for k, v in self._read_best().items() if (kimg_of(v["snapshot"]) or 0) <= limit}
+        if best != self._read_best():
+            self._write_best(best)
+
+    def _remember(self, metric: Metric, result: MetricResult, snapshot: str) -> bool:
+        """Whether this is the best value so far; if so, write it down. The first of several results decides."""
+        name, value = next(iter(result.results.items()))
+        best = self._read_best()
+        known = best.get(metric.name)
+        sign = -1 if metric.family in LESS_IS_BETTER else 1
+        if not math.isfinite(value) or (known is not None and sign * value <= sign * known["value"]):
+            return False
+        best[metric.name] = {"result": name, "value": value, "snapshot": snapshot}
+        self._write_best(best)
+        return known is not None
+
+    def _read_best(self) -> dict[str, dict[str, Any]]:
+        try:
+            best: dict[str, dict[str, Any]] = json.loads((self._run_dir / BEST_FILE).read_text())
+            return best
+        except (OSError, ValueError):  # none yet
+            return {}
+
+    def _write_best(self, best: dict[str, dict[str, Any]]) -> None:
+        text = json.dumps(best, indent=2).encode() + b"\n"
+        write_atomic(self._run_dir / BEST_FILE, lambda file: file.write(text))
+
+
+def open_evaluation(
+    config: TrainConfig, run_dir: Path, world: World, display: Display, nimg: int
+) -> Evaluation | None:
+    """For a run that goes on after `nimg` images; None for one without metrics."""
+    if not config.metrics:
+        return None
+    evaluation = Evaluation(config, run_dir, world, display)
+    if world.is_main:
+        evaluation.forget_after(nimg)
+    return evaluation
+
+
+def check_metrics(names: tuple[str, ...], cfg: str) -> None:
+    """Raises UsageError for a metric that does not exist, or that the network cannot have."""
+    for name in names:
+        metric = parse(name)
+        if metric.family in ("eqt", "eqr") and cfg == "stylegan2":
+            raise UsageError(f"--metrics={name}: measures how images follow the input transform; StyleGAN2 has none")
+
+
+def _kimg(line: str) -> float:
+    try:
+        kimg = kimg_of(json.loads(line).get("snapshot_pkl"))
+        return 0 if kimg is None else kimg
+    except (ValueError, AttributeError):
+        return float("inf")  # a line cut off by a crash

@@ -1,0 +1,84 @@
+"""Signals that ask a run to stop: noted here, acted upon between two steps, on all ranks between the same two."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from sg3.train.distributed import World
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.
+SAME_WISH_SECONDS = 2.0
+STEPS_AHEAD = 2  # further than any rank can be ahead of another: every step waits for all of them
+
+
+class WaitInterruptedError(Exception):
+    """A signal came while the loop was waiting for images: nothing was going on that had to be finished."""
+
+
+class StopSignals:
+    """While active, notes the first SIGINT, SIGTERM or SIGUSR1; a second one, seconds later, acts as usual."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._caught: str | None = None
+        self._caught_at = 0.0
+        self._is_waiting = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._caught is None:
+            self._caught, self._caught_at = signal.Signals(number).name, time.monotonic()
+            if self._is_waiting:
+                raise WaitInterruptedError
+        elif time.monotonic() - self._caught_at > SAME_WISH_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, a signal raises WaitInterruptedError. Not with several ranks, of which one cannot leave alone."""
+        if self._world.size > 1:
+            yield
+            return
+        self._is_waiting = True
+        try:
+            if self._caught is not None:
+                raise WaitInterruptedError
+            yield
+        finally:
+            self._is_waiting = False
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether this process was asked to stop, or another one's wish has arrived here."""
+        store = self._world.store
+        return self._caught is not None or (store is not None and store.check(["stop"]))
+
+    def reason(self, step: int) -> str | None:
+        """Why to stop after `step` steps, None to go on. With several ranks all get the reason at the same step."""
+        store = self._world.store
+        if store is None:
+            return self._caught
+        if self._caught is not None:
+            store.compare_set("stop", "", f"{step + STEPS_AHEAD} {self._caught}")  # the first wish counts
+        if not store.check(["stop"]):
+            return None
+        last, why = store.get("stop").decode().split()
+        return why if step >= int(last) else None

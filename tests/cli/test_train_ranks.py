@@ -1,0 +1,157 @@
+"""`sg3 train` in several processes: started by itself, by torchrun and by srun; stopped, continued, and broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY_ARGS, start
+from tests.cli.test_train import wait_for_state
+from tests.train.test_distributed import free_port
+
+TWO = ["--gpus=2", "--batch-gpu=2"]
+
+
+def left_behind(run_dir: Path) -> dict:
+    return json.loads((run_dir / "exit.json").read_text())
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the ranks, by rank."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = {}
+    for pid in children:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ranks = [int(entry.removeprefix(b"RANK=")) for entry in environment if entry.startswith(b"RANK=")]
+        if ranks:
+            found[ranks[0]] = int(pid)
+    return [found[rank] for rank in sorted(found)]
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    """Whether all processes end in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() and "Z" not in state_of(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) -> None:
+    """SIGTERM to the launcher: one state, one message, exit code 75; then in one process, to the end."""
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS, *TWO)
+    run_dir = wait_for_state(tmp_path, process)
+    assert "-gpus2-" in run_dir.name
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 75, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.endswith(f"continue with: sg3 train --continue={run_dir}")
+    assert left_behind(run_dir)["exit_code"] == 75
+    assert "Traceback" not in err
+
+    again = start("train", f"--continue={run_dir}", "--gpus=1", "--kimg=1")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert out.strip() == str(run_dir)
+    assert "changed: --gpus 2 -> 1 (sums are taken in another order, which changes their rounding)" in err
+    assert left_behind(run_dir)["exit_code"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_dead_rank_takes_the_others_down_with_its_name(discs: Path, tmp_path: Path, rank: int) -> None:
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=50", *TINY_ARGS, *TWO)
+    run_dir = wait_for_state(tmp_path, process)
+    pids = ranks_of(process)
+    assert len(pids) == 2
+    os.kill(pids[rank], signal.SIGKILL)
+    assert gone(pids, 5)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 70, err
+    assert f"error: rank {rank} died; continue from the last state" in err
+    assert left_behind(run_dir)["message"].startswith(f"rank {rank} died")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_hung_rank_is_named_after_the_timeout(discs: Path, tmp_path: Path, rank: int) -> None:
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=50", "--timeout=5", *TINY_ARGS, *TWO)
+    run_dir = wait_for_state(tmp_path, process)
+    pids = ranks_of(process)
+    os.kill(pids[rank], signal.SIGSTOP)
+    try:
+        assert gone([pids[1 - rank]], 15)
+    finally:
+        os.kill(pids[rank], signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 70, err
+    assert f"error: rank {rank} hung: no progress for 5 s (--timeout)" in err
+    assert left_behind(run_dir)["exit_code"] == 70
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_of_one_rank_ends_all_with_its_name(discs: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    data = tmp_path / "broken.zip"
+    with zipfile.ZipFile(discs) as good, zipfile.ZipFile(data, "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            bad.writestr(name, content[: len(content) // 2] if name.endswith("07.png") else content)
+    words = [f"--data={data}", "--kimg=1", *TINY_ARGS, *TWO]
+    process = start("train", f"--outdir={tmp_path / 'a'}", *words)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 65, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "img00000007.png" in line
+    (run_dir,) = (tmp_path / "a").iterdir()
+    assert "img00000007.png" in left_behind(run_dir)["message"]
+
+    process = start("train", f"--outdir={tmp_path / 'b'}", "--on-error=skip", *words)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert re.search(r"warning: .*img00000007\.png.*another image takes its place", err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_ranks_started_by_others(discs: Path, tmp_path: Path, launcher: str) -> None:
+    words = ["-m", "sg3", "train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS, "--batch-gpu=2"]
+    if launcher == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)]
+    else:
+        step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost",
+                "MASTER_PORT": str(free_port())}  # fmt: skip
+        processes = [
+            subprocess.Popen(
+                [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+    outputs = [process.communicate(timeout=180) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    (run_dir,) = tmp_path.iterdir()
+    assert "".join(out for out, _ in outputs).strip() == str(run_dir)
+    assert left_behind(run_dir)["kimg"] == 1.0
+    assert "batch 4 on 2 x cpu" in (run_dir / "log.txt").read_text()

@@ -1,0 +1,121 @@
+"""What may change in a run that continues; options from files and where each comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.train.changes import apply_changes, require_same_run
+from sg3.train.config import Options, resolve
+from sg3.train.option_file import origins, read_options
+from sg3.train.presets import PRESETS
+from tests.train.conftest import facts, tiny_config
+
+
+def test_changes_are_listed_with_their_effect() -> None:
+    config = tiny_config(gamma=2.0, batch=8, batch_gpu=4)
+    changed, lines = apply_changes(config, Options(gamma=3.0, gpus=2, kimg=1, tick=5))
+    assert (changed.gamma, changed.gpus, changed.tick) == (3.0, 2, 5)
+    assert lines == [
+        "changed: --gpus 1 -> 2 (sums are taken in another order, which changes their rounding)",
+        "changed: --gamma 2.0 -> 3.0 (from here on another training recipe)",
+        "changed: --tick 1 -> 5",
+    ]
+    assert apply_changes(config, Options()) == (config, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"cmax": 16, "seed": 1}, "--seed, --cmax: cannot change in a run that continues"),
+        ({"gpus": 4}, "--gpus=4: the run's steps of 8 images are made of micro-batches of 4, which cannot be shared"),
+        ({"batch_gpu": 3}, "--batch-gpu=3: must be a multiple of --mbstd-group=2"),
+        ({"gpus": 2, "batch_gpu": 8}, "--batch=8 a multiple of --gpus x --batch-gpu = 16"),
+    ],
+)
+def test_what_would_be_another_run_is_refused(said: dict, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        apply_changes(tiny_config(batch=8, batch_gpu=4), Options(**said))
+    assert message in str(caught.value).replace("--cmax, --seed", "--seed, --cmax")
+
+
+def test_a_state_of_another_run_is_refused_with_the_difference() -> None:
+    config = tiny_config(dataset=facts(content="abc"))
+    same = tiny_config(dataset=facts(content="abc", path="elsewhere.zip", name="y"), kimg=9, gamma=7.0, desc="z")
+    require_same_run(same.to_dict(), config, "run")
+    other = tiny_config(dataset=facts(content="xyz", size=13), cmax=16, mirror=True).to_dict()
+    with pytest.raises(DataError) as caught:
+        require_same_run(other, config, "run")
+    assert str(caught.value) == (
+        "run: was saved by another run than this one would be: mirror True there, False here; cmax 16 there, 8 here; "
+        "dataset size 13 there, 12 here; dataset content xyz there, abc here"
+    )
+
+
+def test_options_from_toml_and_json(tmp_path: Path) -> None:
+    toml = tmp_path / "a.toml"
+    toml.write_text('cfg = "stylegan2"\nbatch-gpu = 4\ngamma = 2\nmirror = true\ngrid = "8x4"\npreset = "demo"\n')
+    options, preset = read_options(toml)
+    assert options == Options(cfg="stylegan2", batch_gpu=4, gamma=2.0, mirror=True, grid=(8, 4))
+    assert preset == "demo"
+    record = tmp_path / "training_options.json"  # as a run leaves it
+    record.write_text(json.dumps({"options": {"cfg": "stylegan3-r", "grid": [2, 2]}, "config": {"cfg": "x"}}))
+    assert read_options(record) == (Options(cfg="stylegan3-r", grid=(2, 2)), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "batch = ", r"a.toml: cannot be read as .toml"),
+        ("a.json", "{", "a.json: cannot be read as .json"),
+        ("a.json", "[]", "expected a table of options, got a list"),
+        ("a.toml", "bacth = 3", "'bacth' is no option of sg3 train; did you mean 'batch'?"),
+        ("a.toml", "batch = 3.5", "batch = 3.5: expected int"),
+        ("a.toml", "batch = true", "batch = True: expected int"),
+        ("a.toml", "cfg = 'stylegan4'", "cfg = 'stylegan4': expected one of stylegan3-t, stylegan3-r, stylegan2"),
+        ("a.toml", "grid = '8'", "grid = '8': expected columns and rows"),
+        ("a.toml", "preset = 'x'", "preset = 'x': unknown"),
+    ],
+)
+def test_wrong_option_files(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_options(tmp_path / name)
+    assert message in str(caught.value)
+    with pytest.raises(MissingInputError, match="no such file"):
+        read_options(tmp_path / "none.toml")
+
+
+def test_the_command_line_wins_over_file_and_preset() -> None:
+    words, file, preset = Options(batch=4), Options(batch=8, gamma=1.0), Options(kimg=3)
+    options, where = origins([("command line", words), ("f.toml", file), ("preset p", preset)])
+    assert options == Options(batch=4, gamma=1.0, kimg=3)
+    named = [where[name] for name in ("batch", "gamma", "kimg", "cfg")]
+    assert named == ["command line", "f.toml", "preset p", "default"]
+
+
+def test_every_preset_makes_a_configuration() -> None:
+    """With the data it is named after; the demo's values are covered where it is run."""
+    published = {name: preset for name, preset in PRESETS.items() if name != "demo"}
+    assert len(published) >= 40
+    for name, preset in published.items():
+        size = next((int(word) for word in reversed(name.split("-")) if word in ("128", "256", "512", "1024")), None)
+        size = size or {"ada-paper256": 256, "ada-paper512": 512, "ada-paper1024": 1024, "ada-cifar": 32}.get(name, 512)
+        config = resolve(preset.options, facts(resolution=size))
+        assert config.gamma == preset.options.gamma, name
+    paper = resolve(PRESETS["metfaces-1024-stylegan3-r"].options, facts(resolution=1024))
+    assert (paper.gamma, paper.kimg, paper.snap, paper.mirror, paper.aug) == (3.3, 5000, 10, True, "ada")
+    assert paper.resume == "stylegan3-r-ffhq-1024x1024"
+    cifar = resolve(PRESETS["ada-cifar"].options, facts(resolution=32))
+    assert (cifar.pl_weight, cifar.g_reg_interval, cifar.style_mixing_prob, cifar.d_arch) == (0, None, 0, "orig")
+
+
+def test_presets_that_fine_tune_name_published_networks() -> None:
+    from sg3.formats.published import published_url
+
+    sources = {preset.options.resume for preset in PRESETS.values()} - {None}
+    assert len(sources) >= 6
+    assert [name for name in sources if published_url(name) is None] == []

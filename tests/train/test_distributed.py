@@ -1,0 +1,124 @@
+"""Two processes compute what one computes, notice when they no longer do, and end together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sg3.errors import UsageError
+from sg3.train.distributed import Place, World, find_place, join, slurm_address
+from sg3.train.reduce import RunningMeans
+from sg3.train.state import load_state
+from tests.train import ranks
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(labelled_discs: Path, tmp_path_factory) -> Path:
+    """The folder that two ranks have left behind."""
+    folder = tmp_path_factory.mktemp("ranks")
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "tests.train.ranks", str(labelled_discs), str(folder)]
+    processes = [
+        subprocess.Popen(
+            words, env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return folder
+
+
+@pytest.mark.parametrize("name", ["stylegan3-r", "stylegan2"])
+def test_two_ranks_equal_one(two_ranks: Path, labelled_discs: Path, tmp_path: Path, name: str) -> None:
+    """Weights, averages, running means, both Adams, ADA and statistics after ten steps, by L2 norm per tensor."""
+    config = ranks.configurations(str(labelled_discs))[name]
+    ranks.train(World(0, 1, torch.device("cpu")), config, tmp_path)
+    one, two = load_state(tmp_path, pytest.fail), load_state(two_ranks / name, pytest.fail)
+    for module in ("G", "D", "G_ema"):
+        assert_close(one[module], two[module], module)
+    assert_close(dict(enumerate(one["optimizers"]["D"]["state"][0].values())),
+                 dict(enumerate(two["optimizers"]["D"]["state"][0].values())), "Adam")  # fmt: skip
+    torch.testing.assert_close(one["pl_mean"], two["pl_mean"], rtol=1e-4, atol=0)
+    assert one["augment_p"] == two["augment_p"]
+    assert torch.equal(one["ada_signs"], two["ada_signs"])
+    assert one["stats"].keys() == two["stats"].keys()
+    for key, sums in one["stats"].items():
+        assert sums[0] == two["stats"][key][0], key
+        torch.testing.assert_close(sums, two["stats"][key], rtol=1e-3, atol=1e-6)
+
+
+def assert_close(one: dict, two: dict, where: str) -> None:
+    for key, a in one.items():
+        distance, size = float((a - two[key]).norm()), float(a.norm())
+        assert distance <= 1e-4 * size + 1e-7, f"{where}.{key}: {distance} of {size}"
+
+
+def test_a_bad_gradient_on_one_rank_is_left_out_on_all(two_ranks: Path) -> None:
+    report = torch.load(two_ranks / "report.pt")
+    first, second = report["skipped"]
+    assert first == second
+    assert first["Dmain"] == (1, 1)
+    assert report["finite"]
+
+
+def test_drifting_apart_is_noticed_by_name(two_ranks: Path) -> None:
+    report = torch.load(two_ranks / "report.pt")
+    assert "drifted apart, different from rank 0: D.b4.fc.bias on rank 1;" in report["drifted"]
+
+
+def test_who_started_this_process() -> None:
+    assert find_place({}) is None
+    assert find_place({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Place(3, 8, 1)
+    slurm = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
+    assert find_place(slurm) == Place(9, 16, 1)
+    assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}) is None, "sbatch's own shell is one process"
+    with pytest.raises(UsageError, match="RANK='x', WORLD_SIZE='8'"):
+        find_place({"RANK": "x", "WORLD_SIZE": "8"})
+    with pytest.raises(UsageError, match="RANK='8'"):
+        find_place({"RANK": "8", "WORLD_SIZE": "8"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("n1", "n1"), ("gpu[003-007,9]", "gpu003"), ("a,b", "a"), ("rack1-n[12,15]-ib", "rack1-n12-ib")],
+)
+def test_slurm_meets_on_the_first_node(nodes: str, host: str) -> None:
+    assert slurm_address({"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "20007"}) == (host, "12007")
+    assert slurm_address({"SLURM_STEP_NODELIST": nodes, "MASTER_ADDR": "x", "MASTER_PORT": "1"}) == ("x", "1")
+
+
+def test_number_of_gpus_must_match_the_processes(monkeypatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="--gpus=4: 2 processes were started"):
+        join("cpu", 4)
+
+
+def test_running_means_move_once_by_the_mean_of_all_passes() -> None:
+    mean = torch.tensor([1.0, 2.0])
+    means = RunningMeans([mean], World(0, 1, torch.device("cpu")))
+    means.start()
+    for value in (3.0, 5.0):
+        assert mean.tolist() == [1, 2], "every pass begins where the step began"
+        mean.lerp_(torch.full([2], value), 0.5)
+        means.next_pass()
+    means.finish(torch.tensor(True))
+    assert mean.tolist() == [2.5, 3]
+    means.start()
+    mean.fill_(9)
+    means.next_pass()
+    means.finish(torch.tensor(False))
+    assert mean.tolist() == [2.5, 3], "a bad step moves nothing"

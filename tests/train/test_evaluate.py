@@ -1,0 +1,92 @@
+"""Metrics during training: they change nothing, leave their files, and know the best snapshot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sg3.errors import UsageError
+from sg3.metrics import MetricResult
+from sg3.train import evaluate
+from sg3.train.display import Display
+from sg3.train.distributed import World
+from sg3.train.evaluate import BEST_FILE, Evaluation, check_metrics, open_evaluation
+from sg3.train.loop import Loop
+from sg3.train.state import load_state
+from tests.train.conftest import tiny_config
+from tests.train.test_resume import StopAfter, assert_same, comparable, new_trainer
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def test_metrics_leave_training_as_it_is(discs: Path, tmp_path: Path) -> None:
+    """With and without them the same weights come out, bit for bit; eq* needs no feature network."""
+    states = []
+    for metrics in ("none", "eqt4_int,eqr4"):
+        config = tiny_config(discs, metrics=metrics, kimg=1, batch=200, mbstd_group=1, tick=1, layers=3)
+        folder = tmp_path / metrics[:3]
+        trainer = new_trainer(config)
+        folder.mkdir()
+        display = Display(None, 1000)
+        loop = Loop(trainer, folder, display, open_evaluation(config, folder, ALONE, display, 0))
+        loop.run(StopAfter(10**9))
+        states.append(load_state(folder, pytest.fail))
+    assert_same(comparable(states[0]), comparable(states[1]))
+    lines = [json.loads(line) for line in (folder / "metric-eqt4_int.jsonl").read_text().splitlines()]
+    assert [line["snapshot_pkl"] for line in lines] == ["network-snapshot-000000.pkl", "network-snapshot-000001.pkl"]
+    assert set(lines[0]["recipe"]) >= {"seed", "network_sha256", "versions"}
+    assert set(json.loads((folder / BEST_FILE).read_text())) == {"eqt4_int", "eqr4"}
+
+
+def evaluation(tmp_path: Path, monkeypatch, values: list[float], metric: str = "fid1k_full") -> Evaluation:
+    """One whose metric gives these values, one after the other."""
+    remaining = iter(values)
+
+    def compute(names, *_args, on_result, **_more) -> None:
+        for name in names:
+            on_result(MetricResult(name, {name: next(remaining)}, 1.0, 1, {}))
+
+    monkeypatch.setattr(evaluate, "compute", compute)
+    config = tiny_config(tmp_path / "x.zip", metrics=metric)
+    return Evaluation(config, tmp_path, ALONE, Display(None, 1000))
+
+
+def snapshots(tmp_path: Path, count: int) -> list[Path]:
+    paths = [tmp_path / f"network-snapshot-{kimg:06d}.pkl" for kimg in range(count)]
+    for path in paths:
+        path.write_bytes(b"x")
+    return paths
+
+
+@pytest.mark.parametrize(("metric", "best"), [("fid1k_full", 2), ("eqr1k", 1)])
+def test_the_best_snapshot_is_remembered(tmp_path: Path, monkeypatch, metric: str, best: int) -> None:
+    e = evaluation(tmp_path, monkeypatch, [5.0, 9.0, 3.0, float("nan")], metric)
+    stop = SimpleNamespace(is_asked=False)
+    for path in snapshots(tmp_path, 4):
+        e.run(torch.nn.Identity(), path, stop, lambda: None)
+    assert e.best_snapshots() == {f"network-snapshot-{best:06d}.pkl"}
+    e.forget_after(nimg=0)
+    assert len((tmp_path / f"metric-{metric}.jsonl").read_text().splitlines()) == 1
+    assert e.best_snapshots() == set() or best == 0
+
+
+def test_old_snapshots_go_but_not_the_best(discs: Path, tmp_path: Path, monkeypatch) -> None:
+    e = evaluation(tmp_path, monkeypatch, [5.0, 1.0, 3.0, 4.0, 6.0])
+    paths = snapshots(tmp_path, 5)
+    for path in paths:
+        e.run(torch.nn.Identity(), path, SimpleNamespace(is_asked=False), lambda: None)
+    loop = Loop(new_trainer(tiny_config(discs)), tmp_path, Display(None, 1000), e)
+    loop.drop_old_snapshots(2)
+    assert [path.exists() for path in paths] == [False, True, False, True, True]
+
+
+def test_wrong_metrics_are_named_before_training() -> None:
+    check_metrics(("fid50k_full", "eqr50k"), "stylegan3-r")
+    with pytest.raises(UsageError, match="--metrics=eqr50k: measures how images follow the input transform"):
+        check_metrics(("eqr50k",), "stylegan2")
+    with pytest.raises(UsageError, match="metric 'fdi': unknown"):
+        check_metrics(("fdi",), "stylegan2")
