@@ -130,10 +130,10 @@ class Training:
     def config(self) -> TrainConfig:
         """The recipe, as `sg3 train` would resolve it."""
         facts = DatasetFacts(
-            path="-", name="-", resolution=self.resolution, channels=3, size=1, label_dim=0, has_labels=False
+            path="-", name="-", resolution=self.resolution, channels=3, size=1, label_dim=0, has_labels=False, content=""
         )
         options = Options(
-            cfg=self.cfg, batch=self.batch, cbase=self.cbase, cmax=self.cmax, mbstd_group=min(4, self.batch)
+            cfg=self.cfg, batch=self.batch, cbase=self.cbase, cmax=self.cmax, mbstd_group=min(4, self.batch), aug="noaug"
         )
         return resolve(options, facts)
 

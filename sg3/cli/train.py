@@ -208,7 +208,8 @@ def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
     click.echo(json.dumps(config.to_dict(), indent=2))
     summary = summarize(config)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    sources = Table("option", "value", "from", title="Options", title_justify="left")
+    sources = Table("option", "value", title="Options", title_justify="left")
+    sources.add_column("from", overflow="fold")
     values = {**config.to_dict(), "data": config.dataset.path, "latent": config.z_dim, "fp32": not config.is_half,
               "style_mix": config.style_mixing_prob}  # fmt: skip
     for name, source in where.items():

@@ -70,17 +70,28 @@ class _Guarded(Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, list[str]] | Sg3Error:
-        skipped: list[str] = []
-        for step in range(min(MOST_UNREADABLE, len(self))):
-            try:
-                return *self.dataset[(index + step) % len(self)], skipped
-            except DataError as error:
-                if not self.skip:
-                    return error
-                skipped.append(str(error))
-            except Sg3Error as error:
-                return error
-        return DataError(f"{len(skipped)} images in a row cannot be read, the last one: {skipped[-1]}")
+        try:
+            return read_item(self.dataset, index, self.skip)
+        except Sg3Error as error:
+            return error
+
+
+def read_item(
+    dataset: ImageFolderDataset, index: int, skip: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """An item's image and label. With `skip` those of the next readable item, and the errors of the ones before it.
+
+    Raises DataError for an image that cannot be read, or with `skip` for many in a row, and StorageError.
+    """
+    skipped: list[str] = []
+    for step in range(min(MOST_UNREADABLE, len(dataset))):
+        try:
+            return *dataset[(index + step) % len(dataset)], skipped
+        except DataError as error:
+            if not skip:
+                raise
+            skipped.append(str(error))
+    raise DataError(f"{len(skipped)} images in a row cannot be read, the last one: {skipped[-1]}")
 
 
 def _collate(

@@ -11,6 +11,7 @@ from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.formats.atomic import write_atomic
+from sg3.train.feed import read_item
 from sg3.train.randomness import host_rng, latents
 
 
@@ -41,11 +42,19 @@ class Grid:
     """The images that a run shows of itself: fixed real images, and fixed latents (and their labels) to compare."""
 
     def __init__(
-        self, dataset: ImageFolderDataset, size: tuple[int, int] | None, *, z_dim: int, label_dim: int, seed: int
+        self,
+        dataset: ImageFolderDataset,
+        size: tuple[int, int] | None,
+        *,
+        z_dim: int,
+        label_dim: int,
+        seed: int,
+        skip: bool = False,
     ) -> None:
         self.size = size or grid_size(dataset.resolution)
         indices = grid_indices(dataset, self.size, seed)
-        self.reals = np.stack([dataset[i][0] for i in indices])  # [columns * rows, C, R, R]
+        # [columns * rows, C, R, R]; `skip` passes over unreadable images
+        self.reals = np.stack([read_item(dataset, i, skip)[0] for i in indices])
         labels = np.stack([dataset.get_label(i) for i in indices])
         self.z = latents(seed, "grid/z", 0, len(indices), z_dim)
         self.c = torch.from_numpy(labels[:, :label_dim]).to(torch.float32)

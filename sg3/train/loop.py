@@ -46,7 +46,7 @@ class Loop:
         self.data_seconds = 0.0  # spent waiting for images since the last tick
         self.grid = Grid(
             trainer.dataset, self.config.grid, z_dim=self.config.z_dim, label_dim=self.config.dataset.label_dim,
-            seed=self.config.seed,
+            seed=self.config.seed, skip=self.config.on_error == "skip",
         )  # fmt: skip
 
     def run(self, stop: StopSignals) -> None:

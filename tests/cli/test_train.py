@@ -186,11 +186,23 @@ def wait_for_state(outdir: Path, process: subprocess.Popen[str]) -> Path:
 
 def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:
     outdir = tmp_path / "runs"
-    result = run("train", f"--outdir={outdir}", f"--data={discs}", "--dry-run", *TINY_ARGS)
+    (tmp_path / "run.toml").write_text("glr = 0.001\nlayers = 9\n")
+    words = [f"--config={tmp_path / 'run.toml'}", "--preset=any-256-stylegan3-t"]
+    result = run("train", f"--outdir={outdir}", f"--data={discs}", "--dry-run", *words, *TINY_ARGS)
     assert result.code == 0
     assert not outdir.exists()
+    table = {line.split()[1]: line.split()[3:] for line in result.out.splitlines() if line.startswith("│ --")}
+    assert table["--batch"][0] == "4"
+    assert table["--batch"][-3:-1] == ["command", "line"]
+    assert table["--layers"][0] == "3", "the command line wins over the file"
+    assert table["--glr"][0] == "0.001"
+    assert table["--glr"][-2] != "default"
+    assert "run.toml" in result.out
+    assert table["--gamma"][0] == "2.0"
+    assert table["--gamma"][-3:-1] == ["preset", "any-256-stylegan3-t"]
+    assert table["--dlr"][-2] == "default"
     config, _ = json.JSONDecoder().raw_decode(result.out)
-    assert config["gamma"] == pytest.approx(0.0002 * 16**2 / 4)
+    assert config["gamma"] == 2.0
     assert "synthesis.L0_" in result.out
     assert "b16.conv0" in result.out
     assert "memory for training, estimated:" in result.out
@@ -295,6 +307,22 @@ def test_nan_ends_a_run_with_one_line(discs: Path, run, tmp_path: Path) -> None:
     assert broken["nimg"] == 200
     assert max(entry.get("not_finite") or 0 for entry in broken[broken["phase"][0]].values()) > 0
     assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 70
+
+
+def test_unreadable_images_are_passed_over_on_request(run, tmp_path: Path) -> None:
+    data = tmp_path / "images"
+    data.mkdir()
+    broken_png(data)
+    args = [f"--outdir={tmp_path / 'runs'}", f"--data={data}", "--kimg=1", "--on-error=skip", *TINY_ARGS]
+    result = run("train", *args, "--batch=100", "--mbstd-group=1", "--profile=2")
+    assert result.code == 0, result.err
+    warnings = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1, "each image once"
+    assert "2.png" in warnings[0]
+    assert warnings[0].endswith("another image takes its place (--on-error=skip)")
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    events = json.loads((run_dir / "trace.json").read_text())["traceEvents"]
+    assert any("optimizer" in str(event.get("name", "")).lower() for event in events)
 
 
 def test_labels_unused_are_mentioned(labelled_discs: Path, run, tmp_path: Path) -> None:
