@@ -68,6 +68,10 @@ def generate(
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C], truncating as the original's tools do."""
-    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C] on the host."""
+    return quantized(images).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def quantized(images: torch.Tensor) -> torch.Tensor:
+    """[N, C, H, W] in -1..1 -> uint8, truncating as the original's tools and metrics do."""
+    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)

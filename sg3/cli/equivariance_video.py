@@ -71,9 +71,10 @@ def command(
 
     import sg3
     from sg3.errors import UsageError
+    from sg3.metrics.equivariance_psnr import check_transform
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.encode import encoder_name, open_output, output_kind
-    from sg3.tools.equivariance import draw_step, require_input_transform, sweep, sweep_amounts
+    from sg3.tools.equivariance import draw_step, sweep, sweep_amounts
 
     transform = TRANSFORMS[transform]
     output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
@@ -82,7 +83,7 @@ def command(
     if output_kind(output) == "video":
         codec = encoder_name(output, codec)
     G = open_generator(network, device, class_idx)
-    require_input_transform(G)
+    check_transform(G, ["--network"])
     place = G.mapping.w_avg.device
     z = seed_latents([seed], G.z_dim).to(place, torch.float32)
     with torch.no_grad():

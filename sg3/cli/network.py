@@ -15,14 +15,10 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
 
     Raises DataError for a file without one, UsageError for a device that is not there, and what `sg3.load` raises.
     """
-    import sg3
     from sg3.device import choose_device
-    from sg3.errors import DataError
-    from sg3.models import Generator
+    from sg3.formats import averaged_generator, load
 
-    G = sg3.load(network, device=choose_device(device)).G_ema
-    if not isinstance(G, Generator):
-        raise DataError(f"{network}: holds no averaged generator (G_ema)")
+    G = averaged_generator(load(network, choose_device(device)), network)
     if G.c_dim == 0 and class_idx is not None:
         click.echo(f"note: --class={class_idx} has no effect, the network is unconditional", err=True)
     return G

@@ -27,9 +27,10 @@ from sg3.formats import (
     torch_file,
 )
 from sg3.formats.pickle_values import read_pickle
-from sg3.formats.snapshot import Snapshot
+from sg3.formats.snapshot import Snapshot, averaged_generator
+from sg3.formats.torch_file import LEGACY_TORCH
 
-__all__ = ["ChannelOrder", "Snapshot", "is_remote", "load", "save"]
+__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "run_snapshots", "save"]
 
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 READS = (
@@ -37,7 +38,6 @@ READS = (
     "and its own .safetensors"
 )
 WRITES = {".pkl": official_write.write, ".safetensors": safetensors_file.write, ".pt": rosinality.write}
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
 LOOKS = (  # first bytes -> what kind of file it is
     (b"", "an empty file"),
     (b"\x1f\x8b", "gzip-compressed"),
@@ -116,7 +116,7 @@ def _local_path(source: str | Path) -> Path:
         return fetch(published_url(str(source)) or str(source))
     path = Path(source)
     if path.is_dir():
-        path = _newest_snapshot(path)
+        path = run_snapshots(path)[-1]
     if not path.is_file():
         meant = closest(str(source))
         hint = f"; did you mean the published network {meant}?" if meant else ""
@@ -124,15 +124,18 @@ def _local_path(source: str | Path) -> Path:
     return path
 
 
-def _newest_snapshot(folder: Path) -> Path:
-    """The snapshot with the highest number: file times do not survive copying."""
+def run_snapshots(folder: Path) -> list[Path]:
+    """The network-snapshot-N.pkl of a run folder, by their numbers: file times do not survive copying.
+
+    Raises MissingInputError if there are none.
+    """
     numbered = []
     for path in folder.iterdir():
         if found := re.fullmatch(r"network-snapshot-(\d+)\.pkl", path.name):
             numbered.append((int(found[1]), path))
     if not numbered:
         raise MissingInputError(f"{folder}: holds no network-snapshot-*.pkl")
-    return max(numbered)[1]
+    return [path for _, path in sorted(numbered)]
 
 
 def _read(path: Path) -> tuple[Snapshot, Literal["rgb", "bgr"]]:

@@ -32,8 +32,10 @@ from urllib.error import URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from sg3 import __version__
+from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.atomic import sync_folder, write_atomic
+from sg3.formats.digest import sha256_of
 from sg3.formats.safe_pickle import printable
 
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
@@ -53,8 +55,8 @@ class _Interrupted(Exception):
 def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WAITS, timeout: float = TIMEOUT) -> Path:
     """The local path of what an http://, https:// or file:// address names.
 
-    Web files are kept in `$SG3_CACHE`, by default `~/.cache/sg3/downloads`, and downloaded again only if the copy
-    is damaged. `sha256` (or `#sha256=HEX` at the end of the address) is what the content must have. After a
+    Web files are kept in `$SG3_CACHE/downloads`, by default `~/.cache/sg3/downloads`, and downloaded again only if the
+    copy is damaged. `sha256` (or `#sha256=HEX` at the end of the address) is what the content must have. After a
     failure that may pass, it waits `waits[0]` seconds and continues where it was; new bytes start the waits anew.
 
     Raises UsageError (not such an address), MissingInputError (nothing there), DataError (another content than
@@ -63,7 +65,7 @@ def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WA
     url, expected = _parse(source, sha256)
     if urlsplit(url).scheme == "file":
         return _local(url, expected)
-    folder = cache_folder()
+    folder = cache_folder("downloads")
     entry = _Entry(folder, url)
     try:
         if entry.holds(expected):
@@ -76,16 +78,6 @@ def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WA
         advice = f"set SG3_CACHE to another folder, {BY_HAND}"
         raise StorageError(f"{folder}: cannot keep {_shown(url)}: {error.strerror or error}; {advice}") from error
     return entry.file
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$SG3_CACHE`, else `~/.cache/sg3/downloads`."""
-    if chosen := os.environ.get("SG3_CACHE"):
-        return Path(chosen)
-    try:
-        return Path.home() / ".cache" / "sg3" / "downloads"
-    except RuntimeError as error:
-        raise StorageError("there is no home folder to keep downloads in; set SG3_CACHE to a folder") from error
 
 
 def _parse(source: str, sha256: str | None) -> tuple[str, str | None]:
@@ -124,11 +116,7 @@ def _local(url: str, expected: str | None) -> Path:
     if not path.exists():
         raise MissingInputError(f"{printable(path)}: there is no such file")
     if expected is not None:
-        try:
-            digest = _digest(path)
-        except OSError as error:
-            raise StorageError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
-        _check_sum(str(path), digest, expected)
+        _check_sum(str(path), sha256_of(path), expected)
     return path
 
 
@@ -150,7 +138,7 @@ class _Entry:
             return False
         record = _read_json(self.record)
         same_size = self.file.stat().st_size == record.get("size")
-        if same_size and (expected is None or record.get("sha256") == expected == _digest(self.file)):
+        if same_size and (expected is None or record.get("sha256") == expected == sha256_of(self.file)):
             return True
         _say(f"{self.file}: is not the file that is expected there; downloading it again")
         return False
@@ -333,11 +321,6 @@ def _check_room(folder: Path, needed: int) -> None:
 def _check_sum(name: str, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
         raise DataError(f"{name}: has sha256 {digest}, expected {expected}; check where the file and the sum come from")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

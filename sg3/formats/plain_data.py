@@ -29,6 +29,6 @@ def plain_entries(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         try:
             kept[name] = plain(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             continue
     return kept

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from sg3.errors import DataError
+from sg3.models import Generator
+
 
 @dataclass
 class Snapshot:
@@ -20,3 +23,10 @@ class Snapshot:
     training_set_kwargs: dict[str, Any] | None = None  # class_name, path, resolution, use_labels, xflip, ...
     licence: str | None = None  # of the weights, where the file says it
     origin: str | None = None  # the format of the file it was read from, in words
+
+
+def averaged_generator(snapshot: Snapshot, where: object) -> Generator:
+    """G_ema, the one to make images with. Raises DataError, which begins with `where`, if there is none."""
+    if not isinstance(snapshot.G_ema, Generator):
+        raise DataError(f"{where}: holds no averaged generator (G_ema)")
+    return snapshot.G_ema

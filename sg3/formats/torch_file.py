@@ -27,6 +27,7 @@ from sg3.formats.pickle_values import TENSOR_CALLS, Interpreter, failures
 from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
 from sg3.formats.storage_stream import DTYPES, MAGIC, VERSION
 
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before 1.6: its magic number, pickled
 MAX_ENTRIES = 100_000
 MAX_PICKLE = 2**26  # bytes of data.pkl, which holds no tensor's elements
 NAMES: frozenset[Name] = frozenset(TENSOR_CALLS) | {("torch", name) for name in DTYPES}

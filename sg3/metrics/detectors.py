@@ -8,7 +8,6 @@ with our own readers. What the content is decides how it is read, the name only 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import os
@@ -23,8 +22,10 @@ import torch
 from torch import nn
 
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
+from sg3.formats.digest import sha256_of
 from sg3.formats.pickle_values import Record, read_pickle
 from sg3.formats.safe_pickle import printable
+from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.formats.torchscript import ZIP_START, is_torchscript, read_torchscript
 from sg3.models.features import LPIPS, VGG16, EfficientNetLite0, InceptionV3, efficientnet_lite, vgg16, weights
 
@@ -32,7 +33,6 @@ FOLDER_VARIABLE = "SG3_DETECTORS"
 HEADS = "weights-vgg16-lpips.pth"  # torch-fidelity's name for LPIPS's linear layers
 HEADS_IN_PACKAGE = Path("weights", "v0.1", "vgg.pth")
 CPU_BATCH = 4  # EfficientNet-Lite0 on one core: 60 images/s in fours, 19 in batches of 32
-TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began files before torch 1.6
 MAX_VALUES = 200_000  # visited in a pickle; records may be shared, so that a small file describes endless trees
 MAX_DEPTH = 100
 
@@ -284,11 +284,7 @@ def find_heads(path: Path, tensors: weights.Tensors, widths: tuple[int, ...]) ->
 
 def checked_hash(path: Path) -> str:
     """The file's sha256. A name that ends in `-1234abcd.pth` says how it begins. Raises DataError, StorageError."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    digest = sha256_of(path)
     promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
     if promised and not digest.startswith(promised[1]):
         raise DataError(f"{path}: is damaged: its sha256 begins with {digest[:8]}, its name says {promised[1]}")
@@ -310,7 +306,7 @@ def read_tensors(path: Path) -> weights.Tensors:
                 return read_torchscript(file, str(path))
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if head.startswith((ZIP_START, TORCH_SAVE)):
+    if head.startswith((ZIP_START, LEGACY_TORCH)):
         return _state_dict(path)
     if head[:1] == b"\x80":
         return _from_pickle(path)

@@ -65,7 +65,7 @@ def equivariance(
     ranks.together(measure)
     for pair in sums.values():
         ranks.add_up(pair)
-    return {name: _psnr(*pair.tolist()) for name, pair in sums.items()}
+    return {name: psnr(*pair.tolist()) for name, pair in sums.items()}
 
 
 def _compare(
@@ -99,7 +99,9 @@ def _draw(G: Generator, ws: torch.Tensor, transform: torch.Tensor) -> torch.Tens
     return images
 
 
-def _psnr(squares: float, pixels: float) -> float:
+def psnr(squares: float, pixels: float) -> float:
+    """In dB, of a sum of squared differences over so many values, which span -1..1. NaN where there is nothing to
+    compare, infinite where nothing differs."""
     if pixels == 0:
         return nan
     if squares == 0:

@@ -6,7 +6,6 @@ network, dataset and seed, is not computed again, so that a run that was interru
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 import sg3.errors
 from sg3.device import choose_device
-from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
-from sg3.formats import Snapshot, is_remote, load
+from sg3.errors import MissingInputError, Sg3Error, UsageError
+from sg3.formats import Snapshot, averaged_generator, is_remote, load, run_snapshots
+from sg3.formats.digest import sha256_of
 from sg3.formats.download import fetch
 from sg3.formats.published import published_url
 from sg3.metrics import record
@@ -78,11 +78,7 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
         if not network.is_file():
             raise MissingInputError(f"{source}: there is no such file or folder")
         return (network,)
-    numbered = sorted((record.kimg_of(path.name), path) for path in network.glob("network-snapshot-*.pkl")
-                      if record.kimg_of(path.name) is not None)
-    if not numbered:
-        raise MissingInputError(f"{network}: holds no network-snapshot-*.pkl")
-    paths = tuple(path for _, path in numbered)
+    paths = tuple(run_snapshots(network))
     return paths if every else paths[-1:]
 
 
@@ -93,12 +89,10 @@ def evaluate(job: Job, display: Display) -> None:
     detectors: dict[str, Detector] = {}
     for path in job.snapshots:
         snapshot = load(path, device)
-        G = snapshot.G_ema
-        if not isinstance(G, Generator):
-            raise DataError(f"{path}: holds no averaged generator (G_ema)")
+        G = averaged_generator(snapshot, path)
         dataset = _dataset(job, path, snapshot, G)
         folder = path.parent if (path.parent / OPTIONS_FILE).is_file() else None
-        digest = _sha256(path)
+        digest = sha256_of(path)
         known = {} if job.again or folder is None else dict(_known(job, folder, path, digest, G, dataset))
         if dist.is_initialized():  # one answer for all: the first process is about to write into these files
             answer = [known]
@@ -141,7 +135,7 @@ def evaluate_in_processes(job: Job, display: Display, count: int) -> None:
             if not reports:
                 raise
             kind, message = json.loads(reports[0].read_text())
-            raise getattr(sg3.errors, kind)(message) from None
+            raise getattr(sg3.errors, kind, Sg3Error)(message) from None
 
 
 def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display: Display) -> None:
@@ -192,8 +186,3 @@ def _known(
                 same = same and recipe["mirrored"] == (dataset.xflip and not parse(name).full)
             if same:
                 yield name, line
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

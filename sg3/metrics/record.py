@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import sg3
+from sg3.durations import format_time
 from sg3.errors import StorageError
 
 
@@ -40,7 +41,7 @@ class MetricResult:
             "results": {name: value if math.isfinite(value) else None for name, value in self.results.items()},
             "metric": self.metric,
             "total_time": self.seconds,
-            "total_time_str": format_seconds(self.seconds),
+            "total_time_str": format_time(self.seconds),
             "num_gpus": self.num_gpus,
             "snapshot_pkl": snapshot,
             "timestamp": self.timestamp,
@@ -87,15 +88,3 @@ def versions() -> dict[str, str]:
     """Of what computes."""
     return {"sg3": sg3.__version__, "torch": torch.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
-
-
-def format_seconds(seconds: float) -> str:
-    """45s, 12m 05s, 3h 20m 07s, 2d 05h 10m."""
-    s = round(seconds)
-    if s < 60:
-        return f"{s}s"
-    if s < 3600:
-        return f"{s // 60}m {s % 60:02d}s"
-    if s < 86400:
-        return f"{s // 3600}h {s // 60 % 60:02d}m {s % 60:02d}s"
-    return f"{s // 86400}d {s // 3600 % 24:02d}h {s // 60 % 60:02d}m"

@@ -11,6 +11,7 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
 from sg3.models import Generator
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
+from sg3.sampling import quantized
 
 Labels = Callable[[int, int], torch.Tensor]  # (first sample, how many) -> [n, c_dim]
 
@@ -89,5 +90,4 @@ class Samples:
             z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
             c = self.labels(start, self._group).to(self.device)
             seed_torch(self.seed, "metrics/noise", start)
-            images = self.G(z, c, noise_mode="random")
-            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+            yield quantized(self.G(z, c, noise_mode="random"))

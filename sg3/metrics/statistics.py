@@ -8,7 +8,6 @@ therefore computed anew, a zip that was moved is not. A file that is damaged cou
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sg3.cache import cache_folder
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.store import FolderStore, open_store
 from sg3.errors import Sg3Error, StorageError
@@ -46,7 +46,7 @@ class RealStatistics:
         self.device = device
         self.batch = batch
         self.workers = workers
-        self.folder = cache_folder() if cache else None
+        self.folder = cache_folder("metrics") if cache else None
         self.key = ranks.from_first(lambda: _identity(real)) if cache else ""
 
     def get(self, wants: set[Want]) -> dict[Want, Statistics | None]:
@@ -155,11 +155,6 @@ def _stack(items: list[torch.Tensor | Sg3Error]) -> torch.Tensor | Sg3Error:
             return item
         images.append(item)
     return torch.stack(images)
-
-
-def cache_folder() -> Path:
-    """`$SG3_CACHE/metrics`, by default `~/.cache/sg3/metrics`."""
-    return Path(os.environ.get("SG3_CACHE") or Path.home() / ".cache" / "sg3") / "metrics"
 
 
 def _identity(real: RealImages) -> str:

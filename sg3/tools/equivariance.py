@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, inf, log10, radians
+from math import ceil, radians
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from sg3.errors import UsageError
 from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_integer
+from sg3.metrics.equivariance_psnr import check_transform, psnr
 from sg3.models import Generator
 from sg3.sampling import set_transform
 from sg3.tools.video import to_rgb
@@ -34,12 +34,6 @@ class Step:
     reference: torch.Tensor  # [1, C, R, R], 0 outside the mask
     difference: torch.Tensor  # [1, C, R, R], generated - reference; 0 outside the mask
     psnr: float  # dB, for a range of 2
-
-
-def require_input_transform(G: Generator) -> None:
-    """Raise UsageError for a generator without an input transform."""
-    if not hasattr(getattr(G.synthesis, "input", None), "transform"):
-        raise UsageError("--network: this network has no input transform, only StyleGAN3 can move its image")
 
 
 def sweep_amounts(
@@ -61,7 +55,7 @@ def sweep(G: Generator, ws: torch.Tensor, transform: str, amounts: list[float]) 
     ws is [1, num_ws, w_dim] on G's device. Everything is float32. For a rotation, the generated image is compared
     after the filter that the reference has gone through, as in the metric EQ-R. G's transform is reset at the end.
     """
-    require_input_transform(G)
+    check_transform(G, ["--network"])
     try:
         set_transform(G)
         still = G.synthesis(ws, noise_mode="const", force_fp32=True)
@@ -70,7 +64,7 @@ def sweep(G: Generator, ws: torch.Tensor, transform: str, amounts: list[float]) 
                 set_transform(G, rotate=amount)
                 generated = G.synthesis(ws, noise_mode="const", force_fp32=True)
                 reference, mask = rotate_fractional(still, radians(amount))
-                compared, filter_mask = pseudo_rotate_fractional(generated, radians(-amount))
+                compared, filter_mask = pseudo_rotate_fractional(generated, radians(amount))
                 mask = mask * filter_mask
             else:
                 fraction = amount / G.img_resolution
@@ -79,7 +73,8 @@ def sweep(G: Generator, ws: torch.Tensor, transform: str, amounts: list[float]) 
                 generated = compared = G.synthesis(ws, noise_mode="const", force_fp32=True)
                 reference, mask = translate_integer(still, tx, ty)
             difference = (compared - reference) * mask
-            yield Step(amount, generated, reference * mask, difference, _psnr(difference, mask))
+            squares, pixels = difference.double().square().sum(), mask.expand_as(difference).sum(dtype=torch.float64)
+            yield Step(amount, generated, reference * mask, difference, psnr(float(squares), float(pixels)))
     finally:
         set_transform(G)
 
@@ -101,12 +96,3 @@ def draw_step(step: Step, transform: str, gain: float = 4.0) -> np.ndarray:
     pen.text((4, 17), f"{transform} {step.amount:+.4g} {unit}", fill="white")
     pen.text((width + 4, 17), f"PSNR {step.psnr:.1f} dB", fill="white")
     return np.concatenate([np.asarray(caption), np.concatenate(list(panels), axis=1)], axis=0)
-
-
-def _psnr(difference: torch.Tensor, mask: torch.Tensor) -> float:
-    """20 log10(2) - 10 log10(mean square over the mask): images span -1..1. Infinite for equal images."""
-    area = mask.expand_as(difference).to(torch.float64).sum().item()
-    squares = difference.to(torch.float64).square().sum().item()
-    if area == 0:
-        return float("nan")
-    return 20 * log10(2) - 10 * log10(squares / area) if squares > 0 else inf

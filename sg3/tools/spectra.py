@@ -206,13 +206,10 @@ def _dataset_images(path: Path, num: int | None, seed: int) -> ImageSource:
 def _network_images(
     source: str, num: int, seed: int, class_idx: int | None, batch: int, device: torch.device | str
 ) -> ImageSource:
-    import sg3
-    from sg3.models import Generator
+    from sg3.formats import averaged_generator, load
     from sg3.sampling import class_labels, generate
 
-    G = sg3.load(source, device=device).G_ema
-    if not isinstance(G, Generator):
-        raise DataError(f"{source}: holds no averaged generator (G_ema)")
+    G = averaged_generator(load(source, device), source)
     rng = np.random.RandomState(seed)
 
     def images() -> Iterator[Pixels]:

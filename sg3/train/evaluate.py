@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sg3.errors import UsageError
 from sg3.formats.atomic import write_atomic
 from sg3.metrics import Metric, MetricResult, RealImages, compute, parse
-from sg3.metrics.detectors import Detector
+from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.record import append, kimg_of
 from sg3.models import Generator
 from sg3.train.config import TrainConfig
@@ -36,14 +38,12 @@ class Evaluation:
         self._run_dir = run_dir
         self._world = world
         self._display = display
-        self._detectors: dict[str, Detector] = {}  # stay open from snapshot to snapshot
+        self._detectors = open_detectors(config, world.device)  # kept from snapshot to snapshot
         d = config.dataset
         self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.resolution)
 
     def run(self, G_ema: Generator, snapshot: Path, stop: StopSignals, beat: Callable[[], None]) -> None:
         """All metrics of the averaged generator, one line of its file each. Ends early when asked to stop."""
-        directory = self._config.detector_dir
-
         def progress(_what: str, _done: int, _total: int) -> None:
             beat()
 
@@ -58,8 +58,8 @@ class Evaluation:
 
         compute(
             self._config.metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
-            workers=self._config.workers, detector_dir=None if directory is None else Path(directory),
-            detectors=self._detectors, progress=progress, stop=lambda: stop.is_asked, on_result=note,
+            workers=self._config.workers, detectors=self._detectors, progress=progress, stop=lambda: stop.is_asked,
+            on_result=note,
         )  # fmt: skip
         beat()
 
@@ -116,12 +116,21 @@ def open_evaluation(
     return evaluation
 
 
-def check_metrics(names: tuple[str, ...], cfg: str) -> None:
-    """Raises UsageError for a metric that does not exist, or that the network cannot have."""
-    for name in names:
+def check_metrics(config: TrainConfig) -> None:
+    """Before there is a run folder. Raises UsageError for a metric that does not exist or that the network cannot
+    have, MissingInputError for one without its feature network."""
+    for name in config.metrics:
         metric = parse(name)
-        if metric.family in ("eqt", "eqr") and cfg == "stylegan2":
+        if metric.family in ("eqt", "eqr") and config.cfg == "stylegan2":
             raise UsageError(f"--metrics={name}: measures how images follow the input transform; StyleGAN2 has none")
+    open_detectors(config, torch.device("cpu"))
+
+
+def open_detectors(config: TrainConfig, device: torch.device) -> dict[str, Detector]:
+    """The feature networks of a run's metrics, by name."""
+    folder = None if config.detector_dir is None else Path(config.detector_dir)
+    needed = sorted({detector for name in config.metrics if (detector := parse(name).detector) is not None})
+    return {name: open_detector(name, device, folder) for name in needed}
 
 
 def _kimg(line: str) -> float:

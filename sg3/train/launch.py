@@ -88,7 +88,7 @@ def configure(options: Options, outdir: Path) -> TrainConfig:
     """Render and probe the dataset, and resolve the options. Raises UsageError or what the dataset raises."""
     options = dataclasses.replace(options, data=render_builtin(options.data, outdir))
     config = resolve(options, probe_dataset(options))
-    check_metrics(config.metrics, config.cfg)
+    check_metrics(config)
     return config
 
 
@@ -116,7 +116,7 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
         config, _ = read_run(run_dir)
         gpus = world.size if world.size != config.gpus or changes.gpus else None
         changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
-        check_metrics(changed.metrics, changed.cfg)
+        check_metrics(changed)
         return changed, notes, run_dir
 
     config, notes, run_dir = world.on_main(prepare)

@@ -21,8 +21,8 @@ class Preset:
 
 _DEMO = Options(
     cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024, cmax=32,
-    latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=10.0, tick=1, snap=4, grid=(8, 8), workers=0,
-    aug="noaug",
+    latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=9.0, tick=1, snap=6, grid=(8, 8), workers=0,
+    aug="noaug", metrics="fd_efflite500_full",
 )  # fmt: skip
 
 

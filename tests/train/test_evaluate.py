@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sg3.errors import UsageError
-from sg3.metrics import MetricResult
+from sg3.errors import MissingInputError, StorageError, UsageError
+from sg3.metrics import MetricResult, detectors
 from sg3.train import evaluate
 from sg3.train.display import Display
 from sg3.train.distributed import World
@@ -51,6 +51,7 @@ def evaluation(tmp_path: Path, monkeypatch, values: list[float], metric: str = "
             on_result(MetricResult(name, {name: next(remaining)}, 1.0, 1, {}))
 
     monkeypatch.setattr(evaluate, "compute", compute)
+    monkeypatch.setattr(evaluate, "open_detector", lambda *_: None)
     config = tiny_config(tmp_path / "x.zip", metrics=metric)
     return Evaluation(config, tmp_path, ALONE, Display(None, 1000))
 
@@ -84,9 +85,16 @@ def test_old_snapshots_go_but_not_the_best(discs: Path, tmp_path: Path, monkeypa
     assert [path.exists() for path in paths] == [False, True, False, True, True]
 
 
-def test_wrong_metrics_are_named_before_training() -> None:
-    check_metrics(("fid50k_full", "eqr50k"), "stylegan3-r")
+def test_wrong_metrics_are_named_before_training(tmp_path: Path, monkeypatch) -> None:
+    def offline(url: str) -> Path:
+        raise StorageError(f"{url}: the download failed")
+
+    monkeypatch.setattr(detectors, "fetch", offline)
+    monkeypatch.delenv("SG3_DETECTORS", raising=False)
+    check_metrics(tiny_config(metrics="eqt4_int,eqr50k", cfg="stylegan3-r"))
     with pytest.raises(UsageError, match="--metrics=eqr50k: measures how images follow the input transform"):
-        check_metrics(("eqr50k",), "stylegan2")
+        check_metrics(tiny_config(metrics="eqr50k", cfg="stylegan2"))
     with pytest.raises(UsageError, match="metric 'fdi': unknown"):
-        check_metrics(("fdi",), "stylegan2")
+        check_metrics(tiny_config(metrics="fdi"))
+    with pytest.raises(MissingInputError, match="inception: no weights"):
+        check_metrics(tiny_config(metrics="fid1k", detector_dir=str(tmp_path)))

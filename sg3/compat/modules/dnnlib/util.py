@@ -17,6 +17,8 @@ from types import ModuleType, TracebackType
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
+from sg3.durations import format_time as format_time
+from sg3.durations import format_time_brief as format_time_brief
 from sg3.errors import MissingInputError
 from sg3.formats.download import fetch
 
@@ -218,32 +220,6 @@ def copy_files_and_create_dirs(files: Iterable[tuple[str, str]]) -> None:
 def tuple_product(t: Iterable[int]) -> int:
     """The product of all entries; 1 if there are none."""
     return reduce(mul, t, 1)
-
-
-def format_time(seconds: float) -> str:
-    """'12s', '1m 05s', '1h 02m 03s' or '1d 02h 03m'."""
-    d, h, m, s = _time_parts(seconds)
-    if d:
-        return f"{d}d {h:02}h {m:02}m"
-    if h:
-        return f"{h}h {m:02}m {s:02}s"
-    return f"{m}m {s:02}s" if m else f"{s}s"
-
-
-def format_time_brief(seconds: float) -> str:
-    """The two largest units: '12s', '1m 05s', '1h 02m' or '1d 02h'."""
-    d, h, m, s = _time_parts(seconds)
-    if d:
-        return f"{d}d {h:02}h"
-    if h:
-        return f"{h}h {m:02}m"
-    return f"{m}m {s:02}s" if m else f"{s}s"
-
-
-def _time_parts(seconds: float) -> tuple[int, int, int, int]:
-    """Days, hours, minutes, seconds, rounded to whole seconds."""
-    total = round(seconds)
-    return total // 86400, total // 3600 % 24, total // 60 % 60, total % 60
 
 
 def ask_yes_no(question: str) -> bool:
