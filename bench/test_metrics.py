@@ -1,4 +1,4 @@
-"""The slow formulas of the metrics against what other tools use for them; a line for each, on one thread:
+"""The slow parts of the metrics against how other tools do them; a line for each, on one thread:
 
     OPENBLAS_NUM_THREADS=1 pytest bench/test_metrics.py -m slow -s
 
@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from sg3.metrics import RealImages, compute
+from sg3.metrics.detectors import InceptionDetector
 from sg3.metrics.functional import frechet_from_moments, precision_recall
+from sg3.models import stylegan3
+from sg3.models.features.inception import InceptionV3
 
 pytestmark = pytest.mark.slow
 DIM = 2048  # of Inception's features
@@ -80,3 +86,24 @@ def test_precision_recall_against_cdist() -> None:
     print(f"\nprecision_recall {ours:.1f} s, cdist and kthvalue {theirs:.1f} s: {theirs / ours:.1f} times as fast, "
           f"{value} and {expected}")
     assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_pass_against_metric_by_metric(tmp_path: Path) -> None:
+    """FID, KID and inception score of 64 images of 64 x 64, Inception with random weights, nothing cached."""
+    torch.manual_seed(0)
+    for i in range(64):
+        Image.fromarray(torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8).numpy()).save(tmp_path / f"{i}.png")
+    G = stylegan3.Generator(64, 0, 64, 64, 3, channel_base=1024, channel_max=32).eval()
+    names = ["fid64_full", "kid64_full", "is64"]
+    detector = InceptionDetector(InceptionV3().eval(), "random", torch.device("cpu"))
+
+    def values(each: list[str]) -> list[dict[str, float]]:
+        results = compute(
+            each, G, RealImages(tmp_path), device="cpu", detectors={"inception": detector}, cache=False, batch=8
+        )
+        return [result.results for result in results]
+
+    ours, value = seconds(lambda: values(names))
+    theirs, expected = seconds(lambda: [result for name in names for result in values([name])])
+    print(f"\none pass {ours:.1f} s, metric by metric {theirs:.1f} s: {theirs / ours:.1f} times as fast")
+    assert value == expected

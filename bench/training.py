@@ -130,11 +130,13 @@ class Training:
     def config(self) -> TrainConfig:
         """The recipe, as `sg3 train` would resolve it."""
         facts = DatasetFacts(
-            path="-", name="-", resolution=self.resolution, channels=3, size=1, label_dim=0, has_labels=False, content=""
-        )
+            path="-", name="-", resolution=self.resolution, channels=3, size=1, label_dim=0, has_labels=False,
+            content="",
+        )  # fmt: skip
         options = Options(
-            cfg=self.cfg, batch=self.batch, cbase=self.cbase, cmax=self.cmax, mbstd_group=min(4, self.batch), aug="noaug"
-        )
+            cfg=self.cfg, batch=self.batch, cbase=self.cbase, cmax=self.cmax, mbstd_group=min(4, self.batch),
+            aug="noaug",
+        )  # fmt: skip
         return resolve(options, facts)
 
     def exact(self, device: torch.device) -> Tensors | None:
