@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.options import switch
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ SLOTS = ("G_ema", "G", "D", "augment_pipe")
 TOLERANCE = 1e-4
 
 
-@click.command("convert")
+@click.command("convert", cls=options.SwitchesAnywhere)
 @click.argument("source", metavar="SOURCE")
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path), metavar="DEST")
 @click.option("--network-slot", "slots", type=click.Choice(SLOTS), multiple=True,
               help="Convert only this part; may be given several times.  [default: all that SOURCE has]")
 @click.option("--channel-order", type=click.Choice(["auto", "rgb", "bgr"]), default="auto", show_default=True,
               help="Order of colours inside SOURCE; auto takes mmagic's own files for bgr.")
 @click.option("--licence", help="Note the licence of the weights in a .safetensors file.", metavar="TEXT")
 @switch("--verify", help="Render the same seed from both files and compare.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of --verify.")
+@click.option("--seed", type=options.SEED, default=0, show_default=True, help="Seed of --verify.")
 def command(
     source: str,
     dest: Path,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import re
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.options import switch
+from sg3.cli.progress import Progress
 
 if TYPE_CHECKING:
     from sg3.data.prepare import Prepared
-    from sg3.data.scan import Progress
 
 LISTED = 10  # messages of one kind; the rest is counted
 
@@ -55,7 +53,7 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="What to do if images cannot be used: name them and write nothing, or leave them out.")
 @switch("--force", help="Replace an existing dataset.")
-@switch("--json", "as_json", help="Print the result as JSON.")
+@options.as_json
 def command(
     source: str,
     dest: str,
@@ -88,35 +86,14 @@ def command(
 
     plan = ImagePlan(transform, resolution, resize_filter, convert, background)
     try:
-        with _progress() as progress:
-            result = prepare(source, dest, plan, labels, max_images, on_error == "skip", force, progress)
+        with Progress() as progress:
+            result = prepare(source, dest, plan, labels, max_images, on_error == "skip", force, progress.show)
     except UnusableImages as error:
         _list("unusable", error.messages)
         raise
     _list("left out", result.skipped)
     _list("note", result.notes)
     _print_result(result, as_json)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on stderr if that is a terminal; otherwise nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
 
 
 def _list(what: str, messages: list[str]) -> None:

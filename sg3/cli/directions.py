@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import rich_click as click
 
-from sg3.cli.options import IntRangeList
+from sg3.cli import options
 
 
 @click.command("directions")
-@click.option("--network", required=True, help="A .pkl, or a run folder: its newest.", metavar="PATH")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the files go.", metavar="DIR")
+@options.network
+@options.outdir
 @click.option("--method", type=click.Choice(["sefa", "pca"]), default="sefa", show_default=True,
               help="Singular vectors of the style weights, or principal components of w.")
 @click.option("--num", type=click.IntRange(min=1), default=8, show_default=True, help="How many directions.")
-@click.option("--degree", type=float, default=2.0, show_default=True,
+@click.option("--degree", type=options.Finite(), default=2.0, show_default=True,
               help="How far a strip reaches to each side: length in w for sefa, standard deviations for pca.")
 @click.option("--steps", type=click.IntRange(min=2, max=1000), default=7, show_default=True,
               help="Pictures in a strip; the middle one of an odd number is the unchanged one.")
 @click.option("--layers", "layers_text", default="all", show_default=True, metavar="LAYERS",
               help="Layers to factorise (sefa) and to change: indices of w (0-6), names (L5_148_512, b8.conv0), "
                    "coarse, middle or fine.")
-@click.option("--seeds", "--seed", type=IntRangeList(), default="0", show_default=True,
+@click.option("--seeds", "--seed", type=options.IntRangeList(), default="0", show_default=True,
               help="Pictures to change, one line of a strip each.")
-@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True, help="Truncation psi of these.")
+@options.trunc
 @click.option("--samples", type=click.IntRange(min=2, max=10**7), default=10_000, show_default=True,
               help="Samples of w for the mean, and for pca.")
-@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
-@click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.one_class
+@options.batch
+@options.device
 def command(
     network: str,
     outdir: Path,
@@ -58,22 +57,17 @@ def command(
 
         sg3 directions --network=net.pkl --method=pca --num=4 --layers=coarse --outdir=out
     """
-    from math import isfinite
-
     import numpy as np
     import torch
-    from rich.progress import track
 
     from sg3 import __version__
     from sg3.cli.network import open_generator
-    from sg3.errors import UsageError
+    from sg3.cli.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip
     from sg3.tools.files import make_folder, save_arrays, save_png, sheet
     from sg3.tools.latents import choose_layers, render, sample_w
 
-    if not isfinite(degree) or not isfinite(truncation_psi):
-        raise UsageError("--degree, --trunc: expected finite numbers")
     G = open_generator(network, device, class_idx)
     layers = choose_layers(G, layers_text, "--layers")
     on = next(G.parameters()).device
@@ -90,7 +84,7 @@ def command(
     }  # fmt: skip
     make_folder(outdir)
     ends = []
-    for k in track(range(num), "directions", disable=not sys.stderr.isatty(), transient=True):
+    for k in track(range(num), "directions", num):
         length = degree * float(found.scale[k])
         strips = [strip(base, found.directions[k], length, steps, layers) for base in bases]
         lines = [list(render(G, ws, batch=batch)) for ws in strips]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from sg3 import __version__
+from sg3.cli import options
 from sg3.errors import MissingInputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ EXTRAS = {
 }
 
 # Variables that change what runs or where it is stored.
-VARIABLES = ("SG3_IMPL", "SG3_CACHE", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
+VARIABLES = ("SG3_IMPL", "SG3_CACHE", "SG3_DETECTORS", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
              "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 MB = 10**6
@@ -90,12 +91,18 @@ class Row:
 @click.command("doctor")
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
               help="Measure the write speed there (default: the current folder).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json
 def command(outdir: Path, as_json: bool) -> None:
     """Show what will run where on this machine, and why.
 
     Problems are listed at the end as notes, each with its fix. A GPU is not needed: without one everything
     runs on the CPU.
+
+    Examples:
+
+        sg3 doctor
+
+        sg3 doctor --outdir=/data/runs --json
     """
     notes: list[str] = []
     sections = {"versions": _versions(), "extras": _extras(), "environment": _environment()}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.network import open_generator
-from sg3.cli.video import Bitrate, progress
+from sg3.cli.progress import track
+from sg3.cli.video import Bitrate
 
 TRANSFORMS = {  # as typed -> as in the library and in file names
     "x_t": "x_t", "y_t": "y_t", "rotate": "rotate", "translate-x": "x_t", "translate-y": "y_t",
@@ -15,27 +17,27 @@ TRANSFORMS = {  # as typed -> as in the library and in file names
 
 
 @click.command("equivariance-video")
-@click.option("--network", required=True, help="A network file, or a run folder: its newest.", metavar="PATH")
+@options.network
 @click.option("--transform", type=click.Choice(list(TRANSFORMS)), default="x_t", show_default=True,
               help="Move right (x_t is translate-x), down (y_t is translate-y), or turn.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=2021, show_default=True, help="Seed of the latent.")
+@click.option("--seed", type=options.SEED, default=2021, show_default=True, help="Seed of the latent.")
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("."), metavar="DIR",
               help="Where eq-TRANSFORM-seed-SEED.mp4 goes.  [default: here]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Another name: .mp4, .webm, .mkv, or PNGs as in `sg3 video`.")
 @click.option("--num-samples", type=click.IntRange(min=1), default=60, show_default=True, help="Number of frames.")
-@click.option("--translate-max", "--translate_max", type=click.FloatRange(0, 1, min_open=True), default=0.125,
+@click.option("--translate-max", "--translate_max", type=options.FiniteRange(0, 1, min_open=True), default=0.125,
               show_default=True, help="Go this far to either side, as a fraction of the image; whole pixels.")
-@click.option("--rotate-max", type=click.FloatRange(0, 180, min_open=True), default=180.0, show_default=True,
+@click.option("--rotate-max", type=options.FiniteRange(0, 180, min_open=True), default=180.0, show_default=True,
               metavar="DEG", help="Turn this far to either side.")
-@click.option("--gain", type=click.FloatRange(0, 1000, min_open=True), default=4.0, show_default=True,
+@click.option("--gain", type=options.FiniteRange(0, 1000, min_open=True), default=4.0, show_default=True,
               help="Amplify the difference.")
-@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
-@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
-@click.option("--fps", type=click.FloatRange(1, 1000), default=40, show_default=True, help="Frames per second.")
+@options.trunc
+@options.one_class
+@click.option("--fps", type=options.FiniteRange(1, 1000), default=40, show_default=True, help="Frames per second.")
 @click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, ...  [default: libx264; .webm: libvpx-vp9]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.device
 def command(
     network: str,
     transform: str,
@@ -65,12 +67,10 @@ def command(
         sg3 equivariance-video --network=net.pkl --transform=translate-x --translate-max=0.25 --output=x.webm
     """
     import json
-    from math import isfinite
 
     import torch
 
     import sg3
-    from sg3.errors import UsageError
     from sg3.metrics.equivariance_psnr import check_transform
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.encode import encoder_name, open_output, output_kind
@@ -78,8 +78,6 @@ def command(
 
     transform = TRANSFORMS[transform]
     output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
-    if not isfinite(truncation_psi):
-        raise UsageError("--trunc: expected a finite number")
     if output_kind(output) == "video":
         codec = encoder_name(output, codec)
     G = open_generator(network, device, class_idx)
@@ -97,7 +95,7 @@ def command(
     amounts = sweep_amounts(transform, G.img_resolution, num_samples, translate_max, rotate_max)
     worst = float("inf")
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
-        for step in progress(sweep(G, ws, transform, amounts), len(amounts)):
+        for step in track(sweep(G, ws, transform, amounts), "frames", len(amounts)):
             worst = min(worst, step.psnr)
             add(draw_step(step, transform, gain))
     click.echo(f"lowest PSNR {worst:.1f} dB", err=True)

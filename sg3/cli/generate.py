@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import rich_click as click
 
-from sg3.cli.options import FloatPair, GridSize, IntRangeList
+from sg3.cli import options
 
 
 @click.command("generate")
-@click.option("--network", required=True, metavar="PATH",
-              help="A network file, a run folder (its newest), an address, or the name of a published network.")
-@click.option("--seeds", type=IntRangeList(), required=True, help="Seeds, such as 0-7,12.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go.", metavar="DIR")
-@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True,
-              help="Truncation psi: 0 is the mean image, 1 the full variety.")
-@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
-              help="StyleGAN2's noise; StyleGAN3 has none.")
-@click.option("--translate", type=FloatPair(), default="0,0", show_default=True,
+@options.network
+@click.option("--seeds", type=options.IntRangeList(), required=True, help="Seeds, such as 0-7,12.")
+@options.outdir
+@options.trunc
+@options.one_class
+@options.noise_mode
+@click.option("--translate", type=options.FloatPair(), default="0,0", show_default=True,
               help="Move the image by these fractions of its size (StyleGAN3).")
-@click.option("--rotate", type=float, default=0.0, show_default=True, metavar="DEG",
+@click.option("--rotate", type=options.Finite(), default=0.0, show_default=True, metavar="DEG",
               help="Rotate the image (StyleGAN3).")
-@click.option("--grid", type=GridSize(), help="Also write grid.png, columns x rows.")
-@click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--grid", type=options.GridSize(), help="Also write grid.png, columns x rows.")
+@options.batch
+@options.device
 def command(
     network: str,
     seeds: list[int],
@@ -48,21 +44,17 @@ def command(
 
         sg3 generate --network=net.pkl --seeds=2 --trunc=0.7 --rotate=30 --translate=0.1,0 --outdir=out
     """
-    from math import isfinite
-
     import numpy as np
-    from rich.progress import track
 
     import sg3
     from sg3.cli.network import open_generator
+    from sg3.cli.progress import track
     from sg3.errors import UsageError
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
     from sg3.tools.files import make_folder, save_png, sheet
 
     if grid is not None and not len(seeds) <= grid[0] * grid[1] <= 10**5:
         raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {len(seeds)} images (and at most 100000)")
-    if not all(isfinite(number) for number in (truncation_psi, rotate, *translate)):
-        raise UsageError("--trunc, --rotate, --translate: expected finite numbers")
     G = open_generator(network, device, class_idx)
     labels = class_labels(G, class_idx, len(seeds))
     set_transform(G, translate, rotate)
@@ -80,8 +72,7 @@ def command(
         click.echo(outdir / name)
 
     kept: list[np.ndarray | None] = []
-    hidden = not sys.stderr.isatty()
-    for seed, pixels in zip(track(seeds, "images", disable=hidden, transient=True), pictures, strict=True):
+    for seed, pixels in track(zip(seeds, pictures, strict=True), "images", len(seeds)):
         save(pixels, f"seed{seed:04d}.png", seed=seed)
         if grid is not None:
             kept.append(pixels)

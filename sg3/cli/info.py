@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from sg3.cli import options
 
-@click.command("info")
+
+@click.command("info", cls=options.SwitchesAnywhere)
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@options.as_json
 def command(path: str, as_json: bool) -> None:
     """Describe a network file, a dataset (zip or folder) or a run folder.
 
@@ -115,19 +118,40 @@ def describe_run(path: Path) -> dict[str, Any]:
     """How far a run has come, and how it ended."""
     from sg3.train.state import PATTERN
 
-    options = json.loads((path / "training_options.json").read_text())
+    options = _json_object(path / "training_options.json")
     facts: dict[str, Any] = {"kind": "run", "path": str(path), "config": options.get("config")}
     if (path / "exit.json").is_file():
-        facts["exit"] = json.loads((path / "exit.json").read_text())
-    stats = (path / "stats.jsonl").read_text().splitlines() if (path / "stats.jsonl").is_file() else []
-    if stats:
-        last = json.loads(stats[-1])
-        facts["kimg"] = last["Progress/kimg"]["mean"]
-        facts["sec_per_kimg"] = last["Timing/sec_per_kimg"]["mean"]
+        facts["exit"] = _json_object(path / "exit.json")
+    last = _last_tick(path / "stats.jsonl")
+    for fact, name in (("kimg", "Progress/kimg"), ("sec_per_kimg", "Timing/sec_per_kimg")):
+        if name in last:
+            facts[fact] = last[name]["mean"]
     facts["snapshots"] = [p.name for p in sorted(path.glob("network-snapshot-*.pkl"))]
     facts["states"] = [p.name for p in sorted(path.glob(PATTERN))]
-    facts["continue"] = f"sg3 train --continue={path}"
+    if facts["states"]:
+        facts["continue"] = f"sg3 train --continue={path}"
     return facts
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    from sg3.errors import DataError
+
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is not a JSON object; the run is damaged")
+    return content
+
+
+def _last_tick(path: Path) -> dict[str, Any]:
+    """The last line of stats.jsonl that is whole: a run that is killed may cut one off."""
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        with suppress(ValueError):
+            return dict(json.loads(line))
+    return {}
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.options import switch
-
-SECONDS_BETWEEN_LINES = 10  # of progress, where there is no terminal
+from sg3.cli.progress import Progress
 
 
 @click.command("metrics")
-@click.option("--network", required=True, metavar="PATH|URL", help="A network file, or a run folder: its newest.")
+@options.network
 @click.option("--metrics", "names", metavar="LIST", help="Names, separated by commas.  [default: fid50k_full]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="PATH",
               help="Real images, a folder or zip.  [default: what the network was trained on]")
@@ -36,7 +34,7 @@ SECONDS_BETWEEN_LINES = 10  # of progress, where there is no terminal
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
 @switch("--json", "as_json", help="Print each result as a line of JSON, the one that metric-NAME.jsonl gets.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.device
 def command(
     network: str,
     names: str | None,
@@ -72,12 +70,17 @@ def command(
     from sg3.metrics import parse
     from sg3.metrics.evaluate import Job, evaluate, evaluate_in_processes, find_snapshots
     from sg3.metrics.plot import plot
+    from sg3.plotting import check_plot
 
     if plot_path is not None and not Path(network).is_dir():
         raise UsageError(f"--plot: needs a run folder, {network} is none")
+    if plot_path is not None:
+        check_plot(plot_path, "--plot")  # now rather than after the work
     chosen = tuple(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
     if names is None and plot_path is None:
         chosen = ("fid50k_full",)
+    if names is not None and not chosen:
+        raise UsageError("--metrics: names none, expected a list such as fid50k_full,kid50k_full")
     for name in chosen:
         parse(name)
     if chosen:
@@ -97,55 +100,25 @@ def command(
 
 @dataclass
 class Display:
-    """Results on stdout; progress on stderr, as a bar on a terminal and as a line now and then elsewhere."""
+    """Results on stdout, progress on stderr."""
 
     as_json: bool
     named: bool  # whether to say which snapshot a result is of
-    _bars: Any = field(default=None, repr=False)
-    _task: Any = field(default=None, repr=False)
-    _what: str = ""
-    _began: float = 0.0
-    _said: float = 0.0
+    _progress: Progress = field(default_factory=Progress, repr=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far a part of the work is, and how long it will take."""
-        if sys.stderr.isatty():
-            self._show_bar(what, done, total)
-            return
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._began, self._said = what, now, now
-        elif done < total and now - self._said > SECONDS_BETWEEN_LINES:
-            self._said = now
-            left = (now - self._began) / max(done, 1) * (total - done)
-            click.echo(f"{what}: {done} of {total}, {left:.0f}s left", err=True)
+        self._progress.show(what, done, total)
 
-    def _show_bar(self, what: str, done: int, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        if self._bars is None:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bars.start()
-        if what != self._what:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            self._what, self._task = what, self._bars.add_task(what, total=total)
-        self._bars.update(self._task, completed=done)
-        if done == total:
-            self._hide_bar()
-
-    def _hide_bar(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-        self._bars, self._task, self._what = None, None, ""
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.hide()
 
     def result(self, line: dict[str, Any], known: bool) -> None:
         """Print a result."""
         import json
 
-        self._hide_bar()
+        self._progress.hide()
         if self.as_json:
             click.echo(json.dumps(line))
             return

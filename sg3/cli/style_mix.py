@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import rich_click as click
 
-from sg3.cli.options import IntRangeList
+from sg3.cli import options
 
 MOST_PICTURES = 10_000
 
 
 @click.command("style-mix")
-@click.option("--network", required=True, help="A .pkl, or a run folder: its newest.", metavar="PATH")
-@click.option("--rows", type=IntRangeList(), required=True, help="Seeds that give the rows everything else.")
-@click.option("--cols", type=IntRangeList(), required=True, help="Seeds that give the columns the layers of --styles.")
+@options.network
+@click.option("--rows", type=options.IntRangeList(), required=True, help="Seeds that give the rows everything else.")
+@click.option("--cols", type=options.IntRangeList(), required=True,
+              help="Seeds that give the columns the layers of --styles.")
 @click.option("--styles", default="0-6", show_default=True, metavar="LAYERS",
               help="Layers to take from the column: indices of w (0-6), names (L5_148_512, b8.conv0), coarse, middle "
                    "or fine.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Where the images go.", metavar="DIR")
-@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True,
-              help="Truncation psi: 0 is the mean image, 1 the full variety.")
-@click.option("--class", "class_idx", type=click.IntRange(min=0), help="Class of a conditional network.", metavar="N")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
-              help="StyleGAN2's noise; StyleGAN3 has none.")
-@click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.outdir
+@options.trunc
+@options.one_class
+@options.noise_mode
+@options.batch
+@options.device
 def command(
     network: str,
     rows: list[int],
@@ -50,13 +48,11 @@ def command(
 
         sg3 style-mix --network=net.pkl --rows=0-3 --cols=10-13 --styles=fine --trunc=0.7 --outdir=out
     """
-    from math import isfinite
-
     import torch
-    from rich.progress import track
 
     from sg3 import __version__
     from sg3.cli.network import open_generator
+    from sg3.cli.progress import track
     from sg3.errors import UsageError
     from sg3.tools.files import Pixels, make_folder, save_png, sheet
     from sg3.tools.latents import choose_layers
@@ -64,8 +60,6 @@ def command(
 
     if len(rows) * len(cols) > MOST_PICTURES:
         raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
-    if not isfinite(truncation_psi):
-        raise UsageError("--trunc: expected a finite number")
     G = open_generator(network, device, class_idx)
     layers = choose_layers(G, styles)
     pictures = style_mix(
@@ -79,8 +73,7 @@ def command(
     made: dict[tuple[int, int], Pixels] = {}
     sources = len({*rows, *cols})
     mixes = len({(row, col) for row in rows for col in cols if row != col})
-    hidden = not sys.stderr.isatty()
-    for (row, col), pixels in track(pictures, "images", total=sources + mixes, disable=hidden, transient=True):
+    for (row, col), pixels in track(pictures, "images", sources + mixes):
         if not made:  # only now is it certain that the options fit the network
             make_folder(outdir)
         path = outdir / f"{row}-{col}.png"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.network import open_generator
 from sg3.cli.options import GridSize, IntRangeList, switch
+from sg3.cli.progress import track
 
 PANELS = {
     "What": ["--network", "--seeds", "--output", "--trunc", "--class", "--noise-mode", "--help"],
@@ -22,7 +22,6 @@ PANELS = {
 }
 click.rich_click.OPTION_GROUPS["sg3 video"] = [{"name": k, "options": v} for k, v in PANELS.items()]
 
-at_least_1 = click.IntRange(min=1)
 up_to_a_million = click.IntRange(1, 10**6)
 
 
@@ -39,41 +38,21 @@ class Bitrate(click.ParamType[int]):
         return rate
 
 
-def progress(frames: Iterable[Any], total: int) -> Iterator[Any]:
-    """Pass frames on, with a bar and the remaining time on stderr; where that is no terminal, a line every 30 s."""
-    import time
-
-    from rich.progress import track
-
-    if sys.stderr.isatty():
-        yield from track(frames, "frames", total=total, transient=True)
-        return
-    began = said = time.monotonic()
-    for count, frame in enumerate(frames, 1):
-        yield frame
-        now = time.monotonic()
-        if now - said >= 30:
-            said = now
-            click.echo(f"frame {count} of {total}, {(now - began) / count * (total - count):.0f} s left", err=True)
-
-
 @click.command("video")
-@click.option("--network", required=True, help="A network file, or a run folder: its newest.", metavar="PATH")
+@options.network
 @click.option("--seeds", type=IntRangeList(), help="Keyframes by their seeds, such as 0-7,12.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
               help="A .mp4, .webm or .mkv; numbered PNGs: a folder or a/frame%05d.png; all frames in one .png.")
-@click.option("--trunc", "truncation_psi", type=float, default=1.0, show_default=True,
-              help="Truncation psi: 0 is the mean image, 1 the full variety.")
+@options.trunc
 @click.option("--class", "classes", type=IntRangeList(), help="Class of a conditional network, or one after the other "
               "for the keyframes, such as 0,3,5.")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
-              help="StyleGAN2's noise; StyleGAN3 has none.")
+@options.noise_mode
 @click.option("--grid", type=GridSize(), help="Tiles, columns x rows, each with its share of keyframes.  "
               "[default: 1x1]")
 @click.option("--num-keyframes", type=up_to_a_million, metavar="N",
               help="Keyframes of each tile, repeating its seeds if need be.  [default: seeds / tiles; no fewer than "
               "classes]")
-@click.option("--shuffle-seed", type=click.IntRange(0, 2**32 - 1), help="Shuffle the seeds first.", metavar="SEED")
+@click.option("--shuffle-seed", type=options.SEED, help="Shuffle the seeds first.", metavar="SEED")
 @click.option("--latents", "--proj-latent", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               help="Keyframes from a .npz with w or z (projected_w.npz), .npy or .pt instead; may be repeated.")
 @click.option("--endpoint", type=click.IntRange(2, 10**6), help="Instead of --seeds: this many, from --seed on.",
@@ -90,12 +69,12 @@ def progress(frames: Iterable[Any], total: int) -> Iterator[Any]:
         help="Come back to the first keyframe.  [default: on; off with --endpoint and --show-mode=group]")
 @click.option("--no-loop", is_flag=True, help="The same as --loop=0.")
 @switch("--ease", help="Slow down at each keyframe.")
-@click.option("--fps", type=click.FloatRange(1, 1000), default=60, show_default=True, help="Frames per second.")
+@click.option("--fps", type=options.FiniteRange(1, 1000), default=60, show_default=True, help="Frames per second.")
 @click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, h264_nvenc, mpeg4, ...  "
               "[default: libx264; .webm: libvpx-vp9]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
-@click.option("--batch", "--batch-size", type=at_least_1, default=4, show_default=True, help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@options.batch
+@options.device
 def command(
     network: str,
     seeds: list[int] | None,
@@ -135,7 +114,6 @@ def command(
         sg3 video --network=net.pkl --latents=a/projected_w.npz --latents=b/projected_w.npz --no-loop --output=frames/
     """
     import json
-    from math import isfinite
 
     import sg3
     from sg3.errors import UsageError
@@ -151,8 +129,6 @@ def command(
         raise UsageError("--num-keyframes, --shuffle-seed: belong to --seeds, --latents are taken as they come")
     if loop and no_loop:
         raise UsageError("--loop, --no-loop: contradict each other")
-    if not isfinite(truncation_psi):
-        raise UsageError("--trunc: expected a finite number")
     if loop is None:
         loop = not no_loop and show_mode == "sequence" and endpoint is None
     if endpoint is not None:
@@ -201,7 +177,7 @@ def command(
     }  # fmt: skip
     frames = video.render(G, walk, times, grid, noise_mode=noise_mode, batch=batch)
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
-        for frame in progress(frames, len(times)):
+        for frame in track(frames, "frames", len(times)):
             add(frame)
     click.echo(output)
 

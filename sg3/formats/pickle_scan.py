@@ -34,8 +34,8 @@ _TEXT = pickletools.pyunicode
 _INTEGER_KEY = pickletools.StackObject("int key", int, "An integer below MAX_KEY.")
 _INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
 _CONTAINERS = {  # instruction -> what it may add to
-    "APPEND": {pickletools.pylist},
-    "APPENDS": {pickletools.pylist},
+    "APPEND": {pickletools.pylist, pickletools.anyobject},  # anyobject: a deque
+    "APPENDS": {pickletools.pylist, pickletools.anyobject},
     "ADDITEMS": {pickletools.pyset},
     "SETITEM": {pickletools.pydict, pickletools.anyobject},  # anyobject: an OrderedDict made by a call
     "SETITEMS": {pickletools.pydict, pickletools.anyobject},

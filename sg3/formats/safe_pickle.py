@@ -77,7 +77,7 @@ class TensorflowNetwork:
 
 class Inert:
     """Stands for whatever a stream may carry beside the networks: optimizers, logs, settings. Takes any call, state
-    and item, and keeps nothing."""
+    and items, and keeps nothing."""
 
     __slots__ = ()
 
@@ -92,6 +92,9 @@ class Inert:
 
     def __setitem__(self, key: object, value: object) -> None:
         pass
+
+    def append(self, item: object) -> None:
+        """What the decoder fills lists and deques with."""
 
 
 CLASSES: dict[Name, type] = {

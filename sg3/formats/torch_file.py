@@ -27,7 +27,7 @@ from sg3.formats.pickle_values import TENSOR_CALLS, Interpreter, failures
 from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
 from sg3.formats.storage_stream import DTYPES, MAGIC, VERSION
 
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before 1.6: its magic number, pickled
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
 MAX_ENTRIES = 100_000
 MAX_PICKLE = 2**26  # bytes of data.pkl, which holds no tensor's elements
 NAMES: frozenset[Name] = frozenset(TENSOR_CALLS) | {("torch", name) for name in DTYPES}
@@ -37,7 +37,8 @@ INERT_NAMES: frozenset[Name] = frozenset({
     ("argparse", "Namespace"), ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("datetime", "datetime"),
     ("collections", "defaultdict"), ("collections", "deque"), ("collections", "Counter"), ("_codecs", "encode"),
     *((module, name) for module in ("builtins", "__builtin__")
-      for name in ("getattr", "set", "frozenset", "dict", "list", "tuple", "int", "float", "str", "slice", "range")),
+      for name in ("getattr", "set", "frozenset", "dict", "list", "tuple", "int", "float", "str", "slice", "range",
+                   "xrange")),
 })  # fmt: skip
 
 Storages = Callable[[str, torch.dtype, int], torch.Tensor]  # key, dtype and number of elements -> 1-D tensor

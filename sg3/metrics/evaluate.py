@@ -46,6 +46,9 @@ class Display(Protocol):
     def result(self, line: dict[str, Any], known: bool) -> None:
         """A line of metric-NAME.jsonl; `known` if it was there before."""
 
+    def close(self) -> None:
+        """There will be no more, for now."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,6 +87,13 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
 
 def evaluate(job: Job, display: Display) -> None:
     """Compute what is due, in this process (one of several, if torch.distributed is initialised)."""
+    try:
+        _evaluate(job, display)
+    finally:
+        display.close()
+
+
+def _evaluate(job: Job, display: Display) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     device = choose_device(job.device)
     detectors: dict[str, Detector] = {}

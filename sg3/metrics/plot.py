@@ -6,30 +6,23 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sg3.errors import MissingInputError, UsageError
-from sg3.formats.atomic import write_atomic
+from sg3.errors import MissingInputError
 from sg3.metrics.record import kimg_of, read
-
-SUFFIXES = (".png", ".svg", ".pdf")
+from sg3.plotting import check_plot, new_figure, save_figure
 
 
 def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
     """Draw the metrics of a run folder, a panel each, into an image file; returns how many.
 
-    Of several values for one snapshot the last one counts. Raises MissingInputError without matplotlib or without
-    anything to draw, UsageError for another kind of file.
+    Of several values for one snapshot the last one counts. Raises MissingInputError if there is nothing to draw, and
+    what `check_plot` raises.
     """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--plot={path}: expected a file that ends in {' or '.join(SUFFIXES)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingInputError("--plot: needs matplotlib; install it with: pip install 'sg3[plot]'") from None
+    check_plot(path, "--plot")
     there = sorted(file.name.removeprefix("metric-").removesuffix(".jsonl") for file in folder.glob("metric-*.jsonl"))
     panels = {name: curves for name in names or there if (curves := _curves(folder, name))}
     if not panels:
         raise MissingInputError(f"--plot: {folder} holds no metric-*.jsonl with results of its snapshots")
-    figure = Figure(figsize=(6, 3 * len(panels)), layout="constrained")
+    figure = new_figure((6, 3 * len(panels)))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curves) in zip(axes, panels.items(), strict=True):
         for label, points in curves.items():
@@ -39,7 +32,7 @@ def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
         if len(curves) > 1:
             axis.legend(fontsize="small")
     axes[-1].set_xlabel("kimg")
-    write_atomic(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
+    save_figure(figure, path, dpi=150)
     return len(panels)
 
 

@@ -1,8 +1,10 @@
-"""What the picture tools write: folders, PNGs that carry their settings, sheets of pictures."""
+"""What the picture tools write and read: folders, PNGs that carry their settings, sheets of pictures, arrays."""
 
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from sg3.errors import StorageError
+from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.formats.atomic import write_atomic
 
 Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
+MAX_ARRAYS = 2**30  # bytes in an .npz that is read; a compressed one may describe any number
 
 
 def make_folder(folder: Path) -> None:
@@ -42,6 +45,24 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Write named arrays as an .npz file. Raises StorageError."""
     # By keyword, as numpy wants it: a name may be anything but `file`.
     write_atomic(path, lambda file: np.savez(file, **dict(arrays)))  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The named arrays of an .npz file. Raises MissingInputError, StorageError, and DataError if it is damaged, holds
+    anything but numbers and text, or more than MAX_ARRAYS bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_ARRAYS:
+                raise DataError(f"{path}: holds more than {MAX_ARRAYS >> 30} GiB of arrays; not loaded")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        # What numpy says is not for the reader: among others, it recommends to execute the file.
+        raise DataError(f"{path}: is damaged or no .npz file of plain arrays") from None
 
 
 def sheet(rows: Sequence[Sequence[Pixels | None]]) -> Pixels:

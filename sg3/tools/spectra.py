@@ -10,7 +10,6 @@ appended up to `interp` times the size, which shows the spectrum at more points 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sg3.errors import DataError, MissingInputError, UsageError
-from sg3.tools.files import Pixels, save_arrays
+from sg3.errors import DataError, UsageError
+from sg3.tools.files import Pixels, load_arrays, save_arrays
 
 Reals = NDArray[np.float64]
 
@@ -154,14 +153,12 @@ def save_spectrum(spectrum: Spectrum, path: Path) -> None:
 
 
 def load_spectrum(path: Path) -> Spectrum:
-    """Read what `save_spectrum` wrote. Raises MissingInputError, DataError."""
+    """Read what `save_spectrum` wrote. Raises MissingInputError, DataError, StorageError."""
+    arrays = load_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            power, size = np.asarray(file["spectrum"], dtype=np.float64), int(file["image_size"])
-    except FileNotFoundError:
-        raise MissingInputError(f"{path}: there is no such file; `sg3 spectra calc` makes it") from None
-    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a spectrum of `sg3 spectra calc` ({error})") from None
+        power, size = np.asarray(arrays["spectrum"], dtype=np.float64), int(arrays["image_size"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: not a spectrum of `sg3 spectra calc`") from None
     if power.ndim != 2 or power.shape[0] != power.shape[1] or size < 1 or not np.all(power >= 0):
         raise DataError(f"{path}: not a spectrum: expected a square of positive numbers, got {power.shape}")
     return Spectrum(power, size)

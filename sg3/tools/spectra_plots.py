@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sg3.errors import MissingInputError, UsageError
-from sg3.formats.atomic import write_atomic
+from sg3.plotting import new_figure
 from sg3.tools.spectra import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def heatmap(spectrum: Spectrum, title: str, smooth: float = 1.25) -> Figure:
@@ -23,7 +19,7 @@ def heatmap(spectrum: Spectrum, title: str, smooth: float = 1.25) -> Figure:
 
     smooth: standard deviation, in entries of the spectrum, of the Gaussian that takes out the noise of few images.
     """
-    figure = _figure((6.4, 5.4))
+    figure = new_figure((6.4, 5.4))
     axes = figure.add_subplot()
     level = np.fft.fftshift(spectrum.smoothed(smooth).decibels())
     step = spectrum.image_size / len(level)
@@ -40,7 +36,7 @@ def heatmap(spectrum: Spectrum, title: str, smooth: float = 1.25) -> Figure:
 
 def slices(spectra: Mapping[str, Spectrum], smooth: float = 0.0) -> Figure:
     """Power in decibels along the horizontal (0 degrees) and the diagonal (45 degrees), one line for each spectrum."""
-    figure = _figure((10, 4.2))
+    figure = new_figure((10, 4.2))
     panels = figure.subplots(1, 2, sharey=True)
     smoothed = {name: spectrum.smoothed(smooth) for name, spectrum in spectra.items()}
     panels[0].set(title="0 degrees", xlabel="frequency [cycles per image]", ylabel="power [dB]")
@@ -53,23 +49,3 @@ def slices(spectra: Mapping[str, Spectrum], smooth: float = 0.0) -> Figure:
         panel.grid(alpha=0.3)
     panels[1].legend(frameon=False)
     return figure
-
-
-def save_figure(figure: Figure, path: Path, dpi: float = 100) -> None:
-    """Write a figure; the suffix decides between PNG, PDF and SVG. Raises StorageError."""
-    write_atomic(path, lambda file: figure.savefig(file, format=path.suffix.lower()[1:], dpi=dpi))
-
-
-def check_plotting(path: Path) -> None:
-    """Raise before any work what would fail after it: UsageError (suffix), MissingInputError (no matplotlib)."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--save={path}: expected a name ending in {', '.join(SUFFIXES)}")
-    _figure((1, 1))
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingInputError("plots need matplotlib, which is not installed; pip install 'sg3[plot]'") from None
-    return Figure(figsize=size, layout="constrained")

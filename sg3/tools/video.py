@@ -11,7 +11,6 @@ Keyframes are numbered tile by tile: with K for each tile, the first K belong to
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,8 +21,10 @@ import numpy as np
 import torch
 
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.formats.safe_pickle import printable
 from sg3.models import Generator
 from sg3.sampling import class_labels, to_uint8
+from sg3.tools.files import load_arrays
 from sg3.tools.interpolation import Interpolation
 
 Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
@@ -241,17 +242,17 @@ def _read_latents(path: Path) -> tuple[str | None, torch.Tensor]:
         if path.suffix == ".npy":
             return None, torch.from_numpy(np.load(path, allow_pickle=False))
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                for name in ("w", "z"):
-                    if name in arrays:
-                        return name, torch.from_numpy(arrays[name])
-                names = ", ".join(arrays) or "nothing"
+            arrays = load_arrays(path)
+            for name in ("w", "z"):
+                if name in arrays:
+                    return name, torch.from_numpy(arrays[name])
+            names = printable(", ".join(arrays) or "nothing")
             raise DataError(f"{path}: has neither an array w nor z, but {names}")
         if path.suffix == ".pt":
             return _find_latent(torch.load(path, map_location="cpu", weights_only=True), path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError) as error:
+    except (ValueError, TypeError, EOFError, MemoryError, pickle.UnpicklingError, RuntimeError) as error:
         raise DataError(f"{path}: is damaged or no file of numbers") from error
     raise DataError(f"{path}: expected .npz, .npy or .pt")
 

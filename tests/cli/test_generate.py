@@ -102,9 +102,11 @@ def test_classes(networks, run, tmp_path: Path) -> None:
         (["--network=SG2", "--seeds=0", "--grid=99999x99999"], 2, "at most 100000"),
         (["--network=SG2", "--seeds=4294967296"], 2, "seeds go up to 4294967295"),
         (["--network=SG2", "--seeds=0-99999999"], 2, "more than a million"),
-        (["--network=SG2", "--seeds=0", "--trunc=nan"], 2, "expected finite numbers"),
+        (["--network=SG2", "--seeds=0", "--trunc=nan"], 2, "--trunc': 'nan' is not a finite number"),
         (["--network=SG2", "--seeds=0", "--translate=1"], 2, "is not two numbers"),
         (["--network=PNG", "--seeds=0"], 65, "picture.png: looks like a PNG image"),
+        (["--network=SG2", "--seeds=0", "--device=meta"], 2, "--device=meta: nothing runs there; expected auto, cpu"),
+        (["--network=SG2", "--seeds=0", "--device=gpu"], 2, "--device=gpu: expected auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_wrong_inputs(networks, run, tmp_path: Path, args: list[str], code: int, words: str) -> None:
@@ -140,3 +142,17 @@ def test_info_of_a_run(run, discs: Path, tmp_path: Path) -> None:
     assert facts["exit"]["exit_code"] == 0
     assert facts["snapshots"] == ["network-snapshot-000000.pkl"]
     assert facts["continue"] == f"sg3 train --continue={run_dir}"
+
+
+def test_info_of_a_run_that_was_killed(run, tmp_path: Path) -> None:
+    """A line cut off at the end of stats.jsonl, no exit.json; then a damaged file, named in one line."""
+    (tmp_path / "training_options.json").write_text('{"config": {"cfg": "stylegan3-t"}}')
+    tick = {"Progress/kimg": {"num": 1, "mean": 4.0, "std": 0.0}}
+    (tmp_path / "stats.jsonl").write_text(json.dumps(tick) + "\n" + json.dumps(tick)[:20])
+    facts = json.loads(run("info", "--json", tmp_path).out)
+    assert (facts["kimg"], facts["snapshots"]) == (4.0, [])
+    assert "continue" not in facts  # there is no state to continue from
+    (tmp_path / "training_options.json").write_text('{"config": ')
+    broken = run("info", tmp_path)
+    assert broken.code == 65
+    assert "training_options.json: is not a JSON object" in broken.error_line()

@@ -169,7 +169,7 @@ def test_notes(networks, run, tmp_path: Path) -> None:
         (["SG3", "--seeds=0-99", "--w-frames=1000000"], 2, "100000000 frames, more than ten million"),
         (["SG3", "--seeds=0", "--bitrate=fast"], 2, "is not a bit rate like 12M"),
         (["SG3", "--seeds=0", "--bitrate=1"], 2, "is not a bit rate like 12M"),
-        (["SG3", "--seeds=0", "--trunc=nan"], 2, "expected a finite number"),
+        (["SG3", "--seeds=0", "--trunc=nan"], 2, "'--trunc': 'nan' is not a finite number"),
         (["SG3", "--seeds=0", "--loop=1", "--no-loop"], 2, "contradict"),
         (["SG3", "--seeds=0", "--output=a.gif"], 2, "expected .mp4, .webm or .mkv"),
         (["SG3", "--latents=missing.npz"], 66, "missing.npz: there is no such file"),
@@ -215,10 +215,10 @@ def test_equivariance_video_of_golden_networks(golden, run, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["SG2"], "--network: this network has no input transform, only StyleGAN3"),
+        (["SG2"], "--network: only StyleGAN3 networks can be moved"),
         (["SG3", "--transform=zoom"], "'zoom' is not one of"),
         (["SG3", "--translate-max=2"], "2.0 is not in the range"),
-        (["SG3", "--trunc=inf"], "expected a finite number"),
+        (["SG3", "--trunc=inf"], "'--trunc': 'inf' is not a finite number"),
         (["SG3", "--codec=divx"], "--codec=divx: no video encoder"),
     ],
 )

@@ -215,7 +215,7 @@ def test_the_cache_cannot_be_made(server: Server, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_the_cache_cannot_be_written(server: Server, cache: Path) -> None:
-    cache.mkdir(mode=0o500)
+    cache.mkdir(mode=0o500, parents=True)
     with pytest.raises(StorageError, match="Permission denied; set SG3_CACHE"):
         get(server.url)
     assert not server.requests

@@ -30,8 +30,9 @@ import torch
 
 import sg3
 from sg3.errors import Sg3Error
-from sg3.formats import LEGACY_TORCH, skeleton
+from sg3.formats import skeleton
 from sg3.formats.mmagic import LEAVES
+from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.models import stylegan2
 from tests.formats import hostile, tiny
 

@@ -158,6 +158,13 @@ def test_files_that_do_not_fit(message: str, valid: Any, tmp_path: Path) -> None
     assert re.search(message, text), text
 
 
+def test_settings_too_deep_to_follow_are_left_out(valid: Any, tmp_path: Path) -> None:
+    tensors, config = valid
+    config["training_set_kwargs"] = {"path": "a.zip", "deep": json.loads("[" * 700 + "]" * 700)}
+    (tmp_path / "b.safetensors").write_bytes(save(tensors, metadata={"sg3": json.dumps(config)}))
+    assert sg3.load(tmp_path / "b.safetensors").training_set_kwargs == {"path": "a.zip"}
+
+
 def test_foreign_files(tmp_path: Path) -> None:
     save_file({"unet.conv.weight\n": torch.ones(2)}, tmp_path / "a.safetensors")
     with pytest.raises(DataError, match=r"a safetensors file without sg3's configuration .it holds unet.conv.weight, "):

@@ -64,6 +64,7 @@ def test_what_training_programs_save_beside_the_weights(is_zip: bool, tmp_path: 
         "message_hub": {"log_scalars": log, "runtime": collections.defaultdict(dict, {3: {1: np.float64(2)}})},
         "meta": {"time": datetime.datetime(2024, 1, 1), "path": Path("a"), "classes": frozenset({"x"}), "n": 2**40},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}},
+        "recent": [collections.deque([1.5]), collections.deque([1, 2], maxlen=3), collections.Counter("ab"), range(3)],
     }
     with pytest.MonkeyPatch.context() as patch:
         for name in names:

@@ -209,9 +209,9 @@ class TestFiles:
         assert "Traceback" not in wrong.stderr
 
     def test_progress_lines_where_there_is_no_terminal(self, run, tmp_path: Path, monkeypatch) -> None:
-        from sg3.cli import metrics
+        from sg3.cli import progress
 
-        monkeypatch.setattr(metrics, "SECONDS_BETWEEN_LINES", -1)
+        monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
         path = tmp_path / "net.pkl"
         sg3.save(sg3.Snapshot(G_ema=generator3()), path)
         _, _, err = run(f"--network={path}", "--metrics=eqt12_int")
@@ -254,6 +254,7 @@ class TestErrors:
         ("words", "code", "message"),
         [
             (["--metrics=fidd"], 2, "metric 'fidd': unknown; choose from fid50k_full"),
+            (["--metrics="], 2, "--metrics: names none"),
             (["--metrics=fid9_full"], 2, "name them with --data"),
             (["--metrics=fid9_full", "--data=nowhere.zip"], 66, "nowhere.zip: no such file or folder"),
             (["--all", "--metrics=is10"], 2, "--all: needs a run folder"),
@@ -279,6 +280,13 @@ class TestErrors:
         assert run(f"--network={run_dir}", "--plot=x.png")[0] == 66
         assert run(f"--network={run_dir}", "--plot=x.jpg")[0] == 2
         assert not Path("x.png").exists()
+
+    def test_a_plot_that_cannot_be_written_is_refused_before_the_work(self, run, run_dir: Path) -> None:
+        for plot, code in (("x.jpg", 2), ("no-such-folder/x.png", 66)):
+            got, out, err = run(f"--network={run_dir}", "--metrics=eqt4_int", f"--plot={plot}")
+            assert (got, out) == (code, "")
+            assert f"--plot={plot}: " in err
+        assert not list(run_dir.glob("metric-*.jsonl"))
 
     def test_plot_without_matplotlib(self, run, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

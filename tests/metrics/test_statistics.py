@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from sg3.cache import cache_folder
 from sg3.metrics import RealImages
 from sg3.metrics.gather import Want
 from sg3.metrics.moments import Moments
 from sg3.metrics.ranks import Ranks
-from sg3.metrics.statistics import RealStatistics, cache_folder
+from sg3.metrics.statistics import RealStatistics
 from sg3.metrics.watch import Watch
 from tests.metrics.conftest import pixel_detectors
 from tests.train.conftest import write_dataset
@@ -36,7 +37,7 @@ def get(path: Path, wants: set[Want], detectors=None, cache: bool = True, **data
 
 
 def files() -> list[Path]:
-    return sorted(cache_folder().glob("*"))
+    return sorted(cache_folder("metrics").glob("*"))
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_damaged_and_hostile_files_are_computed_anew(data: Path, how: str) -> No
     assert seen == 12
     assert torch.equal(first[MOMENTS].outer, second[MOMENTS].outer)
     assert get(data, {MOMENTS})[1] == 0  # and replaced by a good one
-    assert not (cache_folder().parent / "exploded").exists()
+    assert not (cache_folder("metrics").parent / "exploded").exists()
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(data: Path, tmp_path: Path, monkeypatch) -> None:
@@ -189,4 +190,4 @@ def test_precision_keeps_float16_of_vgg16_only(data: Path) -> None:
 
 def test_default_place_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SG3_CACHE")
-    assert cache_folder() == Path.home() / ".cache" / "sg3" / "metrics"
+    assert cache_folder("metrics") == Path.home() / ".cache" / "sg3" / "metrics"

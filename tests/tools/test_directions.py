@@ -119,7 +119,7 @@ def test_layout(run, golden: Path, tmp_path: Path, name: str, method: str) -> No
         (["--network=NET", "--num=9", "--method=pca"], 2, "--num=9: expected 1 to 8 directions"),
         (["--network=NET", "--layers=L99"], 2, "--layers=L99: 'L99' is no layer of this network"),
         (["--network=NET", "--layers=input"], 2, "--layers: input have no styles to factorise"),
-        (["--network=NET", "--degree=nan"], 2, "expected finite numbers"),
+        (["--network=NET", "--degree=nan"], 2, "'--degree': 'nan' is not a finite number"),
         (["--network=NET", "--method=tsne"], 2, "tsne"),
         (["--network=COND"], 2, "--class: needed"),
         (["--network=none.pkl"], 66, "none.pkl"),

@@ -129,7 +129,7 @@ def test_files(tmp_path: Path) -> None:
     again = load_spectrum(tmp_path / "a.npz")
     assert np.array_equal(again.power, spectrum.power)
     assert again.image_size == 32
-    with pytest.raises(MissingInputError, match="`sg3 spectra calc` makes it"):
+    with pytest.raises(MissingInputError, match="there is no such file"):
         load_spectrum(tmp_path / "b.npz")
 
 
@@ -152,7 +152,7 @@ def test_other_files_are_no_spectra(kind: str, tmp_path: Path) -> None:
     else:
         np.savez(path, spectrum=np.ones([40, 40]), image_size=4)
         path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(DataError, match="not a spectrum"):
+    with pytest.raises(DataError, match=r"not a spectrum|no \.npz file of plain arrays"):
         load_spectrum(path)
 
 

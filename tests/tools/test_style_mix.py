@@ -131,7 +131,7 @@ def test_sources_are_those_of_generate(run, golden: Path, tmp_path: Path) -> Non
         (["--network=NET", "--styles=0"], 2, "--class: needed"),
         (["--network=NET", "--styles=0", "--class=3"], 2, "--class=3: out of range"),
         (["--network=NET", "--styles=0", "--rows=0-999", "--class=0", "--cols=0-99"], 2, "more than 10000"),
-        (["--network=NET", "--styles=0", "--trunc=inf"], 2, "--trunc: expected a finite number"),
+        (["--network=NET", "--styles=0", "--trunc=inf"], 2, "'--trunc': 'inf' is not a finite number"),
         (["--network=NET", "--styles=0", "--rows=x"], 2, "'x' is neither a number nor a range"),
         (["--network=none.pkl"], 66, "none.pkl"),
     ],
