@@ -181,7 +181,10 @@ def _continue(run: str, outdir: Path | None, changes: Options) -> int:
 
 
 def _say_where(run_dir: Path) -> None:
-    if os.environ.get("RANK", "0") == "0" and os.environ.get("SLURM_PROCID", "0") == "0":
+    from sg3.train.distributed import find_place
+
+    place = find_place(os.environ)
+    if place is None or place.rank == 0:
         click.echo(run_dir)
 
 

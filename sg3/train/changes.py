@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.errors import DataError, UsageError
-from sg3.train.config import DatasetFacts, Options, TrainConfig
+from sg3.train.config import DEFAULT_P, DatasetFacts, Options, TrainConfig, check_augmentation
 
 # Option -> what the change does to the numbers; everything else is refused.
 CHANGEABLE: dict[str, str] = {
@@ -49,6 +49,10 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
             f"--gpus={new['gpus']}: the run's steps of {config.batch} images are made of micro-batches of "
             f"{config.batch_gpu}, which cannot be shared among {new['gpus']}; add --batch-gpu"
         )
+    if said.aug == "fixed" and config.aug != "fixed":
+        new.setdefault("p", DEFAULT_P)
+    if problems := check_augmentation(said, said.aug or config.aug):
+        raise UsageError("; ".join(problems))
     changed = replace(config, **new)
     if changed.batch % (changed.gpus * changed.batch_gpu) or changed.batch_gpu % min(
         changed.mbstd_group, changed.batch_gpu

@@ -15,6 +15,7 @@ from typing import Any
 from sg3.errors import UsageError
 
 CFGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
+DEFAULT_P = 0.2  # of --aug=fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +274,7 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
         freezed=o.freezed or 0,
         aug=o.aug or "ada",
         augpipe=o.augpipe or "bgc",
-        p=(o.p if o.p is not None else 0.2) if o.aug == "fixed" else 0.0,
+        p=(DEFAULT_P if o.p is None else o.p) if o.aug == "fixed" else 0.0,
         target=0.6 if o.target is None else o.target,
         ada_kimg=100.0 if o.resume else 500.0,  # a pre-trained D overfits, and recovers, sooner
         ada_interval=4,
@@ -323,10 +324,7 @@ def check(config: TrainConfig, options: Options) -> list[str]:
             problems.append(f"--{name.replace('_', '-')}={number}: expected a finite number")
     if c.desc and set(c.desc) & set("/\\"):
         problems.append(f"--desc={c.desc}: becomes part of a folder's name, which cannot hold slashes")
-    if options.p is not None and c.aug != "fixed":
-        problems.append(f"--p: belongs to --aug=fixed, not to --aug={c.aug}")
-    if options.target is not None and c.aug != "ada":
-        problems.append(f"--target: belongs to --aug=ada, not to --aug={c.aug}")
+    problems += check_augmentation(options, c.aug)
     if options.bf16 and options.fp32:
         problems.append("--bf16 and --fp32: choose one")
     if c.batch % c.gpus:
@@ -352,4 +350,14 @@ def check(config: TrainConfig, options: Options) -> list[str]:
         )
     if c.layers < 3:
         problems.append(f"--layers={c.layers}: a StyleGAN3 generator needs at least 3")
+    return problems
+
+
+def check_augmentation(options: Options, aug: str) -> list[str]:
+    """Options that say nothing with this `aug`."""
+    problems = []
+    if options.p is not None and aug != "fixed":
+        problems.append(f"--p: belongs to --aug=fixed, not to --aug={aug}")
+    if options.target is not None and aug != "ada":
+        problems.append(f"--target: belongs to --aug=ada, not to --aug={aug}")
     return problems

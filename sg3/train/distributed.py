@@ -107,10 +107,13 @@ class World:
             raise SystemExit(answer[1])
         return answer[0]
 
-    def broadcast(self, tensors: list[torch.Tensor]) -> None:
-        """Overwrite the tensors with those of rank 0."""
-        for tensor in tensors if self.size > 1 else ():
-            dist.broadcast(tensor, src=0)
+    def as_main(self, *answers: bool) -> list[bool]:
+        """Rank 0's answers, on every rank: what a clock or a signal decides must be decided once."""
+        if self.size == 1:
+            return list(answers)
+        told = torch.tensor(answers, dtype=torch.uint8)
+        dist.broadcast(told, src=0)
+        return [bool(answer) for answer in told.tolist()]
 
     def close(self) -> None:
         """Say goodbye: from now on the others may end, too."""
@@ -126,19 +129,21 @@ def join(device: str, gpus: int | None) -> World:
     """
     place = find_place(os.environ)
     if place is None:
-        return World(0, 1, choose_device(device))
+        return World(0, 1, _chosen(device))
     if gpus not in (None, place.size):
         raise UsageError(f"--gpus={gpus}: {place.size} processes were started; leave the option out or make it agree")
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{place.local_rank}"
-    chosen = choose_device(device)
+        # Slurm can show each process a GPU of its own, which is then the only one.
+        is_own = torch.cuda.device_count() == 1 and "SLURM_LOCALID" in os.environ
+        device = f"cuda:{0 if is_own else place.local_rank}"
+    elif device.startswith("cuda:") and place.size > 1:
+        raise UsageError(f"--device={device}: one GPU for {place.size} processes; --device=cuda gives each its own")
+    chosen = _chosen(device)
     if place.size == 1:
         return World(0, 1, chosen)
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm_address(os.environ)
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.size))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -147,11 +152,24 @@ def join(device: str, gpus: int | None) -> World:
         dist.init_process_group(
             backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=SLOWEST_COLLECTIVE
         )
+        if chosen.type == "cuda":
+            # NCCL connects when it is first used. Here everyone is at the same place, and a GPU that cannot be reached,
+            # or is someone else's, is an error of this function's.
+            dist.all_reduce(torch.zeros([], device=chosen))
+            torch.cuda.synchronize()
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         cause = str(error).splitlines()[0]
         raise Sg3Error(f"rank {place.rank} of {place.size}: cannot meet the others at {address}: {cause}") from error
     return World(rank, size, chosen, PrefixStore("sg3", store))
+
+
+def _chosen(name: str) -> torch.device:
+    """The device, which becomes torch's current one: streams, events and synchronisation mean that."""
+    device = choose_device(name)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def check_consistency(world: World, modules: Mapping[str, nn.Module]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Generator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ from sg3.data.sampler import InfiniteSampler
 from sg3.errors import DataError, Sg3Error
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images [N, C, R, R], float32 labels [N, label_dim]
+HUNG_SECONDS = 2.0  # that a loader's process may take to end, before it is ended
 MOST_UNREADABLE = 100  # images in a row, after which the data set, not an image, is broken
 
 
@@ -37,6 +43,7 @@ def real_batches(
     A broken image raises its own one-line DataError here, in the main process, whichever worker met it. With
     `on_error` 'skip' the next readable image of the data set takes its place, and `warn` gets that line, once an image.
     """
+    is_over = multiprocessing.RawValue(ctypes.c_bool, False)
     loader = DataLoader(
         _Guarded(dataset, skip=on_error == "skip"),
         batch_size=batch,
@@ -44,18 +51,28 @@ def real_batches(
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_stop_signals if workers else None,
+        worker_init_fn=_LoaderSignals(is_over) if workers else None,
         prefetch_factor=2 if workers else None,
     )
     known: set[str] = set()
-    for item in loader:
-        if isinstance(item, Sg3Error):
-            raise item
-        images, labels, skipped = item
-        for line in sorted(set(skipped) - known):
-            warn(f"warning: {line}; another image takes its place (--on-error=skip)")
-        known.update(skipped)
-        yield images, labels
+    others = set(multiprocessing.active_children())
+    items = iter(loader)
+    processes = set(multiprocessing.active_children()) - others
+    try:
+        for item in items:
+            if isinstance(item, Sg3Error):
+                raise item
+            images, labels, skipped = item
+            for line in sorted(set(skipped) - known):
+                warn(f"warning: {line}; another image takes its place (--on-error=skip)")
+            known.update(skipped)
+            yield images, labels
+    finally:
+        is_over.value = True
+        last_resort = threading.Timer(HUNG_SECONDS, _end_all, [processes])
+        last_resort.start()
+        del items  # ends the processes, and waits for them
+        last_resort.cancel()
 
 
 class _Guarded(Dataset[Any]):
@@ -107,7 +124,23 @@ def _collate(
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), skipped
 
 
-def _ignore_stop_signals(_worker: int) -> None:
-    """Ctrl-C, `timeout` and job schedulers signal the whole process group; the main process decides what it means."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+class _LoaderSignals:
+    """What signals mean to a loader's process: nothing, but for SIGTERM when `is_over` is true.
+
+    Ctrl-C, `timeout` and job schedulers signal the whole process group, and the main process decides what it means.
+    """
+
+    def __init__(self, is_over: ctypes.c_bool) -> None:
+        self.is_over = is_over
+
+    def __call__(self, _worker: int) -> None:
+        """Called in the loader's process."""
+        signal.signal(signal.SIGTERM, lambda *_: self.is_over.value and os._exit(0))
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end_all(processes: set[BaseProcess]) -> None:
+    """End those that hang, in a read from a disk that does not answer. The main process would wait for them."""
+    for process in processes:
+        process.terminate()

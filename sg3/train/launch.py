@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from sg3.train.display import Display, format_time
 from sg3.train.distributed import World, check_consistency, join
 from sg3.train.evaluate import check_metrics, open_evaluation
 from sg3.train.loop import Loop
-from sg3.train.state import load_state, require_space
+from sg3.train.state import load_state, remove_unfinished, require_space
 from sg3.train.stop import StopSignals
 from sg3.train.summary import summarize
 from sg3.train.trainer import Trainer
@@ -136,8 +137,6 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str]) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
-    if world.is_main and (report := os.environ.get(RUN_DIR_FILE)):
-        Path(report).write_text(str(run_dir))
     with ExitStack() as stack:
         stack.callback(world.close)
         world.on_main(lambda: stack.enter_context(_locked(run_dir)))
@@ -151,12 +150,15 @@ def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: 
 
         if world.is_main:
             (run_dir / "exit.json").unlink(missing_ok=True)  # of an earlier life
+            if report := os.environ.get(RUN_DIR_FILE):
+                Path(report).write_text(str(run_dir))  # from now on what is there is of this life
         watchdog = Watchdog(world, config.timeout, leave)
         stop = stack.enter_context(StopSignals(world))  # to the end: a launcher sends SIGTERM when another rank fails
         try:
             kimg, message = _train(world, watchdog, stop, config, run_dir, is_new, notes)
             if world.is_main:
                 leave(0, message, kimg)
+            world.gather(None)  # end together: others still look into rank 0's store
         except BaseException as error:
             _report_failure(error, world, watchdog, config, run_dir, leave)
             raise  # not reached: something was raised above
@@ -188,9 +190,13 @@ def _train(
                 for line in transfer_weights(config.resume, networks):
                     display.message(line)
         else:
+            if world.is_main:
+                remove_unfinished(run_dir)
             state = load_state(run_dir, display.message)
             require_same_run(state["config"], config, str(run_dir))
             trainer.load_state_dict(state)
+            if notes and world.is_main:
+                _keep_changes(config, run_dir)
         check_consistency(world, {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema})
         _announce(config, trainer, run_dir, display)
         for line in notes:
@@ -217,8 +223,7 @@ def _report_failure(
     error: BaseException, world: World, watchdog: Watchdog, config: TrainConfig, run_dir: Path,
     leave: Callable[[int, str, float | None], None],
 ) -> NoReturn:  # fmt: skip
-    """Leave exit.json, tell the other ranks, and raise what the user should see. Errors that all ranks meet at the same
-    place are rank 0's to report."""
+    """Leave exit.json, tell the other ranks, and raise what the user should see, once for all ranks."""
     kimg = getattr(error, "kimg", 0)
     shown: BaseException = error
     if isinstance(error, TrainingStopped):
@@ -229,27 +234,43 @@ def _report_failure(
     elif isinstance(error, torch.cuda.OutOfMemoryError):
         smaller = max(config.batch_gpu // 2, 1)
         shown = Sg3Error(f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}")
+    elif isinstance(error, OSError):
+        shown = StorageError(f"{error.filename or run_dir}: {error.strerror or error}")
     elif isinstance(error, RuntimeError) and world.size > 1:
         time.sleep(3)  # a rank that is gone breaks the others' connections; the watchdog will name it and end this one
+        if any(word in str(error) for word in ("gloo", "NCCL", "c10d")):  # it was on another machine
+            cause = str(error).splitlines()[0]
+            shown = Sg3Error(f"lost the connection to another rank ({cause}); continue from the last state")
     code = getattr(shown, "exit_code", 70)
     if world.is_main:
         leave(code, str(shown), kimg)
-    if isinstance(error, (TrainingStopped, NumericalError)):
+    if isinstance(error, (TrainingStopped, NumericalError)):  # raised by all ranks together
+        # A launcher ends all processes as soon as one has, and rank 0 may still be writing.
+        try:
+            world.gather(None)
+        except RuntimeError:
+            time.sleep(3)  # as above
         if not world.is_main:
             raise SystemExit(code)
-    elif world.size > 1:
-        watchdog.fail(code, str(shown))
+    elif not watchdog.fail(code, str(shown)):
+        raise SystemExit(code)  # another rank says why
     raise shown from None
 
 
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run folder for this process; the system lets go of it however the process ends."""
-    with open(run_dir / ".lock", "w") as file:
+    with open(run_dir / ".lock", "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{run_dir}: another process is training there; wait for it or stop it") from None
+            # This process's own: flock's would pass on to the loader's processes, which outlive it by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            who = file.read().strip() or "process unknown"
+            raise UsageError(f"{run_dir}: another process is training there ({who}); wait for it or stop it") from None
+        with suppress(OSError):
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
@@ -280,6 +301,12 @@ def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None
         "command": sys.argv,
         "versions": {"sg3": sg3.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
+    write_atomic(run_dir / OPTIONS_FILE, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
+
+
+def _keep_changes(config: TrainConfig, run_dir: Path) -> None:
+    """What was changed on continuing stays so when the run continues again. The options remain those of its start."""
+    record = {**read_run(run_dir)[1], "config": config.to_dict()}
     write_atomic(run_dir / OPTIONS_FILE, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
 
 

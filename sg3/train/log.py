@@ -34,7 +34,7 @@ class Stats:
         v = torch.where(finite, v, 0.0)
         moments = torch.stack([finite.sum().to(torch.float64), v.sum(), v.square().sum()])
         known = self._sums.get(name)
-        self._sums[name] = moments if known is None else known + moments
+        self._sums[name] = moments if known is None else known + moments.to(known.device)
 
     def mean(self, name: str) -> float:
         """Mean of what was reported under `name` since the last flush, NaN if nothing was."""

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from sg3.errors import NumericalError, TrainingStopped
 from sg3.formats import Snapshot, save
 from sg3.train.display import Display
@@ -63,7 +61,7 @@ class Loop:
             self.grid.save_fakes(t.G_ema, self.run_dir / "fakes_init.png", c.batch_gpu)
         clock, shown, maintenance, finished = time.monotonic(), 0.0, 0.0, False
         profiled = c.profile if self.world.is_main else 0
-        with closing(batches), profiling(profiled, self.run_dir, self.display.message) as step_done:
+        with self.states, closing(batches), profiling(profiled, self.run_dir, self.display.message) as step_done:
             while not finished:
                 batch = self.next_batch(batches, stop)
                 t.train_step(*batch)
@@ -74,6 +72,7 @@ class Loop:
                 out_of_time, save_due = self.ask_the_clock(now)
                 finished = t.nimg >= c.kimg * 1000 or out_of_time
                 self.display.count(t.nimg)
+                self.states.raise_if_failed()
                 if t.step % LOOK_EVERY == 0:
                     self.look_at_bad_steps()
                 if self.display.is_live and now - shown > 1:
@@ -81,7 +80,8 @@ class Loop:
                     self.display.progress(t.nimg, {name: t.stats.mean(f"Loss/{name}/loss") for name in "GD"})
 
                 if finished or t.tick == 0 or t.nimg >= t.tick_start_nimg + c.tick * 1000:
-                    self.end_tick(writer, maintenance, finished, stop)
+                    with t.watchdog.patient():
+                        self.end_tick(writer, maintenance, finished, stop)
                     maintenance = time.monotonic() - now
                     clock = time.monotonic()
                 elif save_due:
@@ -105,10 +105,10 @@ class Loop:
     def ask_the_clock(self, now: float) -> tuple[bool, bool]:
         """Whether the run's time is over, and whether a state is due: by rank 0's clock, so that all agree."""
         minutes = self.config.minutes
-        out_of_time = minutes is not None and self.trainer.seconds >= minutes * 60
-        answers = torch.tensor([out_of_time, now - self.last_saved > STATE_MINUTES * 60], dtype=torch.uint8)
-        self.world.broadcast([answers])
-        return bool(answers[0]), bool(answers[1])
+        out_of_time, save_due = self.world.as_main(
+            minutes is not None and self.trainer.seconds >= minutes * 60, now - self.last_saved > STATE_MINUTES * 60
+        )
+        return out_of_time, save_due
 
     def stop_now(self, reason: str) -> None:
         """Save the state, and nothing else, for whoever asked may not wait long."""
@@ -132,7 +132,8 @@ class Loop:
         t.tick_start_nimg, t.tick_start_seconds = t.nimg, t.seconds
         if snap:
             self.save_state()
-            if self.evaluation is not None and not stop.is_asked:
+            (skip,) = self.world.as_main(self.evaluation is None or stop.is_asked)
+            if self.evaluation is not None and not skip:
                 self.evaluation.run(t.G_ema, self.snapshot_path(), stop, t.watchdog.beat)
             if self.world.is_main and self.config.keep_snapshots is not None:
                 self.drop_old_snapshots(self.config.keep_snapshots)
@@ -161,7 +162,7 @@ class Loop:
         """Report steps that were left out. Raises NumericalError if too many were in a row."""
         t = self.trainer
         for phase, (longest, count) in t.take_bad_steps().items():
-            if count:
+            if count and self.world.is_main:  # the same on all ranks
                 t.stats.report(f"Gradient/skipped/{phase}", float(count))
                 self.display.message(
                     f"warning: {phase}: {count} step{'s' if count > 1 else ''} up to {t.nimg} images left out, the "

@@ -8,6 +8,7 @@ import tomllib
 import types
 import typing
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "on_error": ("fail", "skip"),
     "d_arch": ("resnet", "skip", "orig"),
+}  # fmt: skip
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("gpus", "batch", "batch_gpu", "mbstd_group", "kimg", "tick", "snap", "subset", "keep_snapshots", "profile",
+         "timeout", "cbase", "cmax", "latent", "layers", "map_depth", "d_map_depth"),
+        (1, inf),
+    ),
+    **dict.fromkeys(
+        ("gamma", "glr", "dlr", "ema_kimg", "ema_rampup", "pl_weight", "seed", "workers", "margin", "freezed",
+         "minutes"),
+        (0, inf),
+    ),
+    **dict.fromkeys(("p", "target", "style_mix"), (0, 1)),
 }  # fmt: skip
 
 
@@ -71,6 +85,11 @@ def _checked(value: Any, kind: Any, name: str, path: Path) -> Any:
         raise DataError(f"--config={path}: {name} = {value!r}: expected {wanted.__name__}")
     if name in CHOICES and value not in CHOICES[name]:
         raise DataError(f"--config={path}: {name} = {value!r}: expected one of {', '.join(CHOICES[name])}")
+    if name in RANGES:
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == inf else f"{low} to {high}"
+            raise DataError(f"--config={path}: {name} = {value!r}: expected {bounds}")
     return value
 
 

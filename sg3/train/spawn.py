@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sg3.train.launch import RUN_DIR_FILE
 
+# What torch's launcher handles, and leaves handled; and the one that is turned into another for it.
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
 
 def run_processes(count: int, words: Sequence[str]) -> int:
     """Run `sg3 WORDS` in `count` processes, as ranks of one world; returns the run's exit code.
@@ -27,14 +29,14 @@ def run_processes(count: int, words: Sequence[str]) -> int:
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our ranks speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
+    before = {number: signal.getsignal(number) for number in HANDLED}
     signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))  # the launcher forwards that one
-    began = time.time()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "run_dir"
         os.environ[RUN_DIR_FILE] = str(report)
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
-            rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=0.2,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=0.2,
         )  # fmt: skip
         code = 0
         try:
@@ -46,13 +48,14 @@ def run_processes(count: int, words: Sequence[str]) -> int:
             code = 128 + int(error.sigval)
         finally:
             del os.environ[RUN_DIR_FILE]
-        return _left_behind(report, began, code)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return _left_behind(report, code)
 
 
-def _left_behind(report: Path, began: float, code: int) -> int:
+def _left_behind(report: Path, code: int) -> int:
     """The exit code that the run itself wrote down, which the processes' own ends can hide."""
     try:
-        left = json.loads((Path(report.read_text()) / "exit.json").read_text())
-        return int(left["exit_code"]) if left["ended"] >= began else code
+        return int(json.loads((Path(report.read_text()) / "exit.json").read_text())["exit_code"])
     except (OSError, ValueError, KeyError):
         return code

@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -39,14 +40,30 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
         return path  # saved at the end of a tick, and now asked for again by a signal
     fresh = path.with_name(path.name + ".new")
     hasher = hashlib.sha256()
-    write_atomic(fresh, lambda file: torch.save({"format": FORMAT, **state}, cast(BinaryIO, _Hashing(file, hasher))))
+    write_atomic(fresh, lambda file: _write({"format": FORMAT, **state}, _Hashing(file, hasher)))
     line = f"{hasher.hexdigest()}  {path.name}\n".encode()
     write_atomic(_digest_path(path), lambda file: file.write(line))
-    if sha256(fresh) != hasher.hexdigest():
-        raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
-    os.replace(fresh, path)
-    sync_folder(run_dir)
+    try:
+        if sha256(fresh) != hasher.hexdigest():
+            raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
+        os.replace(fresh, path)
+        sync_folder(run_dir)
+        _drop_old(run_dir, path, keep)
+    except OSError as error:
+        raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
+    return path
 
+
+def _write(content: dict[str, Any], file: _Hashing) -> None:
+    try:
+        torch.save(content, cast(BinaryIO, file))
+    except RuntimeError as error:  # torch puts a complaint of its own over that of a file which cannot be written
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _drop_old(run_dir: Path, path: Path, keep: int) -> None:
     good = 0
     for old in sorted(run_dir.glob(PATTERN), reverse=True):
         if old > path:
@@ -55,7 +72,16 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
         if good > keep:
             old.unlink(missing_ok=True)
             _digest_path(old).unlink(missing_ok=True)
-    return path
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Remove what a process that was killed while it wrote a state or a snapshot has left. Nobody else may write."""
+    for pattern in (f".{PATTERN}*.tmp", f"{PATTERN}.new", ".network-snapshot-*.pkl.*.tmp"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in run_dir.glob(f"{PATTERN}.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)
 
 
 def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -94,12 +120,13 @@ class StateWriter:
     """Saves states in the background: training waits only until the tensors are copied.
 
     The copy goes to the same memory every time, page-locked where they come from a GPU. A failure to write is raised by
-    the next call.
+    the next call, or by `raise_if_failed`.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._copies: dict[str, torch.Tensor] = {}
+        self._device: torch.device | None = None  # of the GPU that tensors come from
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -107,17 +134,30 @@ class StateWriter:
         """Begin to save; the file appears under the returned name when it is complete and verified."""
         self.finish()
         copied = self._copy(state, "")
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self._thread = threading.Thread(target=self._write, args=(copied,), name="state writer")
+        if self._device is not None:
+            torch.cuda.synchronize(self._device)
+        self._thread = threading.Thread(target=self._write, args=(copied,), name="state writer", daemon=True)
         self._thread.start()
         return state_path(self._run_dir, state["nimg"])
+
+    def __enter__(self) -> StateWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """However training ends, let a state that is being written be completed; but nobody who asks a second time is
+        kept waiting for a disk that hangs."""
+        if self._thread is not None:
+            self._thread.join(1.0 if kind is KeyboardInterrupt else None)
 
     def finish(self) -> None:
         """Wait until the last state is in place. Raises what went wrong with it."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self.raise_if_failed()
+
+    def raise_if_failed(self) -> None:
+        """Raises what went wrong in the background, if anything has; does not wait."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -139,6 +179,8 @@ class StateWriter:
         if copy is None or copy.shape != value.shape or copy.dtype != value.dtype:
             copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
             self._copies[where] = copy
+        if value.is_cuda:
+            self._device = value.device
         return copy.copy_(value.detach(), non_blocking=True)
 
 

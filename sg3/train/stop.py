@@ -14,7 +14,6 @@ from sg3.train.distributed import World
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.
 SAME_WISH_SECONDS = 2.0
-STEPS_AHEAD = 2  # further than any rank can be ahead of another: every step waits for all of them
 
 
 class WaitInterruptedError(Exception):
@@ -72,13 +71,15 @@ class StopSignals:
         return self._caught is not None or (store is not None and store.check(["stop"]))
 
     def reason(self, step: int) -> str | None:
-        """Why to stop after `step` steps, None to go on. With several ranks all get the reason at the same step."""
+        """Why to stop after `step` steps, None to go on.
+
+        With several ranks all call it together and get the same answer, that of rank 0, which hears of the others'
+        wishes through the store. A rank can be steps behind another one, so none decides for itself.
+        """
         store = self._world.store
         if store is None:
             return self._caught
         if self._caught is not None:
-            store.compare_set("stop", "", f"{step + STEPS_AHEAD} {self._caught}")  # the first wish counts
-        if not store.check(["stop"]):
-            return None
-        last, why = store.get("stop").decode().split()
-        return why if step >= int(last) else None
+            store.compare_set("stop", "", self._caught)  # the first wish counts
+        (stop,) = self._world.as_main(self._world.is_main and store.check(["stop"]))
+        return store.get("stop").decode() if stop else None

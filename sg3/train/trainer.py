@@ -94,7 +94,7 @@ class Trainer:
             self.adapt_augmentation()
         self.nimg += self.config.batch
         self.step += 1
-        self.watchdog.beat()
+        self.watchdog.step_done()
 
     def run_phase(self, phase: Phase, real: torch.Tensor, real_c: torch.Tensor) -> torch.Tensor:
         """Accumulate the phase's gradient over micro-batches and ranks and take its optimiser step.
@@ -144,7 +144,7 @@ class Trainer:
         return MicroBatch(
             real=real[start : start + c.batch_gpu],
             real_c=real_c[start : start + c.batch_gpu],
-            z=latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim).to(self.device),
+            z=self.uploaded(latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim)),
             c=self.labels(phase.name, first, c.batch_gpu),
             rng=host_rng(c.seed, f"mix/{phase.name}", first),
             blur_sigma=self.blur_sigma(),
@@ -156,7 +156,13 @@ class Trainer:
         if self.config.dataset.label_dim == 0:
             return torch.zeros(count, 0, device=self.device)
         picks = random_indices(self.config.seed, f"c/{purpose}", first, count, len(self.dataset))
-        return torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]).to(self.device)
+        return self.uploaded(torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]))
+
+    def uploaded(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device. From pageable memory the copy would wait for everything that the device has yet to do."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def blur_sigma(self) -> float:
         """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
@@ -215,11 +221,12 @@ class Trainer:
                 phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
                 for group, (lr, betas) in zip(phase.optimizer.param_groups, fresh, strict=True):
                     group["lr"], group["betas"] = lr, betas
-        self.bad_steps[:, 0] = torch.tensor(state["bad_steps"])
+        if len(state["bad_steps"]) == len(self.phases):  # --gamma=0 has one less
+            self.bad_steps[:, 0] = torch.tensor(state["bad_steps"])
         self.loss.pl_mean.copy_(state["pl_mean"])
         self.ada_signs.copy_(state["ada_signs"])
         self.ada.capped = state["ada_capped"]
-        if self.config.aug != state["config"]["aug"]:
+        if self.config.aug != "ada" or state["config"]["aug"] != "ada":
             self.augment_p = self.config.p
         if self.world.is_main:
             self.loss.real_signs.copy_(state["real_signs"])

@@ -11,13 +11,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sg3.train.distributed import World
 
 LOOK_SECONDS = 0.5
-FIRST_STEP_FACTOR = 10  # kernels are compiled in the first step, by one rank earlier than by another
+# Kernels are compiled in the first step, by one rank earlier than by another; and at the end of a tick the others may
+# wait for what the first one writes and computes.
+PATIENCE = 10
 
 
 class Watchdog:
@@ -34,10 +37,15 @@ class Watchdog:
         self._leave = leave
         self._beats = 0
         self._last = time.monotonic()
+        self._patience = PATIENCE
+        self._pids: dict[int, int] = {}  # of the other ranks on this machine, as far as they have appeared
+        self._elsewhere = {world.rank}  # ranks whose processes cannot be seen, and this one
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         if world.store is not None:
-            world.store.set(f"process/{world.rank}", f"{socket.gethostname()} {os.getpid()}")
+            # A connection of its own: on the other one the main thread can wait for minutes, with a lock on it.
+            self._store = world.store.clone()  # type: ignore[attr-defined]
+            self._store.set(f"process/{world.rank}", f"{_machine()} {os.getpid()}")
             self._thread.start()
 
     def beat(self) -> None:
@@ -45,11 +53,32 @@ class Watchdog:
         self._beats += 1
         self._last = time.monotonic()
 
-    def fail(self, code: int, message: str) -> None:
-        """Tell the other ranks why this one ends. The first reason counts."""
-        if self._world.store is not None:
-            with suppress(RuntimeError):
-                self._world.store.compare_set("failed", "", f"{code} {self._world.rank} {message}")
+    def step_done(self) -> None:
+        """A whole step is over, everything compiled: from now on the timeout is as it was asked for."""
+        self.beat()
+        self._patience = 1
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Inside, ranks may wait for each other for longer."""
+        before, self._patience = self._patience, PATIENCE
+        yield
+        self.beat()
+        self._patience = before
+
+    def fail(self, code: int, message: str) -> bool:
+        """Tell the other ranks why this one ends. The first reason counts; returns whether this is it."""
+        if self._world.store is None:
+            return True
+        said = f"{code} {self._world.rank} {message}"
+        try:
+            counts = self._world.store.compare_set("failed", "", said).decode() == said
+        except RuntimeError:  # the store's host has gone first
+            return True
+        if counts:
+            self._ended.set()  # what becomes of the others now is no news
+        time.sleep(2 * LOOK_SECONDS)  # the store may end with this process: let everyone look
+        return counts
 
     def end(self) -> None:
         """Stop watching, here, and by the others this rank."""
@@ -61,20 +90,18 @@ class Watchdog:
 
     def dead_ranks(self) -> list[int]:
         """Ranks on this machine whose process is gone without having said so."""
-        store = self._world.store
-        assert store is not None
-        dead = []
-        for rank in range(self._world.size):
-            if rank == self._world.rank or not store.check([f"process/{rank}"]):
-                continue
-            host, pid = store.get(f"process/{rank}").decode().split()
-            if host == socket.gethostname() and not _is_alive(int(pid)) and not store.check([f"ended/{rank}"]):
-                dead.append(rank)
-        return dead
+        for rank in set(range(self._world.size)) - self._elsewhere - set(self._pids):
+            if self._store.check([f"process/{rank}"]):
+                machine, pid = self._store.get(f"process/{rank}").decode().split()
+                if machine == _machine():
+                    self._pids[rank] = int(pid)
+                else:
+                    self._elsewhere.add(rank)
+        gone = [rank for rank, pid in sorted(self._pids.items()) if not _is_alive(pid)]
+        return [rank for rank in gone if not self._store.check([f"ended/{rank}"])]
 
     def _watch(self) -> None:
-        store = self._world.store
-        assert store is not None
+        store = self._store
         published = -1
         while not self._ended.wait(LOOK_SECONDS):
             try:
@@ -87,7 +114,7 @@ class Watchdog:
                         self._exit(message, [int(rank)], int(code), is_said=True)
                 if dead := self.dead_ranks():
                     self._exit(f"{_name(dead)} died; continue from the last state", dead)
-                limit = self._timeout * (1 if self._beats else FIRST_STEP_FACTOR)
+                limit = self._timeout * self._patience
                 if time.monotonic() - self._last > limit:
                     behind = self._behind()
                     what = f"{_name(behind)} hung" if behind else "all ranks hung"
@@ -97,19 +124,28 @@ class Watchdog:
                     self._exit("lost the connection to rank 0", [0])
 
     def _behind(self) -> list[int]:
-        store = self._world.store
-        assert store is not None
         keys = [f"beats/{rank}" for rank in range(self._world.size)]
-        beats = [int(store.get(key)) if store.check([key]) else 0 for key in keys]
+        beats = [int(self._store.get(key)) if self._store.check([key]) else 0 for key in keys]
         return [rank for rank, count in enumerate(beats) if count < max(beats)]
 
     def _exit(self, message: str, ranks: list[int], code: int = 70, is_said: bool = False) -> None:
         others = [rank for rank in range(self._world.size) if rank not in ranks]
         if not others or self._world.rank == others[0]:  # one of them is enough to say it
-            self._leave(code, message)
+            if not (is_said and 0 in ranks):  # rank 0 has left it itself
+                self._leave(code, message)
             if not is_said:
                 print(f"error: {message}", file=sys.stderr, flush=True)
+        if self._world.rank == 0:
+            time.sleep(2 * LOOK_SECONDS)  # as above
         os._exit(code)
+
+
+def _machine() -> str:
+    """One word, the same for processes that can see each other: containers may share a name, but not these numbers."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return "/".join(parts)
 
 
 def _is_alive(pid: int) -> bool:
@@ -118,7 +154,7 @@ def _is_alive(pid: int) -> bool:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
-        return False
+        return not os.path.exists("/proc/self")  # without a /proc nobody can tell
     except OSError:
         return True
 

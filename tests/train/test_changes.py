@@ -10,9 +10,16 @@ import pytest
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.config import Options, resolve
+from sg3.train.launch import read_run
 from sg3.train.option_file import origins, read_options
 from sg3.train.presets import PRESETS
+from sg3.train.state import load_state
+from tests.cli.conftest import TINY_ARGS
+from tests.cli.conftest import run as run_fixture
 from tests.train.conftest import facts, tiny_config
+from tests.train.test_resume import new_trainer
+
+run = run_fixture
 
 
 def test_changes_are_listed_with_their_effect() -> None:
@@ -76,6 +83,9 @@ def test_options_from_toml_and_json(tmp_path: Path) -> None:
         ("a.toml", "batch = 3.5", "batch = 3.5: expected int"),
         ("a.toml", "batch = true", "batch = True: expected int"),
         ("a.toml", "cfg = 'stylegan4'", "cfg = 'stylegan4': expected one of stylegan3-t, stylegan3-r, stylegan2"),
+        ("a.toml", "batch = 0", "batch = 0: expected at least 1"),
+        ("a.toml", "gamma = nan", "gamma = nan: expected at least 0"),
+        ("a.toml", "p = 2", "p = 2.0: expected 0 to 1"),
         ("a.toml", "grid = '8'", "grid = '8': expected columns and rows"),
         ("a.toml", "preset = 'x'", "preset = 'x': unknown"),
     ],
@@ -119,3 +129,31 @@ def test_presets_that_fine_tune_name_published_networks() -> None:
     sources = {preset.options.resume for preset in PRESETS.values()} - {None}
     assert len(sources) >= 6
     assert [name for name in sources if published_url(name) is None] == []
+
+
+def test_augmentation_changes_take_effect_or_are_refused(discs: Path) -> None:
+    """--aug=fixed brings its p along, also into a trainer that takes up a state; --p and --target say nothing alone."""
+    changed, _ = apply_changes(tiny_config(aug="noaug"), Options(aug="fixed"))
+    assert changed.p == 0.2
+    for said, message in ((Options(p=0.5), "--p: belongs to --aug=fixed"), (Options(target=0.5), "--target: belongs")):
+        with pytest.raises(UsageError, match=message):
+            apply_changes(tiny_config(aug="noaug"), said)
+
+    config = tiny_config(discs, aug="fixed", p=0.1)
+    state = new_trainer(config).state_dict()
+    changed, _ = apply_changes(config, Options(p=0.7, gamma=0.0))
+    again = new_trainer(changed)
+    again.load_state_dict(state)  # of a run with R1, which this one has no more
+    assert again.augment_p == 0.7
+    assert [phase.name for phase in again.phases] == ["Gboth", "Dmain"]
+
+
+def test_changes_outlive_the_life_that_made_them(discs: Path, run, tmp_path: Path) -> None:
+    """A requeued `--continue=latest` must not fall back to the options that the run was started with."""
+    words = [f"--data={discs}", "--minutes=0.0001", "--aug=noaug", *TINY_ARGS]
+    assert run("train", f"--outdir={tmp_path}", *words).code == 0
+    (run_dir,) = tmp_path.iterdir()
+    assert run("train", f"--continue={run_dir}", "--gamma=3", "--minutes=0.02").code == 0
+    assert read_run(run_dir)[0].gamma == 3
+    assert "gamma" not in read_run(run_dir)[1]["options"]
+    assert load_state(run_dir, pytest.fail)["config"]["gamma"] == 3

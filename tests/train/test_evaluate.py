@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sg3.errors import MissingInputError, StorageError, UsageError
-from sg3.metrics import MetricResult, detectors
+from sg3.formats import download
+from sg3.metrics import MetricResult
 from sg3.train import evaluate
 from sg3.train.display import Display
 from sg3.train.distributed import World
@@ -89,7 +90,7 @@ def test_wrong_metrics_are_named_before_training(tmp_path: Path, monkeypatch) ->
     def offline(url: str) -> Path:
         raise StorageError(f"{url}: the download failed")
 
-    monkeypatch.setattr(detectors, "fetch", offline)
+    monkeypatch.setattr(download, "fetch", offline)
     monkeypatch.delenv("SG3_DETECTORS", raising=False)
     check_metrics(tiny_config(metrics="eqt4_int,eqr50k", cfg="stylegan3-r"))
     with pytest.raises(UsageError, match="--metrics=eqr50k: measures how images follow the input transform"):
