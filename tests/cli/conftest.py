@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,4 +54,12 @@ def start(*args: object, group: bool = False) -> subprocess.Popen[str]:
     """`sg3 ARGS` as a process, with `group` as the leader of a new process group."""
     command = [sys.executable, "-m", "sg3", *map(str, args)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=group)
+    # One thread, as in the test process: two that wait for each other are slow where something else runs as well.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=group, env=alone)
+
+
+def children_seconds() -> float:
+    """Processor time of all processes started so far: what a command takes on a machine with nothing else to do."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -24,6 +23,7 @@ from sg3.errors import (
     UsageError,
 )
 from sg3.kernels.dispatch import ImplUnavailableError, UnknownImplError
+from tests.cli.conftest import children_seconds
 
 SG3 = [sys.executable, "-m", "sg3"]
 
@@ -58,9 +58,9 @@ def outcome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_help_is_instant_and_lists_every_command() -> None:
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = children_seconds()
         done = run("--help")
-        best = min(best, time.perf_counter() - start)
+        best = min(best, children_seconds() - start)
         assert done.returncode == 0
         assert done.stderr == ""
         for name, (_, line) in COMMANDS.items():

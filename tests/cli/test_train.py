@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import sg3
-from tests.cli.conftest import TINY_ARGS, start
+from tests.cli.conftest import TINY_ARGS, children_seconds, start
 from tests.train.conftest import write_dataset
 
 
@@ -99,7 +99,7 @@ def test_continue_from_anywhere_and_after_the_data_moved(discs: Path, run, tmp_p
 
 
 def test_resume_copies_weights_into_a_new_run(finished: Path, discs: Path, run, tmp_path: Path) -> None:
-    args = [f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--glr=0", "--dlr=0", *TINY_ARGS]
+    args = [f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--glr=0", "--dlr=0", *TINY_ARGS, "--batch=40"]
     result = run("train", *args, f"--resume={finished}")
     assert result.code == 0
     assert "tensors copied from" in result.err
@@ -113,7 +113,7 @@ def test_resume_copies_weights_into_a_new_run(finished: Path, discs: Path, run, 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_how_to_continue_and_continues(discs: Path, tmp_path: Path, number: int) -> None:
-    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS)
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS, "--batch=40")
     run_dir = wait_for_state(tmp_path, process)
     process.send_signal(number)
     began = time.monotonic()
@@ -162,7 +162,7 @@ def test_no_folder_for_a_device_that_is_not_there(discs: Path, run, tmp_path: Pa
 
 
 def test_a_killed_run_continues(discs: Path, tmp_path: Path) -> None:
-    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS)
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS, "--batch=40")
     run_dir = wait_for_state(tmp_path, process)
     process.kill()
     process.communicate()
@@ -359,10 +359,10 @@ def test_time_limit_ends_a_run_as_finished(discs: Path, run, tmp_path: Path) -> 
 def test_help_is_instant_and_shows_defaults() -> None:
     best = 9.0
     for _ in range(3):
-        began = time.monotonic()
+        began = children_seconds()
         command = [sys.executable, "-m", "sg3", "train", "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        best = min(best, time.monotonic() - began)
+        best = min(best, children_seconds() - began)
     assert best < 0.3
     assert "[default: 0.0025; stylegan2: 0.002]" in " ".join(done.stdout.replace("│", " ").split())
 

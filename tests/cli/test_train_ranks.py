@@ -17,7 +17,7 @@ from tests.cli.conftest import TINY_ARGS, start
 from tests.cli.test_train import wait_for_state
 from tests.train.test_distributed import free_port
 
-TWO = ["--gpus=2", "--batch-gpu=2"]
+TWO = ["--gpus=2", "--batch=40", "--batch-gpu=20"]
 
 
 def left_behind(run_dir: Path) -> dict:
@@ -135,7 +135,7 @@ def test_an_unreadable_image_of_one_rank_ends_all_with_its_name(discs: Path, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 def test_ranks_started_by_others(discs: Path, tmp_path: Path, launcher: str) -> None:
-    words = ["-m", "sg3", "train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS, "--batch-gpu=2"]
+    words = ["-m", "sg3", "train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", *TINY_ARGS, *TWO[1:]]
     if launcher == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)]
@@ -154,4 +154,4 @@ def test_ranks_started_by_others(discs: Path, tmp_path: Path, launcher: str) -> 
     (run_dir,) = tmp_path.iterdir()
     assert "".join(out for out, _ in outputs).strip() == str(run_dir)
     assert left_behind(run_dir)["kimg"] == 1.0
-    assert "batch 4 on 2 x cpu" in (run_dir / "log.txt").read_text()
+    assert "batch 40 on 2 x cpu" in (run_dir / "log.txt").read_text()
