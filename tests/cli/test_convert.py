@@ -119,12 +119,16 @@ def test_augmentation_has_no_place_in_a_pt_file(run, golden: Path, tmp_path: Pat
     assert facts["augment_pipe"]["operations"] == ["xflip", "rotate90", "xint", "scale"]
 
 
-@pytest.mark.parametrize("name", ["tf-sg2-16", "ada-sg2-32"])
-def test_golden_images_through_generate(name: str, golden: Path, run, tmp_path: Path, monkeypatch) -> None:
-    """The golden latents in place of a seed's: the PNG is the golden image, as the original would have saved it."""
-    expected = np.load(golden / f"{name}.npz")
-    z, image = torch.from_numpy(expected["z"]), torch.from_numpy(expected["img"])
+@pytest.mark.parametrize("name", ["sg3t-64", "sg3r-64", "sg2-32-cond", "tf-sg2-16", "ada-sg2-32"])
+def test_golden_images_through_generate(
+    name: str, golden: Path, golden_networks, run, tmp_path: Path, monkeypatch
+) -> None:
+    """Golden latents and labels in place of a seed's: the PNG is the golden image, as the original would save it."""
+    own = golden / f"{name}.npz"
+    arrays = np.load(own) if own.is_file() else golden_networks[1].under(f"{name}/")
+    z, c, image = (torch.as_tensor(arrays[key]) for key in ("z", "c", "img"))
     monkeypatch.setattr("sg3.sampling.seed_latents", lambda seeds, z_dim: z[list(seeds)])
+    monkeypatch.setattr("sg3.sampling.class_labels", lambda G, class_idx, count: c[:count])
     sources = [golden / f"{name}.pkl", tmp_path / "a.safetensors"]
     assert run("convert", *sources).code == 0
     pixels = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
