@@ -67,6 +67,13 @@ def real_batches(
                 warn(f"warning: {line}; another image takes its place (--on-error=skip)")
             known.update(skipped)
             yield images, labels
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise Sg3Error(
+            f"a process that loads images has ended ({str(error).splitlines()[0]}): out of memory, or of shared memory "
+            "(/dev/shm; docker run --shm-size); fewer --workers need less, continue from the last state"
+        ) from error
     finally:
         is_over.value = True
         last_resort = threading.Timer(HUNG_SECONDS, _end_all, [processes])
