@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,8 +103,9 @@ def start(options: Options, outdir: Path) -> Path:
         _write_options(config, options, run_dir)
         return config, run_dir
 
-    config, run_dir = world.on_main(prepare)
-    return _run(world, config, run_dir, is_new=True, notes=[])
+    with closing(world):
+        config, run_dir = world.on_main(prepare)
+        return _run(world, config, run_dir, is_new=True, notes=[])
 
 
 def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
@@ -120,8 +121,9 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
         check_metrics(changed)
         return changed, notes, run_dir
 
-    config, notes, run_dir = world.on_main(prepare)
-    return _run(world, config, run_dir, is_new=False, notes=notes)
+    with closing(world):
+        config, notes, run_dir = world.on_main(prepare)
+        return _run(world, config, run_dir, is_new=False, notes=notes)
 
 
 def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -138,7 +140,6 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
 def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str]) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
     with ExitStack() as stack:
-        stack.callback(world.close)
         world.on_main(lambda: stack.enter_context(_locked(run_dir)))
         began = time.time()
 

@@ -42,8 +42,8 @@ def run_processes(count: int, words: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "sg3", *words)
         except ChildFailedError as error:
-            _, failure = error.get_first_failure()
-            code = failure.exitcode if failure.exitcode > 0 else 70
+            codes = [failure.exitcode for failure in error.failures.values()]  # negative: ended by a signal
+            code = next((known for known in codes if known > 0), 70)
         except SignalException as error:
             code = 128 + int(error.sigval)
         finally:

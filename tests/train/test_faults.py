@@ -1,0 +1,216 @@
+"""What else happens to long runs: other numbers of processes, NaN, clocks that jump, plotting that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import NumericalError
+from sg3.train import loop, spawn
+from sg3.train.config import TrainConfig
+from sg3.train.distributed import World, join
+from sg3.train.feed import real_batches
+from sg3.train.state import load_state, save_state
+from sg3.train.trainer import Trainer
+from sg3.train.watchdog import Watchdog
+from tests.cli.conftest import TINY_ARGS, Result
+from tests.cli.conftest import run as run_fixture
+from tests.train import lives, ranks
+from tests.train.conftest import tiny_config
+from tests.train.test_distributed import assert_close, free_port
+from tests.train.test_resume import StopAfter, new_trainer
+from tests.train.test_resume import run as run_loop
+
+Run = Callable[..., Result]
+run = run_fixture
+ARGS = [*TINY_ARGS, "--aug=noaug"]
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def rank_of(rank: int, size: int, port: int, config: TrainConfig, folder: Path, until: int) -> None:
+    """One of several processes that take a run from its last state to step `until`."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))  # fmt: skip
+    world = join("cpu", size)
+    dataset = ImageFolderDataset(config.dataset.path, use_labels=config.cond, xflip=config.mirror)
+    trainer = Trainer(config, dataset, world, Watchdog(World(0, 1, world.device), 60, lambda *_: None))
+    if folder.exists():
+        trainer.load_state_dict(load_state(folder, lambda line: os.abort()))
+    batches = real_batches(
+        dataset, batch=trainer.local_batch, seed=config.seed, start=trainer.nimg, workers=0, pin_memory=False,
+        rank=world.rank, ranks=world.size,
+    )  # fmt: skip
+    while trainer.step < until:
+        trainer.train_step(*next(batches))
+    state = trainer.state_dict()
+    if world.is_main:
+        folder.mkdir(exist_ok=True)
+        save_state(folder, state)
+    world.close()
+
+
+def train_with(count: int, config: TrainConfig, folder: Path, until: int) -> None:
+    port = free_port()
+    processes = [lives.begin(rank_of, rank, count, port, config, folder, until) for rank in range(count)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+@pytest.mark.parametrize("name", [pytest.param("stylegan3-r", marks=pytest.mark.slow), "stylegan2"])
+def test_two_processes_then_one_then_two(labelled_discs: Path, tmp_path: Path, name: str) -> None:
+    """After ten steps everything is where two processes, undisturbed, have it: by L2 norm of each tensor, to 1e-4."""
+    config = ranks.configurations(str(labelled_discs))[name]
+    train_with(2, config, tmp_path / "whole", 10)
+    for count, until in ((2, 3), (1, 6), (2, 10)):
+        train_with(count, config, tmp_path / "parts", until)
+    whole, parts = (load_state(tmp_path / which, pytest.fail) for which in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 10
+    for module in ("G", "D", "G_ema"):
+        assert_close(whole[module], parts[module], module)
+    for letter in "GD":
+        for index, moments in whole["optimizers"][letter]["state"].items():
+            assert_close(moments, parts["optimizers"][letter]["state"][index], f"Adam of {letter}, {index}")
+    for scalar in ("augment_p", "nimg"):
+        assert whole[scalar] == parts[scalar]
+    assert torch.equal(whole["ada_signs"], parts["ada_signs"])
+    torch.testing.assert_close(whole["pl_mean"], parts["pl_mean"], rtol=1e-4, atol=0)
+
+
+def test_killed_and_continued_at_once(discs: Path, tmp_path: Path) -> None:
+    """The loader's processes live on for seconds after their parent was killed; they do not keep the run folder."""
+    words = ["train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--kimg=5", *ARGS, "--workers=2"]
+    process = lives.begin(lives.command, words, tmp_path)
+    lives.wait_for(lambda: list(tmp_path.glob("runs/*/training-state-*.pt")), process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    again = lives.begin(lives.command, ["train", f"--continue={run_dir}", "--minutes=0.0001"], tmp_path)
+    again.join(60)
+    assert again.exitcode == 0, (tmp_path / "err.txt").read_text()
+
+
+def test_who_trains_there_is_named(discs: Path, tmp_path: Path, run: Run) -> None:
+    words = ["train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--kimg=50", *ARGS]
+    process = lives.begin(lives.command, words, tmp_path)
+    lives.wait_for(lambda: list(tmp_path.glob("runs/*/training-state-*.pt")), process)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    result = run("train", f"--continue={run_dir}")
+    process.kill()
+    process.join()
+    assert result.code == 2
+    assert f"(process {process.pid} on {os.uname().nodename})" in result.error_line()
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def nan_in_the_loss(trainer: Trainer) -> None:
+    trainer.D.b4.out.register_forward_hook(lambda _m, _i, out: out * float("nan"))
+
+
+def nan_in_a_gradient(trainer: Trainer) -> None:
+    """In one tensor of one network; the losses are finite."""
+    parameter = trainer.D.b4.out.bias.requires_grad_(True)
+    parameter.register_hook(lambda grad: grad * float("nan"))
+    parameter.requires_grad_(False)
+
+
+def infinity_in_a_gradient(trainer: Trainer) -> None:
+    parameter = trainer.D.b4.out.bias.requires_grad_(True)
+    parameter.register_hook(lambda grad: grad + float("inf"))
+    parameter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("spoil", [nan_in_the_loss, nan_in_a_gradient, infinity_in_a_gradient])
+def test_bad_steps_end_a_run_and_spoil_nothing(
+    discs: Path, tmp_path: Path, monkeypatch, spoil: Callable[[Trainer], None]
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_EVERY", 5)
+    trainer = new_trainer(tiny_config(discs, layers=3, kimg=10, gamma=0.0, aug="ada"))
+    for _ in range(2):
+        trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
+    before = {key: tensor.clone() for key, tensor in trainer.D.state_dict().items()}
+    spoil(trainer)
+    with pytest.raises(NumericalError, match=r"1[0-3] steps of [GD](main|both) in a row without a finite gradient"):
+        run_loop(trainer, tmp_path, StopAfter(10**9))
+    assert trainer.step == 15, "the first look after ten"
+    (report,) = tmp_path.glob("failure-*.json")
+    broken = json.loads(report.read_text())
+    assert any(entry.get("not_finite", 0) > 0 for entry in broken[broken["phase"][0]].values())
+    for module in (trainer.G, trainer.D, trainer.G_ema):
+        assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.D.state_dict().items())
+    assert trainer.augment_p == trainer.augment_p  # not NaN
+    state = load_state(tmp_path, pytest.fail)
+    assert state["nimg"] == trainer.nimg
+    assert all(bool(tensor.isfinite().all()) for tensor in state["G_ema"].values())
+
+
+# ---- surroundings ---------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps(discs: Path, run: Run, tmp_path: Path, monkeypatch) -> None:
+    """The time of day goes back and forth by days; a machine wakes up and the time since its start leaps by hours."""
+    days, hours = iter(range(10**9)), iter(range(10**9))
+    day, since = time.time, time.monotonic
+    monkeypatch.setattr(time, "time", lambda: day() + (-1) ** next(days) * 2 * 86400)
+    monkeypatch.setattr(time, "monotonic", lambda: since() + next(hours) * 3600)
+    result = run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=1200", *ARGS)
+    assert result.code == 0, result.err
+    (run_dir,) = tmp_path.iterdir()
+    assert run("train", f"--continue={run_dir}", "--minutes=2400").code == 0
+    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+    assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
+    assert lines[2]["Progress/kimg"]["mean"] > lines[1]["Progress/kimg"]["mean"] > 0.004
+
+
+def test_the_launcher_believes_what_the_run_left_whatever_the_time(tmp_path: Path) -> None:
+    (tmp_path / "exit.json").write_text(json.dumps({"exit_code": 75, "ended": 0.0}))
+    (tmp_path / "report").write_text(str(tmp_path))
+    assert spawn._left_behind(tmp_path / "report", 1) == 75
+    assert spawn._left_behind(tmp_path / "none", 1) == 1
+
+
+@pytest.mark.parametrize("where", ["__init__", "add_scalar", "flush"])
+def test_plotting_that_fails_does_not_end_a_run(
+    discs: Path, run: Run, tmp_path: Path, monkeypatch, where: str
+) -> None:
+    calls = []
+
+    class SummaryWriter:
+        """TensorBoard's, on a full disk."""
+
+        def __init__(self, _folder: Path) -> None:
+            self.act("__init__")
+
+        def add_scalar(self, *_args: object, **_more: object) -> None:
+            self.act("add_scalar")
+
+        def flush(self) -> None:
+            self.act("flush")
+
+        def act(self, name: str) -> None:
+            calls.append(name)
+            if name == where:
+                raise OSError(28, "No space left on device")
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *ARGS).code == 0
+    assert calls[-1] == where
+    (run_dir,) = tmp_path.iterdir()
+    assert len((run_dir / "stats.jsonl").read_text().splitlines()) == 1
