@@ -155,7 +155,7 @@ def stop_and_check(process: BaseProcess, folder: Path, number: signal.Signals) -
 
 @pytest.mark.parametrize(
     ("place", "number"),
-    [("data", signal.SIGINT), ("loader", signal.SIGTERM), ("metrics", signal.SIGUSR1), ("save", signal.SIGTERM)],
+    [("data", signal.SIGINT), ("metrics", signal.SIGUSR1), ("save", signal.SIGTERM)],
 )
 def test_stopped_anywhere(discs: Path, tmp_path: Path, place: str, number: signal.Signals) -> None:
     stop_and_check(start(discs, tmp_path, PLACES[place]), tmp_path, number)
