@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sg3.errors import StorageError
 
@@ -28,10 +29,17 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        # torch.save puts a RuntimeError of its own over that of a file which cannot be written.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise StorageError(f"{path}: cannot be written: {cause.strerror or cause}") from error
         raise
     sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any, indent: int = 2) -> None:
+    """Write plain data as a JSON file, as `write_atomic` does."""
+    write_atomic(path, lambda file: file.write(json.dumps(content, indent=indent).encode() + b"\n"))
 
 
 def sync_folder(folder: Path) -> None:

@@ -34,7 +34,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from sg3 import __version__
 from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats.atomic import sync_folder, write_atomic
+from sg3.formats.atomic import sync_folder, write_atomic, write_json
 from sg3.formats.digest import sha256_of
 from sg3.formats.safe_pickle import printable
 
@@ -166,7 +166,7 @@ class _Entry:
     def complete(self, url: str, digest: str) -> None:
         """Give the partial file its final name. Should the process end in between, it is downloaded again."""
         record = {"url": url, "size": self.part.stat().st_size, "sha256": digest}
-        write_atomic(self.record, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
+        write_json(self.record, record)
         os.replace(self.part, self.file)
         self._part_record.unlink(missing_ok=True)
         sync_folder(self.file.parent)

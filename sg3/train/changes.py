@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.errors import DataError, UsageError
-from sg3.train.config import DEFAULT_P, DatasetFacts, Options, TrainConfig, check_augmentation
+from sg3.train.config import DEFAULT_P, DatasetFacts, Options, TrainConfig, check_augmentation, metric_names
 
 # Option -> what the change does to the numbers; everything else is refused.
 CHANGEABLE: dict[str, str] = {
@@ -43,7 +43,7 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
     if "data" in new:
         new["dataset"] = replace(config.dataset, path=str(Path(new.pop("data")).resolve()))
     if "metrics" in new:
-        new["metrics"] = tuple(name for name in new["metrics"].split(",") if name and name != "none")
+        new["metrics"] = metric_names(new["metrics"])
     if "gpus" in new and "batch_gpu" not in new and config.batch % (new["gpus"] * config.batch_gpu):
         raise UsageError(
             f"--gpus={new['gpus']}: the run's steps of {config.batch} images are made of micro-batches of "

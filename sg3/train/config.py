@@ -298,7 +298,7 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
         tick=o.tick or 4,
         snap=o.snap or 50,
         grid=o.grid,
-        metrics=tuple(name for name in (o.metrics or "none").split(",") if name and name != "none"),
+        metrics=metric_names(o.metrics or "none"),
         detector_dir=o.detector_dir,
         keep_snapshots=o.keep_snapshots,
         desc=o.desc,
@@ -307,6 +307,11 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
     if problems:
         raise UsageError("; ".join(problems))
     return config
+
+
+def metric_names(text: str) -> tuple[str, ...]:
+    """`fid50k_full,eqr50k` -> its names; none for 'none'."""
+    return tuple(name for name in text.split(",") if name and name != "none")
 
 
 def default_gamma(resolution: int, batch: int) -> float:

@@ -11,6 +11,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from sg3.durations import format_time_brief
 from sg3.errors import StorageError
 
 
@@ -71,7 +72,7 @@ class Display:
         """Update the live line, if there is one."""
         if self._bar is None or self._task is None:
             return
-        parts = [f"{self.speed():.1f} img/s", f"{format_time(self.remaining(nimg))} left"]
+        parts = [f"{self.speed():.1f} img/s", f"{format_time_brief(self.remaining(nimg))} left"]
         parts += [f"{name} {value:.3f}" for name, value in losses.items()]
         kimg = f"{nimg / 1000:.2f} / {self._total / 1000:g} kimg"
         self._bar.update(self._task, completed=nimg, kimg=kimg, status="  ".join(parts))
@@ -91,17 +92,3 @@ class Display:
         if self.budget_seconds is not None:
             by_time = self.budget_seconds - (time.monotonic() - self._started)
         return max(min(by_images, by_time), 0.0)
-
-
-def format_time(seconds: float) -> str:
-    """45s, 12m 05s, 3h 20m, 2d 05h."""
-    if seconds == float("inf"):
-        return "?"
-    s = round(seconds)
-    if s < 60:
-        return f"{s}s"
-    if s < 3600:
-        return f"{s // 60}m {s % 60:02d}s"
-    if s < 86400:
-        return f"{s // 3600}h {s // 60 % 60:02d}m"
-    return f"{s // 86400}d {s // 3600 % 24:02d}h"

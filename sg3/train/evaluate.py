@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sg3.errors import UsageError
-from sg3.formats.atomic import write_atomic
+from sg3.formats.atomic import write_atomic, write_json
+from sg3.formats.digest import sha256_of
 from sg3.metrics import Metric, MetricResult, RealImages, compute, parse
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.record import append, kimg_of
@@ -23,7 +22,6 @@ from sg3.models import Generator
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.distributed import World
-from sg3.train.state import sha256
 from sg3.train.stop import StopSignals
 
 BEST_FILE = "best.json"  # metric -> its best value, and the snapshot that has it
@@ -38,16 +36,17 @@ class Evaluation:
         self._run_dir = run_dir
         self._world = world
         self._display = display
-        self._detectors = open_detectors(config, world.device)  # kept from snapshot to snapshot
+        self._detectors: dict[str, Detector] = {}  # opened at the first snapshot, and kept
         d = config.dataset
         self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.resolution)
 
     def run(self, G_ema: Generator, snapshot: Path, stop: StopSignals, beat: Callable[[], None]) -> None:
         """All metrics of the averaged generator, one line of its file each. Ends early when asked to stop."""
+
         def progress(_what: str, _done: int, _total: int) -> None:
             beat()
 
-        digest = sha256(snapshot) if self._world.is_main else ""
+        digest = sha256_of(snapshot) if self._world.is_main else ""
 
         def note(result: MetricResult) -> None:
             result = replace(result, recipe={**result.recipe, "network_sha256": digest})
@@ -58,8 +57,8 @@ class Evaluation:
 
         compute(
             self._config.metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
-            workers=self._config.workers, detectors=self._detectors, progress=progress, stop=lambda: stop.is_asked,
-            on_result=note,
+            workers=self._config.workers, detector_dir=_detector_dir(self._config), detectors=self._detectors,
+            progress=progress, stop=lambda: stop.is_asked, on_result=note,
         )  # fmt: skip
         beat()
 
@@ -100,8 +99,7 @@ class Evaluation:
             return {}
 
     def _write_best(self, best: dict[str, dict[str, Any]]) -> None:
-        text = json.dumps(best, indent=2).encode() + b"\n"
-        write_atomic(self._run_dir / BEST_FILE, lambda file: file.write(text))
+        write_json(self._run_dir / BEST_FILE, best)
 
 
 def open_evaluation(
@@ -123,14 +121,12 @@ def check_metrics(config: TrainConfig) -> None:
         metric = parse(name)
         if metric.family in ("eqt", "eqr") and config.cfg == "stylegan2":
             raise UsageError(f"--metrics={name}: measures how images follow the input transform; StyleGAN2 has none")
-    open_detectors(config, torch.device("cpu"))
+    for detector in {parse(name).detector for name in config.metrics} - {None}:
+        open_detector(str(detector), folder=_detector_dir(config))
 
 
-def open_detectors(config: TrainConfig, device: torch.device) -> dict[str, Detector]:
-    """The feature networks of a run's metrics, by name."""
-    folder = None if config.detector_dir is None else Path(config.detector_dir)
-    needed = sorted({detector for name in config.metrics if (detector := parse(name).detector) is not None})
-    return {name: open_detector(name, device, folder) for name in needed}
+def _detector_dir(config: TrainConfig) -> Path | None:
+    return None if config.detector_dir is None else Path(config.detector_dir)
 
 
 def _kimg(line: str) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
-from sg3.formats.atomic import write_atomic
+from sg3.formats.atomic import write_json
 from sg3.train.trainer import Trainer
 
 
@@ -19,7 +18,7 @@ def write_failure(run_dir: Path, trainer: Trainer, phase: str) -> Path:
         report[name] = {key: _describe(parameter) for key, parameter in module.named_parameters()}
     content = {"phase": phase, "nimg": trainer.nimg, "step": trainer.step, "augment_p": trainer.augment_p, **report}
     path = run_dir / f"failure-{trainer.nimg:010d}.json"
-    write_atomic(path, lambda file: file.write(json.dumps(content, indent=1).encode() + b"\n"))
+    write_json(path, content, indent=1)
     return path
 
 

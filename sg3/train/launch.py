@@ -19,6 +19,7 @@ import torch
 
 import sg3
 from sg3.data.dataset import ImageFolderDataset
+from sg3.durations import format_time_brief
 from sg3.errors import (
     DataError,
     MissingInputError,
@@ -28,10 +29,10 @@ from sg3.errors import (
     TrainingStopped,
     UsageError,
 )
-from sg3.formats.atomic import write_atomic
+from sg3.formats.atomic import write_json
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
-from sg3.train.display import Display, format_time
+from sg3.train.display import Display
 from sg3.train.distributed import World, check_consistency, join
 from sg3.train.evaluate import check_metrics, open_evaluation
 from sg3.train.loop import Loop
@@ -146,8 +147,7 @@ def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: 
         def leave(code: int, message: str, kimg: float | None = None) -> None:
             summary = {"exit_code": code, "message": message, "kimg": kimg, "started": began, "ended": time.time()}
             with suppress(StorageError):  # it must not hide what it reports
-                text = json.dumps(summary, indent=2).encode() + b"\n"
-                write_atomic(run_dir / "exit.json", lambda file: file.write(text))
+                write_json(run_dir / "exit.json", summary)
 
         if world.is_main:
             (run_dir / "exit.json").unlink(missing_ok=True)  # of an earlier life
@@ -187,8 +187,7 @@ def _train(
         if is_new:
             require_space(run_dir, summarize(config).state_bytes)
             if config.resume is not None:
-                networks = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
-                for line in transfer_weights(config.resume, networks):
+                for line in transfer_weights(config.resume, trainer.networks):
                     display.message(line)
         else:
             if world.is_main:
@@ -198,7 +197,7 @@ def _train(
             trainer.load_state_dict(state)
             if notes and world.is_main:
                 _keep_changes(config, run_dir)
-        check_consistency(world, {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema})
+        check_consistency(world, trainer.networks)
         _announce(config, trainer, run_dir, display)
         for line in notes:
             display.message(line)
@@ -207,12 +206,12 @@ def _train(
         out_of_time = display.budget_seconds is not None and display.budget_seconds <= 0
         try:
             if trainer.nimg >= config.kimg * 1000 or out_of_time:
-                done = f"{trainer.nimg / 1000:.2f} kimg in {format_time(trainer.seconds)}"
+                done = f"{trainer.nimg / 1000:.2f} kimg in {format_time_brief(trainer.seconds)}"
                 message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
                 evaluation = open_evaluation(config, run_dir, world, display, trainer.nimg)
                 Loop(trainer, run_dir, display, evaluation).run(stop)
-                message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time(trainer.seconds)}"
+                message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time_brief(trainer.seconds)}"
         except BaseException as error:
             error.kimg = trainer.nimg / 1000  # type: ignore[attr-defined]
             raise
@@ -302,13 +301,13 @@ def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None
         "command": sys.argv,
         "versions": {"sg3": sg3.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
-    write_atomic(run_dir / OPTIONS_FILE, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
+    write_json(run_dir / OPTIONS_FILE, record)
 
 
 def _keep_changes(config: TrainConfig, run_dir: Path) -> None:
     """What was changed on continuing stays so when the run continues again. The options remain those of its start."""
     record = {**read_run(run_dir)[1], "config": config.to_dict()}
-    write_atomic(run_dir / OPTIONS_FILE, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
+    write_json(run_dir / OPTIONS_FILE, record)
 
 
 def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Display) -> None:
@@ -347,6 +346,7 @@ def _create_run_dir(outdir: Path, config: TrainConfig) -> Path:
 
 
 def find_run(run: str, outdir: Path | None) -> Path:
+    """The run folder named, or for 'latest' the newest under `outdir`. Raises MissingInputError, UsageError."""
     if run != "latest":
         if not Path(run).is_dir():
             raise MissingInputError(f"--continue={run}: no such run folder")

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from sg3.durations import format_time_brief
 from sg3.errors import StorageError
 from sg3.formats.atomic import write_atomic
-from sg3.train.display import format_time
 from sg3.train.distributed import World
 
 
@@ -104,7 +104,8 @@ class Tick:
     def line(self, memory: dict[str, float], left: float | None) -> str:
         """The original's status line, with images per second and the remaining time."""
         fields = [
-            f"tick {self.number:<4d}", f"kimg {self.nimg / 1000:<7.1f}", f"time {format_time(self.total_seconds):<7s}",
+            f"tick {self.number:<4d}", f"kimg {self.nimg / 1000:<7.1f}",
+            f"time {format_time_brief(self.total_seconds):<7s}",
             f"sec/tick {self.seconds:<6.1f}", f"sec/kimg {self.sec_per_kimg:<6.1f}",
             f"maintenance {self.maintenance:<4.1f}",
         ]  # fmt: skip
@@ -114,7 +115,7 @@ class Tick:
                 fields.append(f"{label} {memory[f'Resources/{name}']:<5.2f}")
         fields += [f"augment {self.augment:.3f}", f"img/s {self.images / max(self.seconds, 1e-9):<5.1f}"]
         if left is not None:
-            fields.append(f"left {format_time(left)}")
+            fields.append(f"left {format_time_brief(left)}")
         return " ".join(fields).rstrip()
 
 

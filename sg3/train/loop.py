@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sg3.errors import NumericalError, TrainingStopped
-from sg3.formats import Snapshot, save
+from sg3.formats import Snapshot, run_snapshots, save
 from sg3.train.display import Display
 from sg3.train.distributed import check_consistency
 from sg3.train.evaluate import Evaluation
@@ -125,7 +125,7 @@ class Loop:
         self.look_at_bad_steps()
         snap = finished or t.tick % self.config.snap == 0
         if snap:
-            check_consistency(self.world, {"G": t.G, "D": t.D, "G_ema": t.G_ema})
+            check_consistency(self.world, t.networks)
             self.save_snapshot()
         self.report_tick(writer, maintenance, finished)
         t.tick += 1
@@ -208,7 +208,6 @@ class Loop:
     def drop_old_snapshots(self, keep: int) -> None:
         """Remove network snapshots but the newest `keep` and the best one by each metric."""
         best = set() if self.evaluation is None else self.evaluation.best_snapshots()
-        paths = sorted(self.run_dir.glob("network-snapshot-*.pkl"))
-        for path in paths[:-keep]:
+        for path in run_snapshots(self.run_dir)[:-keep]:
             if path.name not in best:
                 path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ import torch
 
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.formats.atomic import sync_folder, write_atomic
+from sg3.formats.digest import sha256_of
 
 FORMAT = 2
 PATTERN = "training-state-*.pt"
@@ -40,11 +41,11 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
         return path  # saved at the end of a tick, and now asked for again by a signal
     fresh = path.with_name(path.name + ".new")
     hasher = hashlib.sha256()
-    write_atomic(fresh, lambda file: _write({"format": FORMAT, **state}, _Hashing(file, hasher)))
+    write_atomic(fresh, lambda file: torch.save({"format": FORMAT, **state}, cast(BinaryIO, _Hashing(file, hasher))))
     line = f"{hasher.hexdigest()}  {path.name}\n".encode()
     write_atomic(_digest_path(path), lambda file: file.write(line))
     try:
-        if sha256(fresh) != hasher.hexdigest():
+        if sha256_of(fresh) != hasher.hexdigest():
             raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
         os.replace(fresh, path)
         sync_folder(run_dir)
@@ -52,15 +53,6 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
     return path
-
-
-def _write(content: dict[str, Any], file: _Hashing) -> None:
-    try:
-        torch.save(content, cast(BinaryIO, file))
-    except RuntimeError as error:  # torch puts a complaint of its own over that of a file which cannot be written
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
 
 
 def _drop_old(run_dir: Path, path: Path, keep: int) -> None:
@@ -111,8 +103,8 @@ def is_intact(path: Path) -> bool:
     """Whether a state file is there and matches its checksum."""
     try:
         expected = _digest_path(path).read_text().split()[0]
-        return sha256(path) == expected
-    except (OSError, IndexError):
+        return sha256_of(path) == expected
+    except (OSError, IndexError, StorageError):
         return False
 
 
@@ -130,15 +122,14 @@ class StateWriter:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
-    def save(self, state: dict[str, Any]) -> Path:
-        """Begin to save; the file appears under the returned name when it is complete and verified."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Begin to save; the file appears under its name when it is complete and verified."""
         self.finish()
         copied = self._copy(state, "")
         if self._device is not None:
             torch.cuda.synchronize(self._device)
         self._thread = threading.Thread(target=self._write, args=(copied,), name="state writer", daemon=True)
         self._thread.start()
-        return state_path(self._run_dir, state["nimg"])
 
     def __enter__(self) -> StateWriter:
         return self
@@ -208,12 +199,6 @@ class _Hashing:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_path(path: Path) -> Path:

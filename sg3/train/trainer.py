@@ -14,6 +14,7 @@ import copy
 from typing import Any
 
 import torch
+from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.models.augment import SPECS, AugmentPipe
@@ -68,6 +69,11 @@ class Trainer:
         self.seconds = 0.0  # of training, over all lives of the run
         # By phase: steps without a finite gradient in a row, the longest such row and their number since last asked.
         self.bad_steps = torch.zeros(len(self.phases), 3, dtype=torch.int64, device=self.device)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained and what is kept, by the names that files use."""
+        return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
 
     @property
     def local_batch(self) -> int:
@@ -204,7 +210,7 @@ class Trainer:
         return {
             **{name: getattr(self, name) for name in COUNTERS},
             "config": self.config.to_dict(), "bad_steps": self.bad_steps[:, 0].tolist(),
-            "G": self.G.state_dict(), "D": self.D.state_dict(), "G_ema": self.G_ema.state_dict(),
+            **{name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": optimizers, "pl_mean": self.loss.pl_mean, "ada_signs": self.ada_signs,
             "real_signs": signs, "ada_capped": self.ada.capped, "stats": self.stats.state_dict(),
         }  # fmt: skip
@@ -213,8 +219,8 @@ class Trainer:
         """Go on from `state_dict`'s result. Learning rates stay those of the configuration."""
         for name in COUNTERS:
             setattr(self, name, state[name])
-        for name in ("G", "D", "G_ema"):
-            getattr(self, name).load_state_dict(state[name])
+        for name, network in self.networks.items():
+            network.load_state_dict(state[name])
         for phase in self.phases:
             if phase.name.endswith(("main", "both")):
                 fresh = [(group["lr"], group["betas"]) for group in phase.optimizer.param_groups]

@@ -12,7 +12,8 @@ import torch
 import sg3.formats.atomic
 import sg3.train.state
 from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.train.state import is_intact, load_state, save_state, sha256, state_path
+from sg3.formats.digest import sha256_of
+from sg3.train.state import is_intact, load_state, save_state, state_path
 
 
 def state(nimg: int) -> dict:
@@ -133,7 +134,7 @@ def test_state_is_loaded_without_executing_anything(tmp_path: Path) -> None:
 
     path = state_path(tmp_path, 5)
     torch.save({"format": 1, "nimg": 5, "evil": Evil()}, path)
-    path.with_name(path.name + ".sha256").write_text(f"{sha256(path)}  {path.name}\n")
+    path.with_name(path.name + ".sha256").write_text(f"{sha256_of(path)}  {path.name}\n")
     with pytest.raises(DataError, match="is no training state"):
         load_state(tmp_path, pytest.fail)
     assert not (tmp_path / "executed").exists()
