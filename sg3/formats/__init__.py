@@ -30,8 +30,11 @@ from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 
-__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "run_snapshots", "save"]
+__all__ = [
+    "OPTIONS_FILE", "ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "run_snapshots", "save",
+]  # fmt: skip
 
+OPTIONS_FILE = "training_options.json"  # makes a folder a run
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 READS = (
     "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots (TensorFlow's, too), mmagic .pth, rosinality .pt "

@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 import sg3.errors
 from sg3.device import choose_device
 from sg3.errors import MissingInputError, Sg3Error, UsageError
-from sg3.formats import Snapshot, averaged_generator, is_remote, load, run_snapshots
+from sg3.formats import OPTIONS_FILE, Snapshot, averaged_generator, is_remote, load, run_snapshots
 from sg3.formats.digest import sha256_of
 from sg3.formats.download import fetch
 from sg3.formats.published import published_url
@@ -33,7 +33,6 @@ from sg3.metrics.real import RealImages
 from sg3.metrics.record import MetricResult
 from sg3.models import Generator
 
-OPTIONS_FILE = "training_options.json"  # makes a folder a run
 SLOWEST_COLLECTIVE = timedelta(hours=12)  # others wait while the first process compares features
 
 

@@ -29,6 +29,7 @@ from sg3.errors import (
     TrainingStopped,
     UsageError,
 )
+from sg3.formats import OPTIONS_FILE
 from sg3.formats.atomic import write_json
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
@@ -43,7 +44,6 @@ from sg3.train.trainer import Trainer
 from sg3.train.transfer import transfer_weights
 from sg3.train.watchdog import Watchdog
 
-OPTIONS_FILE = "training_options.json"
 RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folder's name, for the launcher
 
 
