@@ -10,7 +10,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -164,18 +163,18 @@ class Training:
                 net.load_state_dict(state)
 
         def peer(name: str) -> Peer:
-            mapping = G.mapping
             synthesis: Callable[..., torch.Tensor] = G.synthesis
             discriminator: Callable[..., torch.Tensor] = D
             if name.startswith("compile("):  # as a user would; the loss around them stays eager
                 tag = name[8:-1]
                 synthesis, discriminator = compiled(synthesis, tag), compiled(D, tag)
-            network = SimpleNamespace(mapping=mapping, synthesis=synthesis)
-            loss = Loss(network, discriminator, Quiet(), r1_gamma=config.gamma, device=device)  # type: ignore[arg-type]
+            loss = Loss(
+                G, D, Quiet(), r1_gamma=config.gamma, device=device, synthesis=synthesis, discriminator=discriminator
+            )
 
             def forward() -> Tensors:
                 with implementation(name), torch.no_grad():
-                    return [synthesis(mapping(z, empty)) if self.part == "G" else discriminator(real, empty)]
+                    return [synthesis(G.mapping(z, empty)) if self.part == "G" else discriminator(real, empty)]
 
             if self.part in "GD":
                 return Peer(forward, forward)

@@ -26,8 +26,8 @@ PANELS = {
     "Optimisation": ["--batch-gpu", "--glr", "--dlr", "--ema-kimg", "--ema-rampup", "--pl-weight", "--style-mix",
                      "--seed", "--subset"],
     "Output": ["--tick", "--snap", "--grid", "--metrics", "--detector-dir", "--keep-snapshots", "--desc"],
-    "Machine": ["--device", "--workers", "--on-error", "--fp32", "--bf16", "--tf32", "--nobench", "--timeout",
-                "--profile"],
+    "Machine": ["--device", "--workers", "--on-error", "--fp32", "--bf16", "--tf32", "--nhwc", "--compile", "--nobench",
+                "--timeout", "--profile"],
 }  # fmt: skip
 click.rich_click.OPTION_GROUPS["sg3 train"] = [{"name": k, "options": v} for k, v in PANELS.items()]
 
@@ -104,6 +104,9 @@ not_negative = click.FloatRange(min=0)
 @switch("--fp32", default=None, help="No half precision.")
 @switch("--bf16", default=None, help="bfloat16 where float16 would be used.")
 @switch("--tf32", default=None, help="Allow TensorFloat-32 in float32 layers.")
+@switch("--nhwc", default=None, help="Channels last in layers with 16 bits (D, and StyleGAN2's G).")
+@click.option("--compile", type=click.Choice(CHOICES["compile"]),
+              help="torch.compile for the main phases; graphs: and CUDA graphs.  [default: off]")
 @switch("--nobench", default=None, help="Do not let cuDNN time its algorithms.")
 def command(
     outdir: Path | None,

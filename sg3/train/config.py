@@ -63,6 +63,8 @@ class Options:
     fp32: bool | None = None
     bf16: bool | None = None
     tf32: bool | None = None
+    nhwc: bool | None = None
+    compile: str | None = None
     nobench: bool | None = None
     workers: int | None = None
     subset: int | None = None
@@ -136,6 +138,8 @@ class TrainConfig:
     conv_clamp: float | None
     bf16: bool
     tf32: bool
+    nhwc: bool
+    compile: str
     magnitude_ema_beta: float
     mbstd_group: int
     freezed: int
@@ -186,7 +190,8 @@ class TrainConfig:
             "num_fp16_res": self.num_fp16_res, "conv_clamp": self.conv_clamp,
         }  # fmt: skip
         if self.cfg == "stylegan2":
-            return {**common, "channel_base": self.cbase, "channel_max": self.cmax}
+            layout = {"fp16_channels_last": self.nhwc}
+            return {**common, **layout, "channel_base": self.cbase, "channel_max": self.cmax}
         shape = {"num_layers": self.layers, "margin_size": self.margin, "magnitude_ema_beta": self.magnitude_ema_beta}
         if self.cfg == "stylegan3-t":
             return {**common, **shape, "channel_base": self.cbase, "channel_max": self.cmax}
@@ -202,7 +207,8 @@ class TrainConfig:
             "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
             "img_channels": self.dataset.channels, "architecture": self.d_arch,
             "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.num_fp16_res,
-            "conv_clamp": self.conv_clamp, "block_kwargs": {"freeze_layers": self.freezed},
+            "conv_clamp": self.conv_clamp,
+            "block_kwargs": {"freeze_layers": self.freezed, "fp16_channels_last": self.nhwc},
             "mapping_kwargs": {"num_layers": self.d_map_depth},
             "epilogue_kwargs": {"mbstd_group_size": self.mbstd_group},
         }  # fmt: skip
@@ -269,6 +275,8 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
         conv_clamp=None if o.fp32 else 256.0,
         bf16=bool(o.bf16),
         tf32=bool(o.tf32),
+        nhwc=bool(o.nhwc),
+        compile=o.compile or "off",
         magnitude_ema_beta=0.5 ** (batch / 20e3),
         mbstd_group=o.mbstd_group or 4,
         freezed=o.freezed or 0,

@@ -32,6 +32,7 @@ from sg3.errors import (
 from sg3.formats import OPTIONS_FILE
 from sg3.formats.atomic import write_json
 from sg3.train.changes import apply_changes, require_same_run
+from sg3.train.compiled import as_user_error, check_device
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
 from sg3.train.display import Display
 from sg3.train.distributed import World, check_consistency, join
@@ -100,6 +101,7 @@ def start(options: Options, outdir: Path) -> Path:
 
     def prepare() -> tuple[TrainConfig, Path]:
         config = configure(dataclasses.replace(options, gpus=world.size), outdir)
+        check_device(config.compile, world.device)
         run_dir = _create_run_dir(outdir, config)
         _write_options(config, options, run_dir)
         return config, run_dir
@@ -120,6 +122,7 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
         gpus = world.size if world.size != config.gpus or changes.gpus else None
         changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
         check_metrics(changed)
+        check_device(changed.compile, world.device)
         return changed, notes, run_dir
 
     with closing(world):
@@ -236,6 +239,8 @@ def _report_failure(
         shown = Sg3Error(f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}")
     elif isinstance(error, OSError):
         shown = StorageError(f"{error.filename or run_dir}: {error.strerror or error}")
+    elif config.compile != "off" and (said := as_user_error(error)) is not None:
+        shown = said
     elif isinstance(error, RuntimeError) and world.size > 1:
         time.sleep(3)  # a rank that is gone breaks the others' connections; the watchdog will name it and end this one
         if any(word in str(error) for word in ("gloo", "NCCL", "c10d")):  # it was on another machine

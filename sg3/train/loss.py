@@ -68,9 +68,15 @@ class Loss:
         pl_batch_shrink: int = 2,
         pl_decay: float = 0.01,
         device: torch.device | str = "cpu",
+        synthesis: Callable[..., torch.Tensor] | None = None,
+        discriminator: Callable[..., torch.Tensor] | None = None,
     ) -> None:
+        """`synthesis` and `discriminator`: what the adversarial terms call instead of G.synthesis and D, being compiled
+        forms of them."""
         self.G = G
         self.D = D
+        self.fast_synthesis = G.synthesis if synthesis is None else synthesis
+        self.fast_D = D if discriminator is None else discriminator
         self.stats = stats
         self.r1_gamma = r1_gamma
         self.style_mixing_prob = style_mixing_prob
@@ -80,27 +86,27 @@ class Loss:
         self.pl_mean = torch.zeros([], device=device)
         self.real_signs = torch.zeros(2, device=device)  # number and sum of the signs of D(real), for ADA
 
-    def generate(
+    def mixed_ws(
         self, z: torch.Tensor, c: torch.Tensor, rng: np.random.Generator, update_emas: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and the ws they came from, with style mixing: later layers take the w of another latent."""
+    ) -> torch.Tensor:
+        """What to make images from, [N, num_ws, w_dim]. Style mixing: later layers take the w of another latent."""
         ws = self.G.mapping(z, c, update_emas=update_emas)
         if self.style_mixing_prob > 0:
             mixed = rng.random() < self.style_mixing_prob
             cutoff = int(rng.integers(1, ws.shape[1])) if mixed else ws.shape[1]
             other = self.G.mapping(torch.randn_like(z), c)
             ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
-        return self.G.synthesis(ws, update_emas=update_emas), ws
+        return ws
 
-    def discriminate(self, img: torch.Tensor, c: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
-        """Logits [N, 1] of images as D sees them."""
+    def seen_by_d(self, img: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
+        """Images, blurred and augmented."""
         taps = gaussian_taps(mb.blur_sigma, img.device)
-        return self.D(mb.augment(img if taps is None else filter2d(img, taps), term), c)
+        return mb.augment(img if taps is None else filter2d(img, taps), term)
 
     def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
         """How real G's images do not look to D."""
-        img, _ = self.generate(mb.z, mb.c, mb.rng)
-        logits = self.discriminate(img, mb.c, mb, "fake")
+        img = self.fast_synthesis(self.mixed_ws(mb.z, mb.c, mb.rng))
+        logits = self.fast_D(self.seen_by_d(img, mb, "fake"), mb.c)
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
         loss = F.softplus(-logits)
@@ -110,7 +116,8 @@ class Loss:
     def g_path_length(self, mb: MicroBatch) -> torch.Tensor:
         """A step of fixed size in w should change the image by a fixed amount, in every direction."""
         n = max(mb.z.shape[0] // self.pl_batch_shrink, 1)
-        img, ws = self.generate(mb.z[:n], mb.c[:n], mb.rng)
+        ws = self.mixed_ws(mb.z[:n], mb.c[:n], mb.rng)
+        img = self.G.synthesis(ws)
         noise = torch.randn_like(img) / sqrt(img.shape[2] * img.shape[3])
         (grad,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
         lengths = grad.square().sum(dim=2).mean(dim=1).sqrt()
@@ -125,8 +132,8 @@ class Loss:
     def d_fake(self, mb: MicroBatch) -> torch.Tensor:
         """D should see through G's images. This pass also moves G's running means (w_avg, magnitudes)."""
         with torch.no_grad():
-            img, _ = self.generate(mb.z, mb.c, mb.rng, update_emas=True)
-        logits = self.discriminate(img, mb.c, mb, "fake")
+            img = self.fast_synthesis(self.mixed_ws(mb.z, mb.c, mb.rng, update_emas=True), update_emas=True)
+        logits = self.fast_D(self.seen_by_d(img, mb, "fake"), mb.c)
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
         loss = F.softplus(logits)
@@ -135,7 +142,7 @@ class Loss:
 
     def d_real(self, mb: MicroBatch) -> torch.Tensor:
         """D should accept real images."""
-        logits = self.discriminate(mb.real, mb.real_c, mb, "real")
+        logits = self.fast_D(self.seen_by_d(mb.real, mb, "real"), mb.real_c)
         self._report_real(logits)
         loss = F.softplus(-logits)
         self.stats.report("Loss/D/loss", loss)
@@ -144,7 +151,7 @@ class Loss:
     def d_r1(self, mb: MicroBatch) -> torch.Tensor:
         """D should be flat around real images: gradient with respect to the image before blur and augmentation."""
         real = mb.real.detach().requires_grad_(True)
-        logits = self.discriminate(real, mb.real_c, mb, "real")
+        logits = self.D(self.seen_by_d(real, mb, "real"), mb.real_c)
         self._report_real(logits)
         (grad,) = torch.autograd.grad([logits.sum()], [real], create_graph=True)
         penalty = grad.square().sum(dim=[1, 2, 3])
@@ -152,7 +159,6 @@ class Loss:
         loss = penalty * (self.r1_gamma / 2)
         self.stats.report("Loss/D/reg", loss)
         return loss
-
 
     def _report_real(self, logits: torch.Tensor) -> None:
         signs = logits.detach().sign()

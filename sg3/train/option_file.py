@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "on_error": ("fail", "skip"),
     "d_arch": ("resnet", "skip", "orig"),
+    "compile": ("off", "on", "graphs"),
 }  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(

@@ -31,6 +31,11 @@ class Phase:
     terms: Sequence[Callable[[MicroBatch], torch.Tensor]]
     means: Sequence[torch.Tensor] = ()
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the phase of its network that runs every step, rather than lazy regularisation."""
+        return not self.name.endswith("reg")
+
 
 def build_networks(config: TrainConfig, device: torch.device) -> tuple[Generator, Discriminator]:
     """Freshly initialised G and D, a function of the seed."""

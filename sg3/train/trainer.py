@@ -19,6 +19,7 @@ from torch import nn
 from sg3.data.dataset import ImageFolderDataset
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.train.adaptive import AdaController
+from sg3.train.compiled import compiled, reserve_gradients, warm_up
 from sg3.train.config import TrainConfig
 from sg3.train.distributed import World
 from sg3.train.ema import ema_beta, update_ema
@@ -50,7 +51,10 @@ class Trainer:
             self.G, self.D, self.stats, r1_gamma=config.gamma, style_mixing_prob=config.style_mixing_prob,
             pl_weight=config.pl_weight, pl_batch_shrink=config.pl_batch_shrink, pl_decay=config.pl_decay,
             device=self.device,
+            synthesis=compiled(self.G.synthesis, config.compile), discriminator=compiled(self.D, config.compile),
         )  # fmt: skip
+        if config.compile == "graphs":
+            warm_up(self.G, self.D, config.batch_gpu, self.device)
         self.phases = build_phases(config, self.G, self.D, self.loss)
         reducers = {id(module): GradientReducer(list(module.parameters()), world) for module in (self.G, self.D)}
         self.reducers = {phase.name: reducers[id(phase.module)] for phase in self.phases}
@@ -110,6 +114,8 @@ class Trainer:
         c = self.config
         reducer, means = self.reducers[phase.name], self.running_means[phase.name]
         phase.optimizer.zero_grad(set_to_none=True)
+        if c.compile == "graphs" and phase.is_main:
+            reserve_gradients(phase.module)
         phase.module.requires_grad_(True)
         means.start()
         for start in range(0, self.local_batch, c.batch_gpu):
@@ -222,7 +228,7 @@ class Trainer:
         for name, network in self.networks.items():
             network.load_state_dict(state[name])
         for phase in self.phases:
-            if phase.name.endswith(("main", "both")):
+            if phase.is_main:
                 fresh = [(group["lr"], group["betas"]) for group in phase.optimizer.param_groups]
                 phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
                 for group, (lr, betas) in zip(phase.optimizer.param_groups, fresh, strict=True):

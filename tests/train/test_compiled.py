@@ -1,0 +1,126 @@
+"""`--compile`: the same training through torch.compile. Without -m slow its graphs run without Inductor, which takes
+minutes."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+import torch._inductor.config
+
+from sg3.errors import Sg3Error, UsageError
+from sg3.train.compiled import as_user_error, check_device, compiled, reserve_gradients, warm_up
+from tests.cli.conftest import TINY_ARGS, run  # noqa: F401  (a fixture)
+from tests.train.conftest import tiny_config
+from tests.train.test_resume import assert_same, comparable, new_trainer, train
+
+
+@pytest.fixture
+def graphs_only(monkeypatch) -> None:
+    """torch.compile traces, cuts forward and backward graphs, and runs them as they are."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
+def test_training_is_the_same(discs: Path, tmp_path: Path, graphs_only, cfg: str) -> None:
+    """Three steps with R1 and path length: rounding apart, the same weights, means and statistics. (Layer noise is
+    drawn in another order in a graph.)"""
+    states = []
+    for mode in ("off", "on"):
+        config = tiny_config(discs, cfg=cfg, compile=mode, layers=3, gamma=1.0)
+        trainer = new_trainer(config)
+        assert isinstance(trainer.loss.fast_D, torch._dynamo.OptimizedModule) == (mode == "on")
+        real = torch.full((4, 3, 16, 16), 60, dtype=torch.uint8)
+        for _ in range(3):
+            trainer.train_step(real, torch.zeros(4, 0))
+        states.append(trainer.state_dict())
+    plain, fast = states
+    assert set(plain["G"]) == set(fast["G"])  # no traces in the names of weights
+    for network in ("G", "D", "G_ema"):
+        for name, value in plain[network].items():
+            torch.testing.assert_close(fast[network][name], value, rtol=1e-3, atol=1e-4, msg=f"{network}.{name}")
+    assert float(fast["G"]["mapping.w_avg"].abs().max()) > 0
+    if cfg == "stylegan3-t":
+        magnitudes = [value for name, value in fast["G"].items() if name.endswith("magnitude_ema")]
+        assert all(float(value) != 1 for value in magnitudes), magnitudes
+        assert len(magnitudes) == 4
+
+
+def test_regularisation_runs_as_it_is(discs: Path, graphs_only) -> None:
+    """torch.compile cannot differentiate a gradient; the phases that do must never reach it."""
+    trainer = new_trainer(tiny_config(discs, cfg="stylegan2", compile="on"))
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("compiled network called")
+
+    trainer.loss.fast_synthesis = trainer.loss.fast_D = never
+    for phase in trainer.phases:
+        if not phase.is_main:
+            assert trainer.run_phase(phase, torch.zeros(4, 3, 16, 16), torch.zeros(4, 0))
+    assert [phase.name for phase in trainer.phases if not phase.is_main] == ["Greg", "Dreg"]
+
+
+def test_gradients_of_graphs_have_memory_of_their_own(discs: Path) -> None:
+    """A backward pass adds to what is there, instead of handing over a tensor that a graph will overwrite."""
+    trainer = new_trainer(tiny_config(discs))
+    warm_up(trainer.G, trainer.D, 2, torch.device("cpu"))
+    assert all(p.grad is None for p in (*trainer.G.parameters(), *trainer.D.parameters()))
+    trainer.D.requires_grad_(True)
+    reserve_gradients(trainer.D)
+    places = [p.grad.data_ptr() for p in trainer.D.parameters()]
+    trainer.D(torch.randn(4, 3, 16, 16), torch.zeros(4, 0)).sum().backward()
+    assert [p.grad.data_ptr() for p in trainer.D.parameters()] == places
+    assert all(p.grad.abs().max() > 0 for p in trainer.D.parameters())
+
+
+def test_graphs_need_a_gpu() -> None:
+    check_device("on", torch.device("cpu"))
+    check_device("graphs", torch.device("cuda"))
+    with pytest.raises(UsageError, match=r"--compile=graphs: CUDA graphs need a GPU, and this run is on cpu"):
+        check_device("graphs", torch.device("cpu"))
+
+
+def test_graphs_on_a_cpu_leave_no_folder(run, discs: Path, tmp_path: Path) -> None:  # noqa: F811
+    result = run("train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--compile=graphs", *TINY_ARGS)
+    assert result.code == 2
+    assert result.error_line().endswith("try --compile=on")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_failures_are_one_line() -> None:
+    def broken(_graph: object, _inputs: object) -> None:
+        raise ValueError("no compiler found\nlong story")
+
+    function = torch.compile(lambda x: x + 1, backend=broken)
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException) as caught:
+        function(torch.zeros(1))
+    said = as_user_error(caught.value)
+    assert isinstance(said, Sg3Error)
+    assert "no compiler found" in str(said)
+    assert "\n" not in str(said)
+    assert "--compile=off" in str(said)
+    assert as_user_error(ValueError("x")) is None
+
+
+@pytest.mark.slow
+def test_continued_run_equals_uninterrupted(discs: Path, tmp_path: Path) -> None:
+    """With Inductor, bit for bit."""
+    config = tiny_config(discs, cfg="stylegan2", compile="on", mirror=True)
+    whole = train(config, tmp_path / "whole", 6)
+    train(config, tmp_path / "parts", 3)
+    assert_same(comparable(whole), comparable(train(config, tmp_path / "parts", 6)))
+
+
+@pytest.mark.slow
+def test_without_a_compiler(run, discs: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    """One line that says what to do, and a run that goes on without."""
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    result = run("train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--kimg=1", "--compile=on", *TINY_ARGS)
+    assert result.code == 70
+    assert "torch.compile failed" in result.error_line()
+    assert compiled(torch.nn.Identity(), "off")(1) == 1
