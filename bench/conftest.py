@@ -26,6 +26,7 @@ import torch
 from bench import machine, memory, report, roofline
 from bench.measure import Clock, admit, floors, release, statistics
 from bench.workloads import Workload
+from sg3.device import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FULL = bool(os.environ.get("SG3_BENCH_FULL"))
@@ -71,6 +72,7 @@ def session(request: pytest.FixtureRequest) -> Session:
     threads = int(os.environ.get("SG3_BENCH_THREADS") or min(2, os.cpu_count() or 1))
     if device.type == "cpu":
         torch.set_num_threads(threads)
+        keep_freed_memory()  # as the commands do
     # The networks' float32 layers are exact float32 (no tf32), as in the original.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True

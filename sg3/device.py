@@ -1,16 +1,33 @@
-"""Which device a command runs on."""
+"""Which device a command runs on, and what the process does to be fast there."""
 
 from __future__ import annotations
+
+import ctypes
 
 import torch
 
 from sg3.errors import UsageError
 
 EXPECTED = "auto, cpu, cuda or cuda:N"
+# From glibc's malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+LARGEST_ON_HEAP = 32 * 2**20  # glibc takes no larger value
+NEVER = 2**31 - 1
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' is the first GPU, or the CPU without one. Raises UsageError for a device that is not there."""
+    """'auto' is the first GPU, or the CPU without one. Raises UsageError for a device that is not there.
+
+    For the CPU, the process is set up by `keep_freed_memory`.
+    """
+    device = _find(name)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def _find(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -22,3 +39,18 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"--device={name}: {torch.cuda.device_count()} CUDA devices found; see `sg3 doctor`")
     return device
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep the memory that tensors free for the next ones; False where there is no glibc.
+
+    By default it hands what lies at the end of the heap back to the system, which gives it again moments later, zeroed
+    page by page: a training step frees all of its tensors, and the next one waits for a hundred megabytes of new pages
+    (measured on two cores: a seventh of a training step, a fifth of generating an image). The process stays as large as
+    it was at its largest.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP) and mallopt(M_TRIM_THRESHOLD, NEVER))

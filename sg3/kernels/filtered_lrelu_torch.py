@@ -14,7 +14,7 @@ import torch
 
 from sg3.kernels.arguments import both_sides, filter_size, opposite_padding
 from sg3.kernels.library import new_image
-from sg3.kernels.resample import passes, portions, prepared, read, resample, write
+from sg3.kernels.resample import Portion, passes, portions, prepared, resample
 
 
 def forward(
@@ -40,13 +40,12 @@ def forward(
     margins = both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
     before = passes(fu, (up, up), (1, 1), margins, flip_filter, up**2, x, post_gain=gain)
     after = passes(fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, 1.0, x)
-    bias = None if b is None else b.repeat(x.shape[0])[:, None, None]
     for place in portions(x, middle[0] * middle[1]):
-        v = resample(_biased(x, bias, place), before)
+        v = resample(_biased(x, b, place), before)
         v = torch.ops.aten.leaky_relu_(v, slope)
         if clamp is not None:
             v = v.clamp_(-clamp, clamp)
-        write(y, place, resample(v, after))
+        place.write(y, resample(v, after))
     return y, x.new_empty([0])
 
 
@@ -89,21 +88,20 @@ def linear(
         # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
         edge = torch.tensor([clamp, inf], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
         bound = float(torch.nextafter(edge[0], edge[1]))
-    bias = None if b is None else b.repeat(x.shape[0])[:, None, None]
     for place in portions(x, middle[0] * middle[1]):
-        result = torch.ops.aten.leaky_relu_(resample(_biased(kept, bias, place), again), slope)
-        v = resample(prepared(read(x, place)), before)
-        v = torch.ops.aten.leaky_relu_backward(v, result, slope, True)
+        result = torch.ops.aten.leaky_relu_(resample(_biased(kept, b, place), again), slope)
+        v = resample(prepared(place.read(x)), before)
+        torch.ops.aten.leaky_relu_backward(v, result, slope, True, grad_input=v)
         if clamp is not None:
-            v = torch.ops.aten.hardtanh_backward(v, result, -bound, bound)
-        write(y, place, resample(v, after))
+            torch.ops.aten.hardtanh_backward(v, result, -bound, bound, grad_input=v)
+        place.write(y, resample(v, after))
     return y
 
 
-def _biased(x: torch.Tensor, bias: torch.Tensor | None, place: slice) -> torch.Tensor:
-    """A portion of x plus what `bias` [N * C, 1, 1] has for it, ready for `resample`."""
-    planes = read(x, place)
-    return prepared(planes if bias is None else planes + bias[place])
+def _biased(x: torch.Tensor, b: torch.Tensor | None, place: Portion) -> torch.Tensor:
+    """A portion of x plus the bias of its channels, ready for `resample`."""
+    planes = place.read(x)
+    return prepared(planes if b is None else planes + place.of_channels(b))
 
 
 def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:

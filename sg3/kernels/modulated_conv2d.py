@@ -20,7 +20,7 @@ from torch.nn.grad import conv2d_weight
 
 from sg3.kernels.arguments import Padding, check_floating, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.library import new_image, register
+from sg3.kernels.library import is_channels_last, new_image, register
 
 
 def modulated_conv2d(
@@ -80,7 +80,7 @@ class ShapeClass(NamedTuple):
 
 
 # Weights per sample, as a share of the activations of a sample (input and output), up to which they are the faster form
-# on a CPU: measured 1.0 times the other's time at 0.4, 0.6 to 0.8 below 0.1.
+# on a CPU, if not channels_last: measured 1.0 times the other's time at 0.4, 0.6 to 0.8 below 0.1.
 SMALL_WEIGHTS = 0.25
 
 # Nothing has been measured yet, and public figures have Triton's dense convolutions behind cuDNN's.
@@ -104,7 +104,7 @@ def modulated_conv2d_ref(
 ) -> torch.Tensor:
     """The formula with one set of weights per sample, as a convolution with N groups. padding = (y, x)."""
     n, o, i, kh, kw = (weights := modulated_weights(w, s, demodulate, input_gain)).shape
-    x = x.reshape(1, n * i, *x.shape[2:])
+    x = x.contiguous().reshape(1, n * i, *x.shape[2:])
     x = F.conv2d(x, weights.reshape(n * o, i, kh, kw).to(x.dtype), padding=padding, groups=n)
     return x.reshape(n, o, *x.shape[2:])
 
@@ -136,15 +136,20 @@ def modulated_conv2d_torch(
     """The same as scale -> one dense convolution for all samples -> scale: modulating the weights of an input channel
     equals scaling that channel, and demodulation scales output channels.
 
-    On a CPU, weights per sample are faster where they are much smaller than the activations that would be scaled; with
-    a 1x1 kernel they make a batch of matrix products.
+    On a CPU, weights per sample are faster where they are much smaller than the activations that would be scaled, if
+    they are a 1x1 kernel's, which make a batch of matrix products, or the image is not channels_last.
     """
     o, i, kh, kw = w.shape
     if x.device.type == "cpu" and x.shape[0] > 0 and w.numel() <= SMALL_WEIGHTS * (o + i) * x.shape[2] * x.shape[3]:
-        if kh * kw > 1 or padding != (0, 0):
+        pointwise, last = kh * kw == 1 and padding == (0, 0), is_channels_last(x)
+        if not pointwise and not last:
             return modulated_conv2d_ref(x, w, s, demodulate, padding, input_gain)
-        weights = modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype)
-        return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
+        if pointwise:
+            weights = modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype)
+            if last:
+                y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weights.mT  # [N, H * W, O]
+                return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+            return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
     w, s = _normalized(w, s, demodulate)
     y = F.conv2d(_scaled(x, s if input_gain is None else s * input_gain), w.to(x.dtype), padding=padding)
     return _scaled(y, _demodulation(w, s)) if demodulate else y

@@ -16,42 +16,54 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from sg3.kernels.library import is_channels_last
+
 MOST_TAPS_2D = 8            # of a separable filter, up to which one two-dimensional pass is faster than two
 SAMPLES_AT_ONCE_CPU = 2**20  # at the higher of the rates, so as to stay in cache
 SAMPLES_AT_ONCE_GPU = 2**27  # a bound on memory
 LANES = 16                  # of float32 in a vector: portions are multiples of it
 
 
-def portions(x: torch.Tensor, area: int) -> Iterator[slice]:
-    """Which of the N * C planes of x [N, C, H, W] to work on together, one slice after the other: some channels of one
-    image, or several whole images. `area` is how many samples a plane comes to have at the highest rate."""
+@dataclass(frozen=True)
+class Portion:
+    """Some channels of one image, or several whole images, of [N, C, H, W].
+
+    `merged`: they are worked on as the channels of a single image, [1, P, H, W].
+    """
+
+    images: slice
+    channels: slice
+    merged: bool
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """This portion of x; a view where the memory format allows."""
+        part = x[self.images, self.channels]
+        return part.reshape(1, -1, *x.shape[2:]) if self.merged else part
+
+    def write(self, y: torch.Tensor, planes: torch.Tensor) -> None:
+        """The opposite: y's portion becomes `planes`."""
+        part = y[self.images, self.channels]
+        part.copy_(planes.reshape(part.shape))
+
+    def of_channels(self, values: torch.Tensor) -> torch.Tensor:
+        """What [C] values have for this portion, to be broadcast."""
+        values = values[self.channels]
+        images = self.images.stop - self.images.start
+        return (values.repeat(images) if self.merged else values)[:, None, None]
+
+
+def portions(x: torch.Tensor, area: int) -> Iterator[Portion]:
+    """Which planes of x [N, C, H, W] to work on together, one portion after the other. `area` is how many samples a
+    plane comes to have at the highest rate."""
     n, c = x.shape[:2]
     count = max(SAMPLES_AT_ONCE_GPU // area, 1) if x.is_cuda else max(SAMPLES_AT_ONCE_CPU // area // LANES, 1) * LANES
-    if count < c:
-        for image in range(0, n * c, c):
-            yield from (slice(start, min(start + count, image + c)) for start in range(image, image + c, count))
-    else:
-        count = count // c * c
-        yield from (slice(start, min(start + count, n * c)) for start in range(0, n * c, count))
-
-
-def read(x: torch.Tensor, place: slice) -> torch.Tensor:
-    """A portion of x [N, C, H, W] as [1, P, H, W]; a view where the memory format allows."""
-    c = x.shape[1]
-    image, channel = divmod(place.start, c)
-    if place.stop - place.start < c:
-        return x[image : image + 1, channel : channel + place.stop - place.start]
-    return x[image : place.stop // c].reshape(1, place.stop - place.start, *x.shape[2:])
-
-
-def write(y: torch.Tensor, place: slice, planes: torch.Tensor) -> None:
-    """The opposite: y's portion becomes `planes` [1, P, H, W]."""
-    c = y.shape[1]
-    image, channel = divmod(place.start, c)
-    if place.stop - place.start < c:
-        y[image, channel : channel + place.stop - place.start] = planes[0]
-    else:
-        y[image : place.stop // c] = planes[0].unflatten(0, (-1, c))
+    images, channels = max(count // c, 1), min(count, c)
+    merged = c < LANES or not is_channels_last(x)
+    for image in range(0, n, images):
+        for channel in range(0, c, channels):
+            yield Portion(
+                slice(image, min(image + images, n)), slice(channel, min(channel + channels, c)), merged
+            )
 
 
 def prepared(planes: torch.Tensor) -> torch.Tensor:
@@ -131,14 +143,26 @@ def _spread(x: torch.Tensor, step: Pass) -> torch.Tensor:
     """
     taps_y, taps_x = step.kernel.shape
     up, (x0, x1, y0, y1) = step.up, step.padding
-    left, top = taps_x - 1 - x0, taps_y - 1 - y0
-    right, bottom = taps_x - up[0] - x1, taps_y - up[1] - y1
+    x, left, right = _without_unseen(x, 3, taps_x - 1 - x0, taps_x - up[0] - x1, taps_x, up[0])
+    x, top, bottom = _without_unseen(x, 2, taps_y - 1 - y0, taps_y - up[1] - y1, taps_y, up[1])
     # More than half a kernel has no fast code in oneDNN.
     inner_x, inner_y = max(min(left, right, taps_x // 2), 0), max(min(top, bottom, taps_y // 2), 0)
     kernel = step.kernel.expand(x.shape[1], 1, -1, -1)
     x = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(inner_y, inner_x), groups=x.shape[1])
     x = _pad_or_crop(x, (inner_x - left, inner_x - right, inner_y - top, inner_y - bottom))
     return x[:, :, :: step.down[1], :: step.down[0]]
+
+
+def _without_unseen(
+    x: torch.Tensor, dim: int, low: int, high: int, taps: int, up: int
+) -> tuple[torch.Tensor, int, int]:
+    """x without samples whose taps all lie in what goes at either end, and what is left of that to go."""
+    first, last = (max((cut - taps) // up + 1, 0) for cut in (low, high))
+    first = min(first, x.shape[dim] - 1)
+    last = min(last, x.shape[dim] - 1 - first)
+    if first or last:
+        x = x.narrow(dim, first, x.shape[dim] - first - last)
+    return x, low - first * up, high - last * up
 
 
 def _before_conv(

@@ -31,7 +31,7 @@ from sg3.kernels.arguments import (
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.fir import setup_filter
 from sg3.kernels.library import is_channels_last, new_image, register
-from sg3.kernels.resample import passes, portions, prepared, read, resample, write
+from sg3.kernels.resample import passes, portions, prepared, resample
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
@@ -169,10 +169,10 @@ def _run_torch(
     area = max(x.shape[2] * up[1] * x.shape[3] * up[0], out_h * out_w)
     y = new_image(x, out_h, out_w, channels_last=channels_last)
     for place in portions(x, area):
-        planes = read(x, place)
+        planes = place.read(x)
         if len(steps) > 1:  # what one pass wins by a format of its own is lost in changing it
             planes = prepared(planes)
-        write(y, place, resample(planes, steps))
+        place.write(y, resample(planes, steps))
     return y
 
 

@@ -77,7 +77,9 @@ class SynthesisInput(nn.Module):
         x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
         x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
         x = x @ (self.weight / sqrt(self.channels)).t()
-        return x.permute(0, 3, 1, 2).contiguous()  # layers keep the memory format of their input: see docs/layout.md
+        # Layers keep the memory format of their input: see docs/layout.md.
+        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+        return x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def extra_repr(self) -> str:
         return (
@@ -308,7 +310,7 @@ class SynthesisNetwork(nn.Module):
         x = self.input(each[0])
         for name, w in zip(self.layer_names, each[1:], strict=True):
             x = getattr(self, name)(x, w, noise_mode, force_fp32, update_emas)
-        return x.to(torch.float32) * self.output_scale
+        return (x.to(torch.float32) * self.output_scale).contiguous()
 
     def extra_repr(self) -> str:
         return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img={self.img_channels} x {self.img_resolution}^2"

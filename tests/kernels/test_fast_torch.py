@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import pytest
@@ -112,6 +113,20 @@ def test_degenerate_sizes(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("taps", [1, 4, 12, 24])
+@pytest.mark.parametrize("up", [2, 3, 4])
+def test_margins_that_are_cut_off(taps: int, up: int) -> None:
+    """Samples whose taps all fall into what a negative padding removes, at either end or at both."""
+    f, x = torch.rand(taps), torch.randn(1, 2, 7, 5, dtype=F64)
+    checked = 0
+    for low, high in itertools.product([-20, -13, -9, -5, -1, 0, 4, 30, 70], repeat=2):
+        if min(n * up + low + high - taps + 1 for n in x.shape[2:]) >= 1:
+            fast, plain = (upfirdn2d(x, f, up, 1, [low, high, high, low], impl=impl) for impl in ("torch", "ref"))
+            torch.testing.assert_close(fast, plain, atol=1e-12, rtol=0)
+            checked += 1
+    assert checked > 20
+
+
 def test_expanded_and_channels_last_inputs() -> None:
     f = torch.rand(12)
     x = torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
@@ -189,9 +204,13 @@ def test_modulated_conv2d_takes_the_same_value_on_both_sides_of_its_choice(
 ) -> None:
     x, w, s = torch.randn(2, 5, 9, 8, dtype=F64), torch.randn(4, 5, kernel, kernel), torch.randn(2, 5)
     results = []
-    for share in (0.0, 1e9):  # never, always weights per sample
+    formats = (torch.contiguous_format, torch.channels_last)
+    choices = [(share, layout) for share in (0.0, 1e9) for layout in formats]  # never, always weights per sample
+    for share, layout in choices:
         monkeypatch.setattr(sys.modules["sg3.kernels.modulated_conv2d"], "SMALL_WEIGHTS", share)
         for padding in (0, kernel - 1, 2):
-            results.append(modulated_conv2d(x, w.double(), s.double(), padding=padding, impl="torch"))
-    for scaled, per_sample in zip(results[:3], results[3:], strict=True):
-        torch.testing.assert_close(scaled, per_sample, atol=1e-12, rtol=1e-10)
+            image = x.contiguous(memory_format=layout)
+            results.append(modulated_conv2d(image, w.double(), s.double(), padding=padding, impl="torch"))
+            assert results[-1].is_contiguous(memory_format=layout)
+    for index, result in enumerate(results):
+        torch.testing.assert_close(result, results[index % 3], atol=1e-12, rtol=1e-10)
