@@ -233,6 +233,7 @@ class Trainer:
                 phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
                 for group, (lr, betas) in zip(phase.optimizer.param_groups, fresh, strict=True):
                     group["lr"], group["betas"] = lr, betas
+                lay_out_like_parameters(phase.optimizer)
         if len(state["bad_steps"]) == len(self.phases):  # --gamma=0 has one less
             self.bad_steps[:, 0] = torch.tensor(state["bad_steps"])
         self.loss.pl_mean.copy_(state["pl_mean"])
@@ -243,3 +244,14 @@ class Trainer:
         if self.world.is_main:
             self.loss.real_signs.copy_(state["real_signs"])
             self.stats.load_state_dict(state["stats"], self.device)
+
+
+def lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory format of their parameters, which `--nhwc` may have changed since they were saved.
+
+    A fused optimiser walks through both as they lie in memory and would pair the wrong elements.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)

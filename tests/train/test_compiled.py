@@ -3,6 +3,7 @@ minutes."""
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import torch
 import torch._inductor.config
 
 from sg3.errors import Sg3Error, UsageError
+from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import as_user_error, check_device, compiled, reserve_gradients, warm_up
+from sg3.train.config import Options
 from tests.cli.conftest import TINY_ARGS, run  # noqa: F401  (a fixture)
 from tests.train.conftest import tiny_config
 from tests.train.test_resume import assert_same, comparable, new_trainer, train
@@ -74,6 +77,35 @@ def test_gradients_of_graphs_have_memory_of_their_own(discs: Path) -> None:
     trainer.D(torch.randn(4, 3, 16, 16), torch.zeros(4, 0)).sum().backward()
     assert [p.grad.data_ptr() for p in trainer.D.parameters()] == places
     assert all(p.grad.abs().max() > 0 for p in trainer.D.parameters())
+
+
+def test_layout_and_compiler_may_change(discs: Path, tmp_path: Path) -> None:
+    """A run that continues with --nhwc and --compile has the same weights, now with channels last where they count."""
+    config = tiny_config(discs, cfg="stylegan2")
+    state = train(config, tmp_path, 2)
+    changed, lines = apply_changes(config, Options(nhwc=True, compile="on"))
+    assert lines == [
+        "changed: --nhwc False -> True (layers with 16 bits are rounded otherwise)",
+        "changed: --compile off -> on (results are rounded otherwise)",
+    ]
+    require_same_run(state["config"], changed, "run")
+    trainer = new_trainer(changed)
+    trainer.load_state_dict(copy.deepcopy(state))
+    kept = ("G", "D", "G_ema", "optimizers")
+    again = trainer.state_dict()
+    assert_same({name: state[name] for name in kept}, {name: again[name] for name in kept})
+    for block in (trainer.D.b16, trainer.G.synthesis.b16, trainer.G_ema.synthesis.b16):
+        weight = block.conv0.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+
+    plain = new_trainer(config)
+    plain.load_state_dict(state)
+    for each in (plain, trainer):  # Adam's moments belong to the same weights as before
+        each.loss.fast_synthesis, each.loss.fast_D = each.G.synthesis, each.D
+        each.train_step(torch.full((4, 3, 16, 16), 60, dtype=torch.uint8), torch.zeros(4, 0))
+    for a, b in zip(plain.D.parameters(), trainer.D.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_graphs_need_a_gpu() -> None:
