@@ -1,0 +1,55 @@
+"""A training step only tells the device what to do: on torch's meta device, which computes nothing, whatever asks for a
+number raises, and so does a tensor that was left behind on the CPU. A GPU would wait in the first case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.train.distributed import World
+from sg3.train.trainer import Trainer
+from sg3.train.watchdog import Watchdog
+from tests.train.conftest import facts, tiny_config
+
+
+def meta_trainer(monkeypatch, data: Path, labels: int = 0, **said) -> Trainer:
+    """A trainer on the meta device, but for the optimisers' own step, for which there is no such device."""
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
+    known = facts(path=str(data), label_dim=labels, has_labels=labels > 0)
+    config = tiny_config(data, known, cond=labels > 0, **said)
+    world = World(0, 1, torch.device("meta"))
+    dataset = ImageFolderDataset(config.dataset.path, use_labels=config.cond)
+    return Trainer(config, dataset, world, Watchdog(world, 60, lambda *_: None))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"cfg": "stylegan3-t", "batch_gpu": 2},
+        {"cfg": "stylegan3-r"},
+        {"cfg": "stylegan2", "aug": "ada", "augpipe": "bgcfnc"},
+        {"cfg": "stylegan2", "aug": "fixed", "p": 0.7, "labels": 3},
+    ],
+    ids=["t", "r", "ada", "cond"],
+)
+def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said: dict) -> None:
+    """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
+    trainer = meta_trainer(monkeypatch, labelled_discs if "labels" in said else discs, gamma=1.0, **said)
+    trainer.ada_signs = torch.zeros(2)  # the one number that a step reads is an interval old
+    labels = torch.zeros(4, said.get("labels", 0))
+    for _ in range(4):
+        trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), labels)
+    assert trainer.nimg == 16
+    assert all(p.grad is not None for phase in trainer.phases for p in phase.module.parameters() if phase.is_main)
+
+
+def test_waiting_is_noticed(monkeypatch, discs: Path) -> None:
+    """What the test above stands on."""
+    trainer = meta_trainer(monkeypatch, discs)
+    plain = trainer.run_phase
+    monkeypatch.setattr(trainer, "run_phase", lambda *each: plain(*each).item())
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
