@@ -35,7 +35,7 @@ IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "filtered_lrelu": ("triton", "torch", "ref"),
     "modulated_conv2d": ("torch", "triton", "ref"),  # but for shapes that its own table names
     "conv2d_resample": ("triton", "torch", "ref"),
-    "grid_sample": ("ref",),
+    "grid_sample": ("torch", "ref"),
 }
 
 IMPL_NAMES = ("auto", "triton", "torch", "ref")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch._dynamo.config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -214,3 +216,46 @@ def test_modulated_conv2d_takes_the_same_value_on_both_sides_of_its_choice(
             assert results[-1].is_contiguous(memory_format=layout)
     for index, result in enumerate(results):
         torch.testing.assert_close(result, results[index % 3], atol=1e-12, rtol=1e-10)
+
+
+def grid_and_image() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(2, 3, 6, 5, dtype=F64), (torch.rand(2, 4, 3, 2, dtype=F64) - 0.5) * 2.6
+
+
+def test_grid_sample_opcheck() -> None:
+    x, grid = grid_and_image()
+    torch.library.opcheck(torch.ops.sg3.grid_sample_torch, (x.requires_grad_(), grid))
+    g = torch.randn(2, 3, 4, 3, dtype=F64, requires_grad=True)
+    torch.library.opcheck(torch.ops.sg3.grid_sample_adjoint_torch, (g, grid, [2, 3, 6, 5]))
+
+
+@torch._dynamo.config.patch(trace_autograd_ops=True)
+def test_grid_sample_gradients_of_gradients_in_one_graph() -> None:
+    """As R1 has them, through augmented images: eager and compiled as the reference."""
+    x, grid = grid_and_image()
+    weight = torch.randn(4, 3, 2, 2, dtype=F64, requires_grad=True)
+
+    def penalty(x: torch.Tensor, weight: torch.Tensor, impl: str) -> torch.Tensor:
+        logits = torch.nn.functional.conv2d(grid_sample(x, grid, impl=impl), weight).square().sum()
+        (g,) = torch.autograd.grad(logits, x, create_graph=True)
+        return g.square().sum()
+
+    def gradients(function: Callable[..., torch.Tensor], impl: str) -> torch.Tensor:
+        return torch.autograd.grad(function(x.clone().requires_grad_(), weight, impl), weight)[0]
+
+    expected = gradients(penalty, "ref")
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(gradients(penalty, "torch"), expected, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(gradients(compiled, "torch"), expected, atol=1e-11, rtol=1e-11)
+
+
+def test_grid_sample_gradient_for_the_grid() -> None:
+    """Only the plain formula has one; it is what 'auto' takes, and 'torch' does not lose it without a word."""
+    x, grid = grid_and_image()
+    expected = torch.autograd.grad(grid_sample(x, grid.requires_grad_(), impl="ref").sum(), grid)[0]
+    assert torch.equal(torch.autograd.grad(grid_sample(x, grid).sum(), grid)[0], expected)
+    with pytest.raises(RuntimeError, match="grid_sample: impl='torch' has no gradient for the grid; use impl='ref'"):
+        grid_sample(x, grid, impl="torch").sum().backward()
+    with torch.no_grad():
+        assert grid_sample(x, grid, impl="torch").shape == (2, 3, 4, 3)
