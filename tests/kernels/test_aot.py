@@ -34,7 +34,8 @@ def compile_for(archs: list[int], match: str, folder: Path) -> list[dict[str, An
     command = [sys.executable, "-m", "sg3.kernels.triton.aot", f"--match={match}", f"--json={folder / 'table.json'}"]
     command += [f"--arch={arch}" for arch in archs]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    wrong = [line for line in done.stdout.splitlines() if "too much" in line]
+    assert done.returncode == 0, "\n".join([*wrong, done.stderr[-3000:]])
     return json.loads((folder / "table.json").read_text())["kernels"]
 
 
@@ -85,4 +86,4 @@ def test_every_kernel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", [86, 89, 100, 120])
 def test_other_architectures(arch: int, tmp_path: Path) -> None:
     """What is not in the table, smaller Ampere, Ada and Blackwell: no spills, and within their shared memory."""
-    assert len(compile_for([arch], QUICK, tmp_path)) >= 20
+    assert len(compile_for([arch], "", tmp_path)) >= 250

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,9 @@ from sg3.kernels.dispatch import (
     resolve,
     triton_status,
 )
+
+with suppress(ImportError):  # before a test takes TRITON_INTERPRET away, which Triton's own functions ask on import
+    import triton.language  # noqa: F401
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 HEADERS_PACKAGE = f"python{sys.version_info[0]}.{sys.version_info[1]}-dev"

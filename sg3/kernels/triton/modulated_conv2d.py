@@ -73,6 +73,7 @@ TILES: Mapping[tuple[int, int, bool], Mapping[str, Tile]] = {
         for arch in (80, 90) for wide_loads in (True, False)
     },
 }  # fmt: skip
+MOST_REGISTERS = 255  # of a thread, on Blackwell: by itself ptxas spills a register or two there, to fit more programs
 MULTIPROCESSORS = 108  # of an A100, the smallest GPU that the table is for; an H100 has 132
 
 
@@ -81,7 +82,7 @@ def tile_for(x: torch.Tensor, outs: int, pixels: int, one_row: bool, far: bool) 
 
     `one_row`: the image is walked by one stride; `far`: its elements lie too far apart for 32-bit offsets.
     """
-    arch = 90 if architecture(x) >= 90 else 80
+    arch = 90 if 90 <= architecture(x) < 120 else 80  # 120 has the matrix instructions of 80
     s_n, s_c, s_h, s_w = x.stride()
     along_channels = s_c == 1 and all(size % 16 == 0 for size in (x.shape[1], s_n, s_h, s_w))
     along_pixels = one_row and s_w == 1 and all(size % 16 == 0 for size in (pixels, s_n, s_c))
@@ -146,6 +147,7 @@ def _convolve(
         like=x, KH=kh, KW=kw, ONE_ROW=one_row, SCALE_IN=si is not None, SCALE_OUT=so is not None,
         REDUCE=image is not None, BO=tile.outs, BP=tile.pixels, BI=tile.ins, OFFSET=tl.int64 if far else tl.int32,
         OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype), num_warps=tile.warps, num_stages=tile.stages,
+        maxnreg=MOST_REGISTERS if architecture(x) >= 100 else None,
     )  # fmt: skip
     return sums
 
