@@ -45,37 +45,7 @@ VARIABLES = ("SG3_IMPL", "SG3_CACHE", "SG3_DETECTORS", "TRITON_INTERPRET", "TRIT
 MB = 10**6
 TRIAL_BYTES = 16 * MB
 
-# Run as a file of its own, for Triton reads a kernel's source from its file, and in a process of its own, so
-# that a crash of the compiler or the driver is a line in the report and not its end.
-TRIAL_KERNEL = '''
-import sys
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def axpy(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = i < n
-    tl.store(y_ptr + i, 2.0 * tl.load(x_ptr + i, mask) + tl.load(y_ptr + i, mask), mask)
-
-
-if sys.argv[1] == "sm_80":
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    signature = {"x_ptr": "*fp32", "y_ptr": "*fp32", "n": "i32", "BLOCK": "constexpr"}
-    source = ASTSource(axpy, signature=signature, constexprs={"BLOCK": 1024})
-    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
-else:
-    import torch
-
-    x, y = torch.arange(1000.0, device=sys.argv[1]), torch.ones(1000, device=sys.argv[1])
-    expected = 2 * x + y
-    axpy[(1,)](x, y, 1000, BLOCK=1024)
-    assert torch.equal(y, expected), "the kernel ran and its result is wrong"
-'''
-
+TRIAL_KERNEL = Path(__file__).parents[1] / "kernels" / "triton" / "trial.py"
 TRIAL_STUB = "#include <Python.h>\nint sg3_trial(void) { return PY_VERSION_HEX; }\n"
 
 
@@ -288,21 +258,21 @@ def _triton(notes: list[str]) -> list[Row]:
         notes.append(f"a GPU would run PyTorch instead of Triton kernels: {host.reason}; {host.fix}")
 
     with tempfile.TemporaryDirectory(prefix="sg3-doctor-") as folder:
-        kernel, stub = Path(folder, "kernel.py"), Path(folder, "stub.c")
-        kernel.write_text(TRIAL_KERNEL)
+        stub = Path(folder, "stub.c")
         stub.write_text(TRIAL_STUB)
         environ = {**os.environ, "TRITON_CACHE_DIR": folder}  # an empty cache, or nothing would be compiled
         dispatch.prepare_c_compiler(Path(folder), environ)
         offline = {name: value for name, value in environ.items() if name != "TRITON_INTERPRET"}
+        trial = [sys.executable, "-P", str(TRIAL_KERNEL)]
         trials = [("sm_80", "compiling a kernel for compute capability 8.0",
-                   [sys.executable, str(kernel), "sm_80"], offline)]
+                   [*trial, "sm_80"], offline)]
         if compiler and header.is_file():
             trials.append(("stub", "compiling C code against Python.h, as Triton's first launch does",
                            [*compiler, "-shared", "-fPIC",
                             f"-I{header.parent}", str(stub), "-o", f"{stub}.so"],
                            environ))
         trials += [(f"launch {device}", f"launching a kernel on {device}",
-                    [sys.executable, str(kernel), str(device)], environ)
+                    [*trial, str(device)], environ)
                    for device in devices if device.type == "cuda" and verdicts[str(device)].usable]
         for name, what, words, variables in trials:
             start = time.perf_counter()
