@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from sg3.cli.options import GridSize, switch
+from sg3.cli.options import Decorator, GridSize, switch
 from sg3.errors import UsageError
-from sg3.train.config import CFGS, Options, TrainConfig
-from sg3.train.option_file import CHOICES, origins, read_options
+from sg3.train.config import Options, TrainConfig
+from sg3.train.option_file import CHOICES, KINDS, RANGES, origins, read_options
 from sg3.train.presets import PRESETS
 
 PANELS = {
@@ -32,82 +33,82 @@ PANELS = {
 click.rich_click.OPTION_GROUPS["sg3 train"] = [{"name": k, "options": v} for k, v in PANELS.items()]
 
 
-at_least_1 = click.IntRange(min=1)
-not_negative = click.FloatRange(min=0)
+def option(flag: str, **shown: Any) -> Decorator:
+    """One of `Options`, with the type and the bounds that it has in an option file, too."""
+    name = flag.removeprefix("--").replace("-", "_")
+    kind = KINDS[name]
+    if kind is bool:
+        return switch(flag, default=None, **shown)
+    if name in RANGES:
+        low, high = RANGES[name]
+        bounded: Any = click.IntRange if kind is int else click.FloatRange
+        return click.option(flag, type=bounded(low, None if high == inf else high), **shown)
+    chosen = click.Choice(CHOICES[name]) if name in CHOICES else GridSize() if name == "grid" else kind
+    return click.option(flag, type=chosen, **shown)
 
 
 @click.command("train")
 @click.option("--outdir", type=click.Path(path_type=Path), help="Where the numbered run folder goes.", metavar="DIR")
-@click.option("--data", help="Images: a folder, a zip, or openmoji[:SUBSET][:SIZE], rendered here.", metavar="PATH")
+@option("--data", help="Images: a folder, a zip, or openmoji[:SUBSET][:SIZE], rendered here.", metavar="PATH")
 @click.option("--preset", help="Ready-made options; what you say yourself wins.", metavar="NAME")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
               help="Options from .toml or .json (also a run's training_options.json); what you say yourself wins.")
-@click.option("--cfg", type=click.Choice(CFGS), help="Network and training recipe.  [default: stylegan3-t]")
+@option("--cfg", help="Network and training recipe.  [default: stylegan3-t]")
 @click.option("--continue", "continue_", help="Go on with a run folder, exactly; 'latest' for the newest in --outdir.",
               metavar="RUN")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the configuration, layers and memory needed; do not train.")
 @click.option("--list-presets", is_flag=True, help="List the presets and what they set.")
-@click.option("--batch", type=at_least_1, help="Images per step.  [default: 32]")
-@click.option("--gamma", type=not_negative, help="R1 regularisation weight.  [default: 0.0002 * resolution^2 / batch]")
-@click.option("--gpus", type=at_least_1, help="Number of GPUs; the CPU counts as one.  [default: 1]")
-@click.option("--kimg", type=at_least_1, help="Length in thousands of images.  [default: 25000]", metavar="KIMG")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
-              help="End after this much training time, should that come first.", metavar="MIN")
-@switch("--mirror", default=None, help="Also show each image mirrored.")
-@switch("--cond", default=None, help="Condition on the dataset's labels.")
-@click.option("--resume", help="Start from another network's weights (not the way to continue a run).", metavar="PKL")
-@click.option("--cbase", type=at_least_1, help="Channels: cbase / resolution, ...  [default: 32768]")
-@click.option("--cmax", type=at_least_1, help="... but at most this many.  [default: 512]")
-@click.option("--latent", type=at_least_1, help="Dimensions of z and w.  [default: 512]")
-@click.option("--layers", type=at_least_1, help="StyleGAN3: layers without ToRGB.  [default: 14]")
-@click.option("--margin", type=click.IntRange(min=0), help="StyleGAN3: pixels beyond the border.  [default: 10]")
-@click.option("--map-depth", type=at_least_1, help="Layers of G's mapping network.  [default: 2; stylegan2: 8]")
-@click.option("--d-map-depth", type=at_least_1, help="Layers of D's mapping network, with --cond.  [default: 8]")
-@click.option("--d-arch", type=click.Choice(CHOICES["d_arch"]), help="Connections of D's blocks.  [default: resnet]")
-@click.option("--mbstd-group", type=at_least_1, help="Group size of D's minibatch statistics.  [default: 4]")
-@click.option("--freezed", type=click.IntRange(min=0), help="Freeze the first layers of D.  [default: 0]", metavar="N")
-@click.option("--batch-gpu", type=at_least_1, help="Images at a time, accumulated to a batch.  [default: batch / gpus]")
-@click.option("--glr", type=not_negative, help="Learning rate of G.  [default: 0.0025; stylegan2: 0.002]")
-@click.option("--dlr", type=not_negative, help="Learning rate of D.  [default: 0.002]")
-@click.option("--ema-kimg", type=not_negative, help="Half-life of the weight average.  [default: batch * 10 / 32]",
-              metavar="KIMG")
-@click.option("--ema-rampup", type=not_negative,
-              help="Shorter half-life early on: this share of the images so far; 0 for none.  [default: 0.05]")
-@click.option("--pl-weight", type=not_negative, help="Path length regularisation of G.  [default: 0; stylegan2: 2]")
-@click.option("--style-mix", type=click.FloatRange(0, 1),
-              help="Style mixing probability.  [default: 0; stylegan2: 0.9]")
-@click.option("--aug", type=click.Choice(CHOICES["aug"]),
-              help="Augment what D sees: by its overfitting, with fixed --p, or not.  [default: ada]")
-@click.option("--augpipe", type=click.Choice(CHOICES["augpipe"]), help="What to augment by.  [default: bgc]")
-@click.option("--p", type=click.FloatRange(0, 1), help="Probability of --aug=fixed.  [default: 0.2]")
-@click.option("--target", type=click.FloatRange(0, 1),
-              help="--aug=ada: share of D's right guesses on real images, from 0 to 1.  [default: 0.6]")
-@click.option("--seed", type=click.IntRange(min=0), help="Everything random derives from it.  [default: 0]")
-@click.option("--subset", type=at_least_1, help="Use only this many images.", metavar="N")
-@click.option("--tick", type=at_least_1, help="Report progress this often.  [default: 4]", metavar="KIMG")
-@click.option("--snap", type=at_least_1, help="Save images, networks and state this often.  [default: 50]",
-              metavar="TICKS")
-@click.option("--grid", type=GridSize(), help="Images per grid.  [default: as many as fit 7680 x 4320]")
-@click.option("--metrics", metavar="LIST",
-              help="Quality metrics for each snapshot, such as fid50k_full; see sg3 metrics.  [default: none]")
-@click.option("--detector-dir", help="Folder of the metrics' feature networks.", metavar="DIR")
-@click.option("--keep-snapshots", type=at_least_1, help="Keep the newest N networks and the best.  [default: all]",
-              metavar="N")
-@click.option("--desc", help="Added to the run folder's name.", metavar="TEXT")
-@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that load images.  [default: 3]")
-@click.option("--on-error", type=click.Choice(CHOICES["on_error"]),
-              help="An image that cannot be read ends the run, or is named and passed over.  [default: fail]")
-@click.option("--timeout", type=click.FloatRange(min=1), metavar="SEC",
-              help="Several GPUs: give up when one hangs for so long.  [default: 300]")
-@click.option("--profile", type=at_least_1, help="Write a trace of so many steps.", metavar="STEPS")
-@switch("--fp32", default=None, help="No half precision.")
-@switch("--bf16", default=None, help="bfloat16 where float16 would be used.")
-@switch("--tf32", default=None, help="Allow TensorFloat-32 in float32 layers.")
-@switch("--nhwc", default=None, help="Channels last in layers with 16 bits (D, and StyleGAN2's G).")
-@click.option("--compile", type=click.Choice(CHOICES["compile"]),
-              help="torch.compile for the main phases; graphs: and CUDA graphs.  [default: off]")
-@switch("--nobench", default=None, help="Do not let cuDNN time its algorithms.")
+@option("--batch", help="Images per step.  [default: 32]")
+@option("--gamma", help="R1 regularisation weight.  [default: 0.0002 * resolution^2 / batch]")
+@option("--gpus", help="Number of GPUs; the CPU counts as one.  [default: 1]")
+@option("--kimg", help="Length in thousands of images.  [default: 25000]", metavar="KIMG")
+@option("--minutes", help="End after this much training time, should that come first.", metavar="MIN")
+@option("--mirror", help="Also show each image mirrored.")
+@option("--cond", help="Condition on the dataset's labels.")
+@option("--resume", help="Start from another network's weights (not the way to continue a run).", metavar="PKL")
+@option("--cbase", help="Channels: cbase / resolution, ...  [default: 32768]")
+@option("--cmax", help="... but at most this many.  [default: 512]")
+@option("--latent", help="Dimensions of z and w.  [default: 512]")
+@option("--layers", help="StyleGAN3: layers without ToRGB.  [default: 14]")
+@option("--margin", help="StyleGAN3: pixels beyond the border.  [default: 10]")
+@option("--map-depth", help="Layers of G's mapping network.  [default: 2; stylegan2: 8]")
+@option("--d-map-depth", help="Layers of D's mapping network, with --cond.  [default: 8]")
+@option("--d-arch", help="Connections of D's blocks.  [default: resnet]")
+@option("--mbstd-group", help="Group size of D's minibatch statistics.  [default: 4]")
+@option("--freezed", help="Freeze the first layers of D.  [default: 0]", metavar="N")
+@option("--batch-gpu", help="Images at a time, accumulated to a batch.  [default: batch / gpus]")
+@option("--glr", help="Learning rate of G.  [default: 0.0025; stylegan2: 0.002]")
+@option("--dlr", help="Learning rate of D.  [default: 0.002]")
+@option("--ema-kimg", help="Half-life of the weight average.  [default: batch * 10 / 32]", metavar="KIMG")
+@option("--ema-rampup",
+        help="Shorter half-life early on: this share of the images so far; 0 for none.  [default: 0.05]")
+@option("--pl-weight", help="Path length regularisation of G.  [default: 0; stylegan2: 2]")
+@option("--style-mix", help="Style mixing probability.  [default: 0; stylegan2: 0.9]")
+@option("--aug", help="Augment what D sees: by its overfitting, with fixed --p, or not.  [default: ada]")
+@option("--augpipe", help="What to augment by.  [default: bgc]")
+@option("--p", help="Probability of --aug=fixed.  [default: 0.2]")
+@option("--target", help="--aug=ada: share of D's right guesses on real images, from 0 to 1.  [default: 0.6]")
+@option("--seed", help="Everything random derives from it.  [default: 0]")
+@option("--subset", help="Use only this many images.", metavar="N")
+@option("--tick", help="Report progress this often.  [default: 4]", metavar="KIMG")
+@option("--snap", help="Save images, networks and state this often.  [default: 50]", metavar="TICKS")
+@option("--grid", help="Images per grid.  [default: as many as fit 7680 x 4320]")
+@option("--metrics", metavar="LIST",
+        help="Quality metrics for each snapshot, such as fid50k_full; see sg3 metrics.  [default: none]")
+@option("--detector-dir", help="Folder of the metrics' feature networks.", metavar="DIR")
+@option("--keep-snapshots", help="Keep the newest N networks and the best.  [default: all]", metavar="N")
+@option("--desc", help="Added to the run folder's name.", metavar="TEXT")
+@option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@option("--workers", help="Processes that load images.  [default: 3]")
+@option("--on-error", help="An image that cannot be read ends the run, or is named and passed over.  [default: fail]")
+@option("--timeout", metavar="SEC", help="Several GPUs: give up when one hangs for so long.  [default: 300]")
+@option("--profile", help="Write a trace of so many steps.", metavar="STEPS")
+@option("--fp32", help="No half precision.")
+@option("--bf16", help="bfloat16 where float16 would be used.")
+@option("--tf32", help="Allow TensorFloat-32 in float32 layers.")
+@option("--nhwc", help="Channels last in layers with 16 bits (D, and StyleGAN2's G).")
+@option("--compile", help="torch.compile for the main phases; graphs: and CUDA graphs.  [default: off]")
+@option("--nobench", help="Do not let cuDNN time its algorithms.")
 def command(
     outdir: Path | None,
     preset: str | None,

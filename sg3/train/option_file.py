@@ -33,12 +33,16 @@ RANGES: dict[str, tuple[float, float]] = {
         (1, inf),
     ),
     **dict.fromkeys(
-        ("gamma", "glr", "dlr", "ema_kimg", "ema_rampup", "pl_weight", "seed", "workers", "margin", "freezed",
-         "minutes"),
+        ("gamma", "glr", "dlr", "ema_kimg", "ema_rampup", "pl_weight", "seed", "workers", "margin", "freezed"),
         (0, inf),
     ),
+    "minutes": (0.0001, inf),
     **dict.fromkeys(("p", "target", "style_mix"), (0, 1)),
 }  # fmt: skip
+KINDS: dict[str, Any] = {  # the type of each option's value
+    name: next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    for name, hint in typing.get_type_hints(Options).items()
+}
 
 
 def read_options(path: Path) -> tuple[Options, str | None]:
@@ -62,24 +66,22 @@ def read_options(path: Path) -> tuple[Options, str | None]:
     preset = values.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise DataError(f"--config={path}: preset = {preset!r}: unknown; see sg3 train --list-presets")
-    kinds = typing.get_type_hints(Options)
     for name, value in values.items():
-        if name not in kinds:
-            close = get_close_matches(name, kinds, n=1)
+        if name not in KINDS:
+            close = get_close_matches(name, KINDS, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise DataError(f"--config={path}: {name!r} is no option of sg3 train{hint}")
-        values[name] = _checked(value, kinds[name], name, path)
+        values[name] = _checked(value, KINDS[name], name, path)
     return Options(**values), preset
 
 
-def _checked(value: Any, kind: Any, name: str, path: Path) -> Any:
+def _checked(value: Any, wanted: Any, name: str, path: Path) -> Any:
     if name == "grid":
         if isinstance(value, str) and value.count("x") == 1 and all(part.isdigit() for part in value.split("x")):
             value = [int(part) for part in value.split("x")]
         if isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value):
             return tuple(value)
         raise DataError(f"--config={path}: grid = {value!r}: expected columns and rows, like '8x4'")
-    (wanted,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted:
