@@ -69,7 +69,7 @@ class SynthesisInput(nn.Module):
         amplitudes = (1 - fade).clamp(0, 1)  # [N, C]
 
         scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
-        theta = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]], device=w.device)
+        theta = scale * torch.eye(2, 3, device=w.device)
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
 
         # Written out rather than as a matrix product with an inner dimension of 2, which TF32 or fused multiply-adds

@@ -121,6 +121,8 @@ class Trainer:
         for start in range(0, self.local_batch, c.batch_gpu):
             mb = self.micro_batch(phase, start, real, real_c)
             for term in phase.terms:
+                if c.compile == "graphs":
+                    torch.compiler.cudagraph_mark_step_begin()  # of the term before, only gradients live on
                 if start + c.batch_gpu == self.local_batch and term is phase.terms[-1]:
                     reducer.arm()
                 (term(mb).mean() * (phase.interval * c.batch_gpu / c.batch)).backward()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sg3.device import choose_device
 from sg3.errors import TrainingStopped
 from sg3.train.config import TrainConfig
 from sg3.train.state import load_state, save_state
@@ -23,6 +24,7 @@ MIB = 2**20
 
 def count_steps(config: TrainConfig, folder: Path, steps: int, every: int) -> None:
     """Train, and write down this process's memory in bytes and its open files now and then: usage.json."""
+    choose_device("cpu")  # with what it asks of the allocator
     trainer = new_trainer(config)
     usage: list[tuple[int, int, int]] = []
 

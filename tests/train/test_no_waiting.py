@@ -1,12 +1,19 @@
 """A training step only tells the device what to do: on torch's meta device, which computes nothing, whatever asks for a
-number raises, and so does a tensor that was left behind on the CPU. A GPU would wait in the first case."""
+number raises, and so does a tensor that was left behind on the CPU. A GPU would wait in the first case.
+
+It would also wait where something is sent to it from memory that is not pinned, be it a number (`torch.tensor(...,
+device=...)`); who sends what is looked at as well.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.train.distributed import World
@@ -25,6 +32,26 @@ def meta_trainer(monkeypatch, data: Path, labels: int = 0, **said) -> Trainer:
     return Trainer(config, dataset, world, Watchdog(world, 60, lambda *_: None))
 
 
+class Uploads(TorchDispatchMode):
+    """Notes which functions of sg3 bring something from the CPU to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.senders: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
+        if isinstance(source, torch.Tensor) and source.device.type == "cpu" and result.device.type == "meta":
+            frame = sys._getframe()
+            while "/sg3/" not in frame.f_code.co_filename:
+                assert frame.f_back is not None
+                frame = frame.f_back
+            self.senders.add(frame.f_code.co_qualname)
+        return result
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -39,10 +66,19 @@ def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said
     """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
     trainer = meta_trainer(monkeypatch, labelled_discs if "labels" in said else discs, gamma=1.0, **said)
     trainer.ada_signs = torch.zeros(2)  # the one number that a step reads is an interval old
+    plain = torch.tensor
+
+    def tensor(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
+        assert device is None, "a number is sent to the device"
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "tensor", tensor)
     labels = torch.zeros(4, said.get("labels", 0))
-    for _ in range(4):
-        trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), labels)
+    with Uploads() as uploads:
+        for _ in range(4):
+            trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), labels)
     assert trainer.nimg == 16
+    assert uploads.senders <= {"Trainer.train_step", "Trainer.uploaded", "_moved"}  # which pin, or get pinned memory
     assert all(p.grad is not None for phase in trainer.phases for p in phase.module.parameters() if phase.is_main)
 
 
