@@ -15,11 +15,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import sg3
 from sg3.data.dataset import ImageFolderDataset
 from sg3.train.distributed import World
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.train.conftest import facts, tiny_config
+
+PACKAGE = str(Path(sg3.__file__).parent)
 
 
 def meta_trainer(monkeypatch, data: Path, labels: int = 0, **said) -> Trainer:
@@ -45,7 +48,7 @@ class Uploads(TorchDispatchMode):
         source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
         if isinstance(source, torch.Tensor) and source.device.type == "cpu" and result.device.type == "meta":
             frame = sys._getframe()
-            while "/sg3/" not in frame.f_code.co_filename:
+            while not frame.f_code.co_filename.startswith(PACKAGE):
                 assert frame.f_back is not None
                 frame = frame.f_back
             self.senders.add(frame.f_code.co_qualname)
