@@ -12,8 +12,8 @@ EXPECTED = "auto, cpu, cuda or cuda:N"
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
-LARGEST_ON_HEAP = 32 * 2**20  # glibc takes no larger value
-NEVER = 2**31 - 1
+LARGEST_ON_HEAP = 32 * 2**20  # glibc takes no larger value; what is larger comes from the system every time
+NEVER = -1
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ import pytest
 PROGRAM = """
 import ctypes, resource, sys, torch
 from sg3 import device
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages: the counts below are of pages of 4 kB
 # The worst that glibc does, always: every large tensor is new memory. By default it depends on what else there is.
 assert ctypes.CDLL(None).mallopt(device.M_MMAP_THRESHOLD, 2**20)
 if sys.argv[1] == "keep":

@@ -11,7 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from sg3.cli.options import Decorator, GridSize, switch
+from sg3.cli.options import Decorator, FiniteRange, GridSize, switch
 from sg3.errors import UsageError
 from sg3.train.config import Options, TrainConfig
 from sg3.train.option_file import CHOICES, KINDS, RANGES, origins, read_options
@@ -41,7 +41,7 @@ def option(flag: str, **shown: Any) -> Decorator:
         return switch(flag, default=None, **shown)
     if name in RANGES:
         low, high = RANGES[name]
-        bounded: Any = click.IntRange if kind is int else click.FloatRange
+        bounded: Any = click.IntRange if kind is int else FiniteRange
         return click.option(flag, type=bounded(low, None if high == inf else high), **shown)
     chosen = click.Choice(CHOICES[name]) if name in CHOICES else GridSize() if name == "grid" else kind
     return click.option(flag, type=chosen, **shown)

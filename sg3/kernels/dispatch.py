@@ -109,8 +109,6 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
         return impl, f"{source} asks for it" if impl == asked else f"{source}, which this op does not have"
     if impl == "triton":
         return impl, triton_status(device).reason
-    if len(available) == 1:
-        return impl, "the only implementation so far"
     if device.type == "cuda" and "triton" in available:
         return impl, f"Triton cannot run: {triton_status(device).reason}"
     return impl, f"the fastest on {device.type}"

@@ -22,8 +22,8 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
     """Sample `input` [N, C, H, W] at `grid` [N, OH, OW, 2], whose last axis is (x, y) in -1..1.
 
     Returns [N, C, OH, OW] of the input's dtype. Gradients of any order for the input; for the grid those of impl='ref',
-    which 'auto' takes for a grid that requires one. Raises TypeError or ValueError naming the argument that does not
-    fit.
+    which 'auto' takes for a grid that requires one. Forward-mode derivatives exist with impl='ref' only. Raises
+    TypeError or ValueError naming the argument that does not fit.
     """
     check_image("input", input)
     if grid.ndim != 4 or grid.shape[3] != 2 or grid.shape[0] != input.shape[0]:
@@ -31,7 +31,7 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
     check_same("grid", grid, like=input, like_name="input")
 
     moving = torch.is_grad_enabled() and grid.requires_grad
-    if resolve("grid_sample", impl, input.device) == "torch" and not (moving and impl == "auto"):
+    if resolve("grid_sample", impl, input.device) == "torch" and not (moving and impl != "torch"):
         y: torch.Tensor = grid_sample_torch(input, grid)
         return y
     with no_autocast(input):

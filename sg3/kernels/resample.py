@@ -114,7 +114,7 @@ def passes(
 
 
 def resample(planes: torch.Tensor, steps: list[Pass]) -> torch.Tensor:
-    """upfirdn2d of [1, P, H, W]."""
+    """upfirdn2d of a portion, [1, P, H, W] or [images, channels, H, W]."""
     for step in steps:
         if step.kernel.numel() == 1 and step.up == step.down == (1, 1):
             planes = _pad_or_crop(planes * step.kernel.reshape([]), step.padding)

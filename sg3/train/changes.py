@@ -21,7 +21,7 @@ CHANGEABLE: dict[str, str] = {
     "batch_gpu": "other samples share a minibatch statistic and layer noise",
     "tf32": "products are rounded otherwise",
     "nhwc": "layers with 16 bits are rounded otherwise",
-    "compile": "results are rounded otherwise",
+    "compile": "results are rounded otherwise, and StyleGAN2's layer noise is drawn otherwise",
     "bf16": "layers with 16 bits are rounded otherwise",
     **dict.fromkeys(
         ("gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target"), "from here on another training recipe"

@@ -59,4 +59,4 @@ def as_user_error(error: BaseException) -> Sg3Error | None:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in lines if "error" in line.lower()), lines[0] if lines else type(error).__name__)
-    return Sg3Error(f"--compile: torch.compile failed ({cause}); continue with --compile=off")
+    return Sg3Error(f"--compile: torch.compile failed ({cause}); try --compile=off")

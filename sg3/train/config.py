@@ -138,8 +138,8 @@ class TrainConfig:
     conv_clamp: float | None
     bf16: bool
     tf32: bool
-    nhwc: bool
-    compile: str
+    nhwc: bool = False  # (runs that began before these two existed continue)
+    compile: str = "off"
     magnitude_ema_beta: float
     mbstd_group: int
     freezed: int

@@ -90,7 +90,7 @@ def _checked(value: Any, wanted: Any, name: str, path: Path) -> Any:
         raise DataError(f"--config={path}: {name} = {value!r}: expected one of {', '.join(CHOICES[name])}")
     if name in RANGES:
         low, high = RANGES[name]
-        if not low <= value <= high:
+        if not low <= value <= high or value == inf:
             bounds = f"at least {low}" if high == inf else f"{low} to {high}"
             raise DataError(f"--config={path}: {name} = {value!r}: expected {bounds}")
     return value

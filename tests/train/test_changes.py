@@ -85,6 +85,7 @@ def test_options_from_toml_and_json(tmp_path: Path) -> None:
         ("a.toml", "cfg = 'stylegan4'", "cfg = 'stylegan4': expected one of stylegan3-t, stylegan3-r, stylegan2"),
         ("a.toml", "batch = 0", "batch = 0: expected at least 1"),
         ("a.toml", "gamma = nan", "gamma = nan: expected at least 0"),
+        ("a.toml", "pl-weight = inf", "pl_weight = inf: expected at least 0"),
         ("a.toml", "p = 2", "p = 2.0: expected 0 to 1"),
         ("a.toml", "grid = '8'", "grid = '8': expected columns and rows"),
         ("a.toml", "preset = 'x'", "preset = 'x': unknown"),

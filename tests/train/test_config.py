@@ -95,6 +95,12 @@ def test_json_round_trip() -> None:
     assert config.run_name == "stylegan3-t-x-gpus1-batch4-gamma0.0128-note"
 
 
+def test_runs_older_than_an_option_continue() -> None:
+    data = tiny_config().to_dict()
+    older = {name: value for name, value in data.items() if name not in ("nhwc", "compile")}
+    assert TrainConfig.from_dict(older) == tiny_config()
+
+
 def test_own_words_win_over_a_preset() -> None:
     options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(PRESETS["demo"].options)
     assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji:mixed")

@@ -8,12 +8,14 @@ device=...)`); who sends what is looked at as well.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import sg3
 from sg3.data.dataset import ImageFolderDataset
@@ -44,9 +46,11 @@ class Uploads(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        name = function.overloadpacket.__name__
-        source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
-        if isinstance(source, torch.Tensor) and source.device.type == "cpu" and result.device.type == "meta":
+        copies = function.overloadpacket.__name__ in ("copy_", "_to_copy")
+        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, torch.Tensor)]
+        # Other operations take a number from the CPU along; a tensor, such as an index, they copy.
+        sent = [each for each in tensors if each.device.type == "cpu" and (copies or each.ndim > 0)]
+        if sent and any(each.device.type == "meta" for each in tensors):
             frame = sys._getframe()
             while not frame.f_code.co_filename.startswith(PACKAGE):
                 assert frame.f_back is not None
@@ -69,13 +73,18 @@ def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said
     """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
     trainer = meta_trainer(monkeypatch, labelled_discs if "labels" in said else discs, gamma=1.0, **said)
     trainer.ada_signs = torch.zeros(2)  # the one number that a step reads is an interval old
-    plain = torch.tensor
 
-    def tensor(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
-        assert device is None, "a number is sent to the device"
-        return plain(*args, **kwargs)
+    def only_on_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+            result = make(*args, **kwargs)
+            of_numbers = not isinstance(args[-1], torch.Tensor)
+            assert result.device.type == "cpu" or not of_numbers, "numbers are sent to the device"
+            return result
 
-    monkeypatch.setattr(torch, "tensor", tensor)
+        return call
+
+    for where, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
+        monkeypatch.setattr(where, name, only_on_cpu(getattr(where, name)))
     labels = torch.zeros(4, said.get("labels", 0))
     with Uploads() as uploads:
         for _ in range(4):
@@ -92,3 +101,20 @@ def test_waiting_is_noticed(monkeypatch, discs: Path) -> None:
     monkeypatch.setattr(trainer, "run_phase", lambda *each: plain(*each).item())
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
+
+
+def test_uploads_are_noticed(monkeypatch) -> None:
+    """Whatever brings more than a number from the CPU along; numbers alone do not count."""
+    device = torch.zeros(4, device="meta")
+    monkeypatch.setattr("tests.train.test_no_waiting.PACKAGE", str(Path(__file__).parent))
+    for upload in (
+        lambda: torch.ones(2).to("meta"),
+        lambda: device[torch.tensor([0, 1])],
+        lambda: device.clone().copy_(torch.ones(4)),
+    ):
+        with Uploads() as uploads:
+            upload()
+        assert uploads.senders
+    with Uploads() as uploads:
+        torch.where(device > 0, torch.tensor(1.0), device * 2)
+    assert not uploads.senders

@@ -19,8 +19,8 @@ if not INTERPRETING:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: torch.Tensor, **options: Any) -> None:
-    """Run `kernel` on `like`'s device and that device's current stream. `options` are constexpr arguments, num_warps
-    and num_stages. An empty grid is no launch."""
+    """Run `kernel` on `like`'s device and that device's current stream. `options` are constexpr arguments, num_warps,
+    num_stages and maxnreg. An empty grid is no launch."""
     if 0 in grid:
         return
     with torch.cuda.device_of(like):
