@@ -51,7 +51,9 @@ class Evaluation:
         def note(result: MetricResult) -> None:
             result = replace(result, recipe={**result.recipe, "network_sha256": digest})
             append(self._run_dir, result, snapshot.name)
-            values = " ".join(f"{name} {value:.4f}" for name, value in result.results.items())
+            # fid50k has one value of its own name, pr50k3 has pr50k3_precision and pr50k3_recall.
+            short = {name.removeprefix(result.metric).lstrip("_"): value for name, value in result.results.items()}
+            values = ", ".join(f"{name} {value:.4f}".lstrip() for name, value in short.items())
             best = self._remember(parse(result.metric), result, snapshot.name)
             self._display.message(f"{result.metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
 

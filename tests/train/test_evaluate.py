@@ -76,6 +76,25 @@ def test_the_best_snapshot_is_remembered(tmp_path: Path, monkeypatch, metric: st
     assert e.best_snapshots() == set() or best == 0
 
 
+def test_a_metric_is_one_line_in_the_log(tmp_path: Path, monkeypatch) -> None:
+    """A value that has the metric's own name is not named again, one of several is."""
+    said: list[str] = []
+
+    def compute(names, *_args, on_result, **_more) -> None:
+        on_result(MetricResult("fid1k_full", {"fid1k_full": 3.25}, 1.0, 1, {}))
+        both = {"pr1k3_full_precision": 0.5, "pr1k3_full_recall": 0.25}
+        on_result(MetricResult("pr1k3_full", both, 2.0, 1, {}))
+
+    e = evaluation(tmp_path, monkeypatch, [])
+    monkeypatch.setattr(evaluate, "compute", compute)
+    monkeypatch.setattr(e._display, "message", said.append)
+    e.run(torch.nn.Identity(), snapshots(tmp_path, 1)[0], SimpleNamespace(is_asked=False), lambda: None)
+    assert said == [
+        "fid1k_full: 3.2500 (1 s)",
+        "pr1k3_full: precision 0.5000, recall 0.2500 (2 s)",
+    ]
+
+
 def test_old_snapshots_go_but_not_the_best(discs: Path, tmp_path: Path, monkeypatch) -> None:
     e = evaluation(tmp_path, monkeypatch, [5.0, 1.0, 3.0, 4.0, 6.0])
     paths = snapshots(tmp_path, 5)
