@@ -1,4 +1,4 @@
-"""Which device a command runs on, and what the process does to be fast there."""
+"""Which device a command runs on, and what the process does so as not to wait there."""
 
 from __future__ import annotations
 
@@ -54,3 +54,10 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP) and mallopt(M_TRIM_THRESHOLD, NEVER))
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device. From pageable memory the copy would wait for everything that a GPU has yet to do."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

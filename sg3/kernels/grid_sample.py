@@ -30,8 +30,8 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
         raise ValueError(f"grid: got shape {list(grid.shape)}, expected [{input.shape[0]}, OH, OW, 2]")
     check_same("grid", grid, like=input, like_name="input")
 
-    moving = torch.is_grad_enabled() and grid.requires_grad
-    if resolve("grid_sample", impl, input.device) == "torch" and not (moving and impl != "torch"):
+    is_constant = not (torch.is_grad_enabled() and grid.requires_grad)
+    if resolve("grid_sample", impl, input.device) == "torch" and (is_constant or impl == "torch"):
         y: torch.Tensor = grid_sample_torch(input, grid)
         return y
     with no_autocast(input):

@@ -141,18 +141,21 @@ def modulated_conv2d_torch(
     """
     o, i, kh, kw = w.shape
     if x.device.type == "cpu" and x.shape[0] > 0 and w.numel() <= SMALL_WEIGHTS * (o + i) * x.shape[2] * x.shape[3]:
-        pointwise, last = kh * kw == 1 and padding == (0, 0), is_channels_last(x)
-        if not pointwise and not last:
+        if kh * kw == 1 and padding == (0, 0):
+            return _pointwise(x, modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype))
+        if not is_channels_last(x):
             return modulated_conv2d_ref(x, w, s, demodulate, padding, input_gain)
-        if pointwise:
-            weights = modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype)
-            if last:
-                y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weights.mT  # [N, H * W, O]
-                return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-            return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
     w, s = _normalized(w, s, demodulate)
     y = F.conv2d(_scaled(x, s if input_gain is None else s * input_gain), w.to(x.dtype), padding=padding)
     return _scaled(y, _demodulation(w, s)) if demodulate else y
+
+
+def _pointwise(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """weights [N, O, I] times the pixels of x [N, I, H, W], in x's memory format."""
+    if is_channels_last(x):
+        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weights.mT  # [N, H * W, O]
+        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def modulated_conv2d_triton(

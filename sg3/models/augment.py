@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sg3.device import upload
 from sg3.errors import UsageError
 from sg3.kernels import setup_filter
 from sg3.kernels.arguments import check_image, no_autocast
@@ -379,8 +380,4 @@ def _float32(values: np.ndarray) -> torch.Tensor:
 
 
 def _moved(tensor: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
-    if tensor is None or tensor.device == device:
-        return tensor
-    if tensor.device.type == "cpu" and device.type == "cuda":
-        tensor = tensor.pin_memory()  # a copy from pageable memory would wait for the device
-    return tensor.to(device, non_blocking=True)
+    return None if tensor is None else upload(tensor, device)

@@ -190,8 +190,8 @@ class TrainConfig:
             "num_fp16_res": self.num_fp16_res, "conv_clamp": self.conv_clamp,
         }  # fmt: skip
         if self.cfg == "stylegan2":
-            layout = {"fp16_channels_last": self.nhwc}
-            return {**common, **layout, "channel_base": self.cbase, "channel_max": self.cmax}
+            channels = {"channel_base": self.cbase, "channel_max": self.cmax}
+            return {**common, **channels, "fp16_channels_last": self.nhwc}
         shape = {"num_layers": self.layers, "margin_size": self.margin, "magnitude_ema_beta": self.magnitude_ema_beta}
         if self.cfg == "stylegan3-t":
             return {**common, **shape, "channel_base": self.cbase, "channel_max": self.cmax}

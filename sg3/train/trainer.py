@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
+from sg3.device import upload
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.train.adaptive import AdaController
 from sg3.train.compiled import compiled, reserve_gradients, warm_up
@@ -158,7 +159,7 @@ class Trainer:
         return MicroBatch(
             real=real[start : start + c.batch_gpu],
             real_c=real_c[start : start + c.batch_gpu],
-            z=self.uploaded(latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim)),
+            z=upload(latents(c.seed, f"z/{phase.name}", first, c.batch_gpu, c.z_dim), self.device),
             c=self.labels(phase.name, first, c.batch_gpu),
             rng=host_rng(c.seed, f"mix/{phase.name}", first),
             blur_sigma=self.blur_sigma(),
@@ -170,13 +171,7 @@ class Trainer:
         if self.config.dataset.label_dim == 0:
             return torch.zeros(count, 0, device=self.device)
         picks = random_indices(self.config.seed, f"c/{purpose}", first, count, len(self.dataset))
-        return self.uploaded(torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]))
-
-    def uploaded(self, tensor: torch.Tensor) -> torch.Tensor:
-        """On the device. From pageable memory the copy would wait for everything that the device has yet to do."""
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        return upload(torch.stack([torch.from_numpy(self.dataset.get_label(i)) for i in picks]), self.device)
 
     def blur_sigma(self) -> float:
         """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
@@ -255,5 +250,5 @@ def lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
     """
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            if value.shape == parameter.shape:
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
                 values[name] = torch.empty_like(parameter).copy_(value)
