@@ -11,8 +11,11 @@ import os
 from collections.abc import Iterable
 from math import inf
 
+import torch
+
 from bench.conftest import FULL, bench_device
 from bench.shapes import Block, Layer, blocks, layers, representative
+from sg3.kernels.dispatch import resolve
 
 ON_GPU = bench_device().type == "cuda"
 DEVICE = bench_device().type
@@ -50,6 +53,11 @@ def target_layers() -> list[Layer]:
 def compiled_peers(always: bool) -> tuple[str, ...]:
     """Which implementations to time under torch.compile: compiling takes far longer than the rest of a case."""
     return ("ref",) if always or FULL else ()
+
+
+def with_memory() -> tuple[str, str]:
+    """Whose peak memory the CPU target is about: ref's, and that of what runs by default."""
+    return "ref", resolve("filtered_lrelu", "auto", torch.device("cpu"))
 
 
 def timed_blocks() -> list[Block]:

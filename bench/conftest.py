@@ -27,6 +27,7 @@ from bench import machine, memory, report, roofline
 from bench.measure import Clock, admit, floors, release, statistics
 from bench.workloads import Workload
 from sg3.device import keep_freed_memory
+from sg3.kernels.dispatch import IMPLEMENTATIONS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FULL = bool(os.environ.get("SG3_BENCH_FULL"))
@@ -99,7 +100,9 @@ def paired(benchmark: Any, session: Session) -> Callable[..., None]:
         workload: Workload, compile: tuple[str, ...] = (), target: str = "", memory_of: tuple[str, ...] = ()
     ) -> None:
         on_gpu = session.device.type == "cuda"
-        names = ["ref", "torch", *(["triton"] if on_gpu else []), *(f"compile({name})" for name in compile)]
+        kernels = "triton" if on_gpu else "numba"
+        exists = kernels in IMPLEMENTATIONS.get(workload.op, (kernels,))  # for an op; networks are made of several
+        names = ["ref", "torch", *([kernels] if exists else []), *(f"compile({name})" for name in compile)]
         if os.environ.get("SG3_BENCH_ORIGINAL"):
             names.append("original")
         admitted, facts = admit(workload, names, session.device)

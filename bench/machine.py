@@ -48,7 +48,7 @@ def facts(device: torch.device, threads: int, command: str) -> dict[str, Any]:
         "commit": commit(), "command": command,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "triton", "pytest-benchmark")},
+            **{name: version(name) for name in ("torch", "triton", "numba", "pytest-benchmark")},
             **({"cuda": torch.version.cuda} if device.type == "cuda" else {}),
         },
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """What is timed: an op at a layer's shape, or a part of a training step, with the ways to run it (peers).
 
 A workload is plain data, so that it can be sent to another process. `prepare` makes its tensors and returns one
-function per peer, `ref | torch | triton`, `compile(ref)`, `compile(triton)` or `original`.
+function per peer, `ref | torch | numba | triton`, `compile(ref)`, `compile(triton)` or `original`.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Optional extra -> the package that shows it is installed.
 EXTRAS = {
+    "cpu": "numba",
     "video": "av",
     "plot": "matplotlib",
     "tb": "tensorboard",
@@ -40,7 +41,7 @@ EXTRAS = {
 
 # Variables that change what runs or where it is stored.
 VARIABLES = ("SG3_IMPL", "SG3_CACHE", "SG3_DETECTORS", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
-             "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+             "NUMBA_CACHE_DIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 MB = 10**6
 TRIAL_BYTES = 16 * MB

@@ -3,6 +3,7 @@
     impl     what it is                              where it runs
     triton   Triton kernels                          NVIDIA GPU of compute capability 8.0 or newer, Linux
                                                      (any device under TRITON_INTERPRET=1, for tests)
+    numba    kernels for CPUs, of sg3's extra `cpu`  CPU, float32
     torch    fast PyTorch                            any device
     ref      the plain formula, any dtype            any device
     auto     the first of these that exists for the op and runs on the device
@@ -32,13 +33,15 @@ import torch
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("triton", "ref"),
     "upfirdn2d": ("triton", "torch", "ref"),
-    "filtered_lrelu": ("triton", "torch", "ref"),
+    "filtered_lrelu": ("triton", "numba", "torch", "ref"),
     "modulated_conv2d": ("torch", "triton", "ref"),  # but for shapes that its own table names
     "conv2d_resample": ("triton", "torch", "ref"),
     "grid_sample": ("torch", "ref"),
 }
 
-IMPL_NAMES = ("auto", "triton", "torch", "ref")
+KERNELS = ("triton", "numba")  # do not run everywhere
+
+IMPL_NAMES = ("auto", "triton", "numba", "torch", "ref")
 
 
 class ImplUnavailableError(RuntimeError):
@@ -54,8 +57,8 @@ class UnknownImplError(ValueError):
 
 
 @dataclass(frozen=True)
-class TritonStatus:
-    """Whether Triton kernels can run on a device; if not, what stands in the way and how to remove it."""
+class Status:
+    """Whether Triton's or Numba's kernels can run on a device; if not, what stands in the way and how to remove it."""
 
     usable: bool
     reason: str
@@ -69,7 +72,7 @@ def resolve(
     dtype: torch.dtype = torch.float32,
     order: tuple[str, ...] | None = None,
 ) -> str:
-    """The implementation to run for `impl` on `device`: 'triton', 'torch' or 'ref'. Triton's take no float64.
+    """The implementation to run for `impl` on `device`: 'triton', 'numba', 'torch' or 'ref', one that takes `dtype`.
 
     `order`, best first, takes the place of the op's row in `IMPLEMENTATIONS` where the choice is left open.
     Raises ValueError for a name that does not exist and ImplUnavailableError for one that cannot run here.
@@ -77,21 +80,21 @@ def resolve(
     available = _available(op)
     asked, source = _asked_for(impl)
     if asked == "auto":
-        best_first = available if order is None else order
-        return _best(best_first if dtype != torch.float64 else _without_triton(best_first), device)
+        return _best(available if order is None else order, device, dtype)
     instead = "unset SG3_IMPL" if source.startswith("SG3_IMPL") else "use impl='auto'"
     if asked not in available:
         if source.startswith("SG3_IMPL"):  # meant for the ops that have it
-            return _best(_without_triton(available), device)
+            return _best(tuple(name for name in available if name != "triton"), device, dtype)
         raise ImplUnavailableError(f"{op}: {source} does not exist for this op yet, "
                                    f"only {', '.join(available)}; {instead}")
-    if asked == "triton":
-        status = triton_status(device)
+    if asked in KERNELS:
+        status = _status(asked, device)
         if not status.usable:
             fix = f"{status.fix}, or {instead}" if status.fix else instead
             raise ImplUnavailableError(f"{op}: {source} cannot run on {device}: {status.reason}; {fix}")
-        if dtype == torch.float64:
-            raise ImplUnavailableError(f"{op}: {source} has no float64; use impl='ref' or another dtype")
+        if not _takes(asked, dtype):
+            kind = str(dtype).removeprefix("torch.")
+            raise ImplUnavailableError(f"{op}: {source} has no {kind}; use impl='ref' or another dtype")
     return asked
 
 
@@ -107,10 +110,13 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
     asked, source = _asked_for("auto")
     if asked != "auto":
         return impl, f"{source} asks for it" if impl == asked else f"{source}, which this op does not have"
-    if impl == "triton":
-        return impl, triton_status(device).reason
+    if impl in KERNELS:
+        return impl, _status(impl, device).reason
     if device.type == "cuda" and "triton" in available:
         return impl, f"Triton cannot run: {triton_status(device).reason}"
+    if device.type == "cpu" and "numba" in available and impl != "numba":
+        status = numba_status(device)
+        return impl, f"Numba cannot run: {status.reason}; {status.fix}"
     return impl, f"the fastest on {device.type}"
 
 
@@ -122,12 +128,19 @@ def describe(device: torch.device) -> str:
     return "; ".join(f"{impl} for {', '.join(names)}" for impl, names in ops.items())
 
 
-def triton_status(device: torch.device) -> TritonStatus:
+def triton_status(device: torch.device) -> Status:
     """Whether Triton kernels can run on `device`, and why. Looks at the machine once per device."""
     index = device.index
     if index is None:
         index = torch.cuda.current_device() if device.type == "cuda" and torch.cuda.is_available() else 0
     return _probe(device.type, index, _interpreting())
+
+
+def numba_status(device: torch.device) -> Status:
+    """Whether Numba kernels can run on `device`, and why. Imports Numba the first time that the CPU is asked for."""
+    if device.type != "cpu":
+        return Status(False, f"its kernels run on the CPU, not on {device.type}")
+    return _import_numba()
 
 
 def c_compiler() -> tuple[str, ...] | None:
@@ -172,15 +185,15 @@ def python_headers() -> Path:
     return Path(sysconfig.get_paths(scheme=scheme)["include"])
 
 
-def host_status() -> TritonStatus:
+def host_status() -> Status:
     """Triton's launcher stub is compiled on this machine at the first launch: is there what that takes?
 
     The Debian packages named are enough in a slim container; gcc only recommends the C library's headers.
     """
     compiler, headers = c_compiler(), python_headers()
     if compiler is None and "CC" in os.environ:
-        return TritonStatus(False, f"CC={os.environ['CC']!r} is not a program (one word, without arguments)",
-                            "unset CC or name a C compiler")
+        return Status(False, f"CC={os.environ['CC']!r} is not a program (one word, without arguments)",
+                      "unset CC or name a C compiler")
     missing, packages = [], []
     if compiler is None:
         missing.append("a C compiler")
@@ -192,9 +205,9 @@ def host_status() -> TritonStatus:
         fix = f"apt-get install {' '.join(packages)}"
         if compiler is None:
             fix += " (for the compiler, pip install 'sg3[cc]' does as well)"
-        return TritonStatus(False, f"Triton's first launch needs {' and '.join(missing)}", fix)
+        return Status(False, f"Triton's first launch needs {' and '.join(missing)}", fix)
     assert compiler is not None
-    return TritonStatus(True, f"C compiler {' '.join(compiler)}")
+    return Status(True, f"C compiler {' '.join(compiler)}")
 
 
 def _available(op: str) -> tuple[str, ...]:
@@ -215,21 +228,29 @@ def _asked_for(impl: str) -> tuple[str, str]:
     return name, f"{argument}={name!r}"
 
 
-def _without_triton(available: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in available if name != "triton")
+def _status(impl: str, device: torch.device) -> Status:
+    return triton_status(device) if impl == "triton" else numba_status(device)
 
 
-def _best(available: tuple[str, ...], device: torch.device) -> str:
+def _takes(impl: str, dtype: torch.dtype) -> bool:
+    if impl == "numba":
+        return dtype == torch.float32
+    return impl != "triton" or dtype != torch.float64
+
+
+def _best(available: tuple[str, ...], device: torch.device, dtype: torch.dtype) -> str:
     for name in available:
-        if name != "triton":
+        if name not in KERNELS:
             return name
-        if device.type == "cuda":  # elsewhere Triton has only its interpreter, which nobody wants unasked
-            status = triton_status(device)
-            if status.usable:
-                return name
+        if not _takes(name, dtype) or (name == "triton" and device.type != "cuda"):
+            continue  # not on a CPU: there Triton has only its interpreter, which nobody wants unasked
+        status = _status(name, device)
+        if status.usable:
+            return name
+        if name == "triton":
             _say_once(f"sg3: PyTorch instead of Triton kernels on {device}: {status.reason}"
                       + (f"; {status.fix}" if status.fix else ""))
-    raise AssertionError(f"no implementation but Triton's in {available}")
+    raise AssertionError(f"nothing among {available} runs everywhere")
 
 
 @functools.cache
@@ -242,27 +263,39 @@ def _interpreting() -> bool:
 
 
 @functools.cache
-def _probe(device_type: str, index: int, interpreting: bool) -> TritonStatus:
+def _import_numba() -> Status:
+    if importlib.util.find_spec("numba") is None:
+        return Status(False, "the package numba is not installed", "pip install 'sg3[cpu]'")
+    try:
+        numba = importlib.import_module("numba")
+    except Exception as error:  # it refuses a NumPy that is too new for it, for one
+        return Status(False, f"the package numba cannot be imported: {' '.join(str(error).split())}",
+                      "pip install --upgrade 'sg3[cpu]'")
+    return Status(True, f"Numba {numba.__version__}")
+
+
+@functools.cache
+def _probe(device_type: str, index: int, interpreting: bool) -> Status:
     """The one look at the machine, kept: what it reads is not expected to change while a process runs."""
     if not sys.platform.startswith("linux"):
-        return TritonStatus(False, f"sg3 uses Triton on Linux only, this is {sys.platform}")
+        return Status(False, f"sg3 uses Triton on Linux only, this is {sys.platform}")
     if importlib.util.find_spec("triton") is None:
-        return TritonStatus(False, "the package triton is not installed", "pip install triton")
+        return Status(False, "the package triton is not installed", "pip install triton")
     if interpreting:
-        return TritonStatus(True, "TRITON_INTERPRET=1: Triton's interpreter, on any device, slow, for tests")
+        return Status(True, "TRITON_INTERPRET=1: Triton's interpreter, on any device, slow, for tests")
     if device_type != "cuda":
-        return TritonStatus(False, f"kernels run on a CUDA device, not on {device_type}",
-                            "move the tensors to a GPU, or set TRITON_INTERPRET=1 to test kernels")
+        return Status(False, f"kernels run on a CUDA device, not on {device_type}",
+                      "move the tensors to a GPU, or set TRITON_INTERPRET=1 to test kernels")
     if torch.version.hip is not None:
-        return TritonStatus(False, "this is an AMD GPU, the kernels are written for NVIDIA's")
+        return Status(False, "this is an AMD GPU, the kernels are written for NVIDIA's")
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
-            return TritonStatus(False, "this build of PyTorch is for CPU only", "install one for CUDA")
-        return TritonStatus(False, "PyTorch sees no CUDA device", "see whether nvidia-smi does")
+            return Status(False, "this build of PyTorch is for CPU only", "install one for CUDA")
+        return Status(False, "PyTorch sees no CUDA device", "see whether nvidia-smi does")
     name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     if major < 8:
-        return TritonStatus(False, f"{name} has compute capability {major}.{minor}, the kernels need 8.0")
+        return Status(False, f"{name} has compute capability {major}.{minor}, the kernels need 8.0")
     host = host_status()
     if not host.usable:
         return host
-    return TritonStatus(True, f"{name}, compute capability {major}.{minor}; {host.reason}")
+    return Status(True, f"{name}, compute capability {major}.{minor}; {host.reason}")

@@ -9,8 +9,8 @@ zero padding, so the padded border holds 0, not b.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import sqrt
+from collections.abc import Callable, Sequence
+from math import lcm, sqrt
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from sg3.kernels.arguments import (
     check_bias,
     check_filter,
     check_image,
+    filter_size,
     integer,
     no_autocast,
     opposite_padding,
@@ -30,7 +31,7 @@ from sg3.kernels.bias_act import bias_act_ref
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.filtered_lrelu_torch import forward as torch_forward
 from sg3.kernels.filtered_lrelu_torch import linear as torch_linear
-from sg3.kernels.filtered_lrelu_torch import middle_size, output_size
+from sg3.kernels.filtered_lrelu_torch import output_size
 from sg3.kernels.library import new_image, register
 from sg3.kernels.plan import Resampling
 from sg3.kernels.upfirdn2d import upfirdn2d_ref
@@ -89,7 +90,7 @@ def filtered_lrelu(
     if impl == "ref":
         with no_autocast(x):
             return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
-    op = filtered_lrelu_triton if impl == "triton" else filtered_lrelu_torch
+    op = {"triton": filtered_lrelu_triton, "numba": filtered_lrelu_numba, "torch": filtered_lrelu_torch}[impl]
     keep = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     y: torch.Tensor = op(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, keep)[0]
     return y
@@ -115,65 +116,90 @@ def filtered_lrelu_ref(
     return upfirdn2d_ref(x, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
 
 
-def _triton_forward(
-    x: torch.Tensor,
-    fu: torch.Tensor | None,
-    fd: torch.Tensor | None,
-    b: torch.Tensor | None,
-    up: int,
-    down: int,
-    padding: list[int],
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    flip_filter: bool,
-    keep: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """In one kernel; `kept` are two bits a sample."""
-    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu as kernel
-
-    y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-    signs = x.new_empty(_signs_shape(y, fd, down), dtype=torch.uint8) if keep else None
-    geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
-    kernel(x, b, y, signs, False, fu, fd, geometry, gain, slope, clamp)
-    return y, x.new_empty([0], dtype=torch.uint8) if signs is None else signs
+# Room for the signs that a kernel keeps for the derivative: [N, C, OH, OW] of the result, [x, y] taps of fd, up, down.
+SignsShape = Callable[[Sequence[int], tuple[int, int], int, int], list[int]]
 
 
-def _triton_linear(
-    x: torch.Tensor,
-    kept: torch.Tensor,
-    b: torch.Tensor | None,
-    fu: torch.Tensor | None,
-    fd: torch.Tensor | None,
-    up: int,
-    down: int,
-    up_padding: list[int],
-    down_padding: list[int],
-    size: list[int],
-    filter_gains: list[float],
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    flip_filter: bool,
-    adjoint: bool,
-) -> torch.Tensor:
-    """The derivative in the same kernel."""
-    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu as kernel
-
-    if kept.ndim != 4:
-        raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x requires "
-                           "a gradient); use impl='torch'")  # fmt: skip
-    y = new_image(x, size[0], size[1])
-    (x0, y0), (s0, t0), (before, after) = up_padding, down_padding, filter_gains
-    geometry = Resampling(up, down, (x0, y0), (s0, t0), (before, after), flip_filter)
-    kernel(x, None, y, kept.contiguous(), True, fu, fd, geometry, gain, slope, clamp)
-    return y
+def _packed_signs(y_shape: Sequence[int], taps: tuple[int, int], up: int, down: int) -> list[int]:
+    """Triton's: two bits for every sample that the second filter reads, four samples in a byte."""
+    n, c, height, width = y_shape
+    return [n, c, (height - 1) * down + taps[1], ((width - 1) * down + taps[0] + 3) // 4]
 
 
-def _signs_shape(y: torch.Tensor, fd: torch.Tensor | None, down: int) -> list[int]:
-    """Two bits for every sample that the second filter reads, four samples in a byte."""
-    height, width = middle_size(y.shape[2:], fd, down)
-    return [*y.shape[:2], height, (width + 3) // 4]
+def _whole_signs(y_shape: Sequence[int], taps: tuple[int, int], up: int, down: int) -> list[int]:
+    """Numba's: a byte for every sample, with a row's end filled up to a multiple of the period of its phases."""
+    n, c, height, width = y_shape
+    period = lcm(up, down)
+    periods = ((width - 1) * down + taps[0] + period - 1) // period
+    return [n, c, (height - 1) * down + taps[1], periods * period]
+
+
+def _ops_of_kernel(
+    load: Callable[[], Callable[..., None]], signs_shape: SignsShape
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The op and its derivative by a kernel that does both. `load` imports it: sg3.kernels.triton.filtered_lrelu's
+    launcher, or one called alike."""
+
+    def forward(
+        x: torch.Tensor,
+        fu: torch.Tensor | None,
+        fd: torch.Tensor | None,
+        b: torch.Tensor | None,
+        up: int,
+        down: int,
+        padding: list[int],
+        gain: float,
+        slope: float,
+        clamp: float | None,
+        flip_filter: bool,
+        keep: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        y = new_image(x, *output_size(x, fu, fd, up, down, padding))
+        kept = x.new_empty(signs_shape(y.shape, filter_size(fd), up, down) if keep else [0], dtype=torch.uint8)
+        geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
+        load()(x, b, y, kept if keep else None, False, fu, fd, geometry, gain, slope, clamp)
+        return y, kept
+
+    def linear(
+        x: torch.Tensor,
+        kept: torch.Tensor,
+        b: torch.Tensor | None,
+        fu: torch.Tensor | None,
+        fd: torch.Tensor | None,
+        up: int,
+        down: int,
+        up_padding: list[int],
+        down_padding: list[int],
+        size: list[int],
+        filter_gains: list[float],
+        gain: float,
+        slope: float,
+        clamp: float | None,
+        flip_filter: bool,
+        adjoint: bool,
+    ) -> torch.Tensor:
+        if kept.ndim != 4:
+            raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x "
+                               "requires a gradient); use impl='torch'")  # fmt: skip
+        y = new_image(x, size[0], size[1])
+        (x0, y0), (s0, t0), (before, after) = up_padding, down_padding, filter_gains
+        geometry = Resampling(up, down, (x0, y0), (s0, t0), (before, after), flip_filter)
+        load()(x, None, y, kept.contiguous(), True, fu, fd, geometry, gain, slope, clamp)
+        return y
+
+    return forward, linear
+
+
+def _load_triton() -> Callable[..., None]:
+    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu
+
+    return filtered_lrelu
+
+
+def _load_numba() -> Callable[..., None]:
+    from sg3.kernels.numba.filtered_lrelu import filtered_lrelu
+
+    return filtered_lrelu
 
 
 # The op as PyTorch sees it. `kept`, which only the derivative reads, says where the signal between the filters was
@@ -195,21 +221,23 @@ LINEAR_SCHEMA = (
 
 
 def _register(
-    name: str, forward: Callable[..., Any], linear: Callable[..., Any], keeps_signs: bool
+    name: str, ops: tuple[Callable[..., Any], Callable[..., Any]], signs_shape: SignsShape | None
 ) -> Callable[..., Any]:
     """Register `sg3::filtered_lrelu_NAME` and its derivative `..._linear`; returns the former."""
+    forward, linear = ops
 
     def forward_fake(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, keep):  # type: ignore[no-untyped-def]
         y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        shape = _signs_shape(y, fd, down) if keeps_signs and keep else [0]
-        return y, x.new_empty(shape, dtype=torch.uint8 if keeps_signs else x.dtype)
+        if signs_shape is None:
+            return y, x.new_empty([0])
+        return y, x.new_empty(signs_shape(y.shape, filter_size(fd), up, down) if keep else [0], dtype=torch.uint8)
 
     def linear_fake(x, kept, b, fu, fd, up, down, up_padding, down_padding, size, *_):  # type: ignore[no-untyped-def]
         return new_image(x, *size)
 
     def forward_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         x, fu, fd, b, up, down, (x0, _, y0, _), *pointwise, flip_filter, _ = inputs
-        kept, b = (output[1], None) if keeps_signs else (x, b)
+        kept, b = (x, b) if signs_shape is None else (output[1], None)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)  # or the backward pass would begin with zeros as large as `kept`
         linear_save(ctx, (x, kept, b, fu, fd, up, down, [x0, y0], [0, 0], None, [up**2, 1.0], *pointwise, flip_filter,
@@ -250,5 +278,6 @@ def _register(
     return register(f"filtered_lrelu_{name}{SCHEMA}", forward, forward_fake, forward_save, forward_backward)
 
 
-filtered_lrelu_torch = _register("torch", torch_forward, torch_linear, keeps_signs=False)
-filtered_lrelu_triton = _register("triton", _triton_forward, _triton_linear, keeps_signs=True)
+filtered_lrelu_torch = _register("torch", (torch_forward, torch_linear), None)
+filtered_lrelu_numba = _register("numba", _ops_of_kernel(_load_numba, _whole_signs), _whole_signs)
+filtered_lrelu_triton = _register("triton", _ops_of_kernel(_load_triton, _packed_signs), _packed_signs)

@@ -111,9 +111,8 @@ def build(
 ) -> FilterPlan:  # fmt: skip
     """The plan for one tile size. Reads the filters back to the host. Raises ValueError if they do not fit the tile."""
     up, down = geometry.up, geometry.down
-    tolerance = torch.finfo(dtype).eps / 8
-    ux, uy = _terms(fu, geometry.filter_gains[0], geometry.flip_filter, tolerance)
-    dx, dy = _terms(fd, geometry.filter_gains[1], geometry.flip_filter, tolerance)
+    ux, uy = separable_taps(fu, geometry.filter_gains[0], geometry.flip_filter, dtype)
+    dx, dy = separable_taps(fd, geometry.filter_gains[1], geometry.flip_filter, dtype)
     # The first sample of a row of tiles lies at a multiple of four, up to three before the first that is needed.
     lead = (-geometry.down_padding[0]) % 4
     plain_up, plain_down = fu is None and up == 1, fd is None and down == 1 and lead == 0
@@ -151,14 +150,20 @@ def build(
     )  # fmt: skip
 
 
-def _terms(f: torch.Tensor | None, gain: float, flip: bool, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """A filter as separable terms [rank, taps] along x and y, in float64; half of the gain goes along each axis."""
+def separable_taps(
+    f: torch.Tensor | None, gain: float, flip: bool, dtype: torch.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """A filter as separable terms [rank, taps] along x and y, in float64, as many as a signal of `dtype` can tell.
+
+    The square root of the gain goes along each axis. The taps stand as a convolution's, turned round where `flip` asks
+    for a correlation.
+    """
     if f is None:
         taps_x = taps_y = np.ones([1, 1])
     elif f.ndim == 1:
         taps_x = taps_y = f.detach().cpu().double().numpy()[None]
     else:
-        taps_x, taps_y = separable_terms(f.detach().cpu().double().numpy(), tolerance)
+        taps_x, taps_y = separable_terms(f.detach().cpu().double().numpy(), torch.finfo(dtype).eps / 8)
     # f[n - 1 - k] of the formulas above is a convolution; a correlation has the taps the other way round
     if flip:
         taps_x, taps_y = taps_x[:, ::-1], taps_y[:, ::-1]

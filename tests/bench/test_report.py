@@ -51,6 +51,10 @@ def test_goals(result: dict[str, Any]) -> None:
     assert "20 against 50 MB, 20 against 50 MB; target no higher than ref met" in lines[1]
     result["cases"][0]["peers"]["torch"].update(vs_ref=1.9, peak_mb=51.0)
     assert all("MISSED" in line for line in report.goals(result).splitlines())
+    for each in result["cases"]:
+        each["peers"]["numba"] = peer(1.0, 8.0, peak_mb=30.0)  # then it is the default, and what the goals are about
+    assert "numba 8.00x, torch 3.90x, compile(ref) 2.00x; target 4x met" in report.goals(result).splitlines()[0]
+    assert "30 against 50 MB, 30 against 50 MB" in report.goals(result).splitlines()[1]
 
 
 def test_floors(result: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ def test_with_a_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu.name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(dispatch, "host_status", lambda: dispatch.TritonStatus(True, "a compiler"))
+    monkeypatch.setattr(dispatch, "host_status", lambda: dispatch.Status(True, "a compiler"))
     facts = report()
     assert facts["devices"]["cuda:0"]["name"] == "Some GPU"
     assert facts["triton"]["cuda:0"]["usable"] is launched

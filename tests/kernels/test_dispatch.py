@@ -20,10 +20,11 @@ from sg3.kernels import dispatch
 from sg3.kernels.dispatch import (
     IMPLEMENTATIONS,
     ImplUnavailableError,
-    TritonStatus,
+    Status,
     describe,
     explain,
     host_status,
+    numba_status,
     prepare_c_compiler,
     resolve,
     triton_status,
@@ -40,10 +41,11 @@ HEADERS_PACKAGE = f"python{sys.version_info[0]}.{sys.version_info[1]}-dev"
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("SG3_IMPL", "TRITON_INTERPRET", "CC"):
         monkeypatch.delenv(name, raising=False)
-    dispatch._probe.cache_clear()
-    dispatch._say_once.cache_clear()
+    for cached in (dispatch._probe, dispatch._import_numba, dispatch._say_once):
+        cached.cache_clear()
     yield
-    dispatch._probe.cache_clear()
+    for cached in (dispatch._probe, dispatch._import_numba):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -106,13 +108,14 @@ def test_an_op_may_have_an_order_of_its_own(machine: Machine) -> None:
 
 @pytest.mark.parametrize("op", IMPLEMENTATIONS)
 def test_auto_runs_on_the_cpu(op: str) -> None:
-    best = next(name for name in IMPLEMENTATIONS[op] if name != "triton")
+    skipped = ("triton",) if numba_status(CPU).usable else ("triton", "numba")
+    best = next(name for name in IMPLEMENTATIONS[op] if name not in skipped)
     assert resolve(op, "auto", CPU) == resolve(op, "cuda", CPU) == explain(op, CPU)[0] == best
     assert resolve(op, "ref", CPU) == "ref"
 
 
 def test_unknown_names_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="impl: got 'fast', expected one of auto, triton, torch, ref"):
+    with pytest.raises(ValueError, match="impl: got 'fast', expected one of auto, triton, numba, torch, ref"):
         resolve("bias_act", "fast", CPU)
     with pytest.raises(ValueError, match="op: got 'bias', expected one of bias_act, "):
         resolve("bias", "auto", CPU)
@@ -156,6 +159,40 @@ def test_triton_has_no_float64(machine: Machine, all_written: None) -> None:
     assert resolve("bias_act", "auto", GPU, torch.float64) == "torch"
     with pytest.raises(ImplUnavailableError, match="bias_act: impl='triton' has no float64; use impl='ref'"):
         resolve("bias_act", "triton", GPU, torch.float64)
+
+
+def test_numba_is_for_the_cpu_and_float32(machine: Machine) -> None:
+    machine(packages=("triton", "numba"))
+    pytest.importorskip("numba")
+    assert resolve("filtered_lrelu", "auto", CPU) == resolve("filtered_lrelu", "numba", CPU) == "numba"
+    assert explain("filtered_lrelu", CPU) == ("numba", numba_status(CPU).reason)
+    assert resolve("filtered_lrelu", "auto", GPU) == "triton"
+    assert resolve("filtered_lrelu", "auto", torch.device("meta")) == "torch"
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        assert resolve("filtered_lrelu", "auto", CPU, dtype) == "torch"
+    with pytest.raises(ImplUnavailableError, match="impl='numba' has no float16; use impl='ref' or another dtype"):
+        resolve("filtered_lrelu", "numba", CPU, torch.float16)
+    with pytest.raises(ImplUnavailableError, match=r"impl='numba' cannot run on cuda:0: its kernels run on the CPU"):
+        resolve("filtered_lrelu", "numba", GPU)
+
+
+def test_without_numba(machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    machine()
+    assert resolve("filtered_lrelu", "auto", CPU) == "torch"
+    assert explain("filtered_lrelu", CPU) == ("torch", "Numba cannot run: the package numba is not installed; "
+                                                       "pip install 'sg3[cpu]'")
+    with pytest.raises(ImplUnavailableError, match=r"numba is not installed; pip install 'sg3\[cpu\]', or use"):
+        resolve("filtered_lrelu", "numba", CPU)
+    assert not caplog.messages  # an extra that is not installed is no news
+
+    def refuse(name: str) -> None:
+        raise ImportError("Numba needs NumPy 2.4\nor less")
+
+    dispatch._import_numba.cache_clear()
+    machine(packages=("triton", "numba"))
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    assert resolve("filtered_lrelu", "auto", CPU) == "torch"
+    assert "cannot be imported: Numba needs NumPy 2.4 or less" in explain("filtered_lrelu", CPU)[1]
 
 
 def test_triton_on_a_capable_gpu(machine: Machine, all_written: None) -> None:
@@ -269,9 +306,9 @@ def test_the_machine_is_looked_at_once(
 def test_compiled_code_takes_the_answer_as_a_constant(
     all_written: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look_at_files(device: torch.device) -> TritonStatus:
+    def look_at_files(device: torch.device) -> Status:
         os.stat(sys.executable)  # as the probe does; Dynamo cannot trace this
-        return TritonStatus(True, f"pretending for {device}")
+        return Status(True, f"pretending for {device}")
 
     monkeypatch.setattr(dispatch, "triton_status", look_at_files)
 

@@ -26,8 +26,8 @@ def cases_and_impls() -> list[Any]:
     return [
         pytest.param(f"{op}/{name}", impl, dtype, id=f"{op}/{name}-{impl}-{str(dtype).removeprefix('torch.')}")
         for op, name in ((case["op"], case["name"]) for case in json.loads(path.read_text()))
-        for impl in ("ref", "torch", "triton") if impl in implementations(op)
-        for dtype in TOLERANCE if (impl, dtype) != ("triton", torch.float64)
+        for impl in ("ref", "torch", "numba", "triton") if impl in implementations(op)
+        for dtype in TOLERANCE if impl in ("ref", "torch") or dtype == torch.float32
     ]  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def call(
 
 @pytest.mark.parametrize(("name", "impl", "dtype"), cases_and_impls())
 def test_op_equals_golden(golden_ops, monkeypatch, name: str, impl: str, dtype: torch.dtype) -> None:
+    if impl == "numba":
+        pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
     cases, arrays = golden_ops
     case = next(c for c in cases if f"{c['op']}/{c['name']}" == name)
     if case["op"] == "modulated_conv2d_sg2":  # takes no impl, and bias_act beside it has no 'torch'

@@ -1,0 +1,391 @@
+"""filtered_lrelu in one walk over the image, compiled for the CPU by Numba.
+
+A thread takes some channels of a part of the image and goes down its rows. Every row of the upsampled signal is made,
+bent and filtered down again while it is in the cache; none of them reaches memory, except for a byte a sample that says
+where the signal was negative or clamped, if a derivative is going to ask.
+
+    rows of x  --up_y-->  row  --up_x-->  middle  --bend-->  middle  --down_x-->  a row of the ring  --down_y-->  y
+
+All four filters are then sums of rows, each multiplied by a tap: long vectors and nothing else. For this to be so along
+x as well, a row lies in memory as [phase, position, lane]. Lanes are channels, side by side as in channels_last. Sample
+j of the middle has phase j % period and position j // period, the period being lcm(up, down): samples of one phase meet
+the same taps, before and after. Rows of x and y have period / up and period / down phases. So a shift by one position
+shifts the whole vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+
+from sg3.kernels.plan import Resampling, separable_taps
+
+LANES = 64          # most channels that are worked on together
+ROW = 256 * 32      # most numbers in a row of outputs: what is made of it stays in a core's L2 cache
+TILE_HEIGHT = 32    # least outputs of a tile along y: some rows above and below are made once more
+UNITS = 8           # as many tiles at least, if the image is tall enough, so that all cores have work
+GROUP = 6         # taps in one step; StyleGAN3's filters have 6 per phase, or 12
+
+POSITIVE, NEGATIVE, CLAMPED = 0, 1, 2  # what a byte of `signs` says of its sample
+
+
+class Columns(NamedTuple):
+    """How rows are filtered along x, in the first of the tiles side by side; the others' are the same, moved."""
+
+    up_at: np.ndarray      # [period, k] what the samples of a phase are made of, in positions of a row of x
+    up_taps: np.ndarray    # [terms, period, k] and with which taps
+    down_at: np.ndarray    # [out_phases, k] likewise, in positions of a row of the middle
+    down_taps: np.ndarray  # [terms, k]
+    first_pixel: int       # of x, at position 0
+    first_middle: int      # position 0 of a row of the middle is this one of the whole image
+    x_positions: int
+    middle_positions: int
+    y_positions: int
+
+
+class Rows(NamedTuple):
+    """How they are filtered along y: sample j from pixels ceil((j - padding) / up) on, and so forth as `plan` says."""
+
+    up_taps: np.ndarray    # [terms, (j - padding) % up, k]
+    up_count: int          # of which so many are not just there to fill a GROUP
+    up_padding: int
+    down_taps: np.ndarray  # [terms, k]
+    down_count: int
+    down_padding: int
+    middle: int            # rows of the middle that exist; beyond, the second filter reads 0
+
+
+class Bend(NamedTuple):
+    """The nonlinearity: v * positive or v * negative, then clamped."""
+
+    positive: np.float32
+    negative: np.float32
+    clamp: np.float32
+
+
+def filtered_lrelu(
+    x: torch.Tensor,
+    b: torch.Tensor | None,
+    y: torch.Tensor,
+    signs: torch.Tensor | None,
+    read_signs: bool,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    geometry: Resampling,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+) -> None:
+    """Fill y [N, C, OH, OW] from x [N, C, H, W], both float32 on the CPU; fastest if they are channels_last.
+
+    `signs`, uint8 [N, C, rows, phases * positions] of the middle, is written, or read instead of bending the signal;
+    how it lies in there only this module knows: [N, blocks of LANES channels, row, phase, position, lane].
+    """
+    factors = geometry.up, geometry.down, math.lcm(geometry.up, geometry.down)
+    up_x, up_y = separable_taps(fu, geometry.filter_gains[0], geometry.flip_filter, x.dtype)
+    down_x, down_y = separable_taps(fd, geometry.filter_gains[1], geometry.flip_filter, x.dtype)
+    tile = tile_size(y, factors[2] // geometry.down)
+    columns = plan_columns(up_x, down_x, geometry.up_padding[0], geometry.down_padding[0], factors, tile[1])
+    middle = signs.shape[2] if signs is not None else (y.shape[2] - 1) * geometry.down + down_y.shape[1]
+    rows = plan_rows(up_y, down_y, geometry.up_padding[1], geometry.down_padding[1], geometry.up, middle)
+    bend = Bend(*(np.float32(v) for v in (gain, gain * slope, math.inf if clamp is None else clamp)))
+
+    pixels = x.detach().permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
+    result = y.detach().permute(0, 2, 3, 1)
+    room = result if result.is_contiguous() else y.new_empty(result.shape)
+    bias = np.zeros(x.shape[1], np.float32) if b is None else b.detach().contiguous().numpy()
+    notes = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))
+    _all_tiles(
+        pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors, tile
+    )
+    if room is not result:
+        result.copy_(room)
+
+
+def tile_size(y: torch.Tensor, phases: int) -> tuple[int, int, int]:
+    """How many channels, columns (a multiple of `phases`) and rows of y [N, C, OH, OW] a tile has. The number of
+    threads is none of its concern, so it does not show in results."""
+    n, c, height, width = y.shape
+    blocks = -(-c // LANES)
+    lanes = -(-c // blocks)
+    across = -(-width * lanes // ROW)
+    columns = -(-width // (across * phases)) * phases
+    along = max(min(-(-UNITS // max(n * blocks * across, 1)), height // TILE_HEIGHT), 1)
+    return lanes, columns, -(-height // along)
+
+
+def plan_columns(
+    up_taps: np.ndarray, down_taps: np.ndarray, up_padding: int, down_padding: int, factors: tuple[int, int, int],
+    width: int,
+) -> Columns:  # fmt: skip
+    """For tiles of `width` outputs and filters of [terms, taps]."""
+    up, down, period = factors
+    x_phases, y_phases = period // up, period // down
+    first_middle, lead = divmod(-down_padding, period)  # the first output begins `lead` samples after position 0
+    samples = first_middle * period + np.arange(period)
+    pixel, up_weights = upsampling(up_taps, up_padding, up, samples)
+    first_pixel = int(pixel.min())
+    k, down_weights = downsampling(down_taps)
+    sample = lead + np.arange(y_phases)[:, None] * down + k  # [y_phases, k]
+    y_positions = -(-width // y_phases)
+    middle_positions = int(sample.max()) // period + y_positions
+    x_positions = int(pixel.max() - first_pixel) // x_phases + middle_positions
+    return Columns(
+        _places(pixel - first_pixel, x_phases, x_positions), up_weights, _places(sample, period, middle_positions),
+        down_weights, first_pixel, first_middle, x_positions, middle_positions, y_positions,
+    )  # fmt: skip
+
+
+def plan_rows(
+    up_taps: np.ndarray, down_taps: np.ndarray, up_padding: int, down_padding: int, up: int, middle: int
+) -> Rows:
+    _, up_weights = upsampling(up_taps, up_padding, up, up_padding + np.arange(up))
+    _, down_weights = downsampling(down_taps)
+    up_count, down_count = -(-up_taps.shape[1] // up), down_taps.shape[1]
+    return Rows(up_weights, up_count, up_padding, down_weights, down_count, down_padding, middle)
+
+
+def upsampling(taps: np.ndarray, padding: int, up: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels [samples, k] make these samples, and with which taps [terms, samples, k].
+
+    s[j] = sum_i taps[j - padding + n - 1 - i * up] x[i]. Spare places, to fill a GROUP, repeat a pixel with a tap of 0.
+    """
+    n = taps.shape[1]
+    count = -(-n // up)
+    k = np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)
+    pixel = -((padding - samples[:, None]) // up) + k
+    index = samples[:, None] - padding + n - 1 - pixel * up
+    weights = np.where(index >= 0, taps[:, np.maximum(index, 0)], 0.0)
+    weights[:, :, count:] = 0
+    return pixel, np.ascontiguousarray(weights, np.float32)
+
+
+def downsampling(taps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """y[o] = sum_k taps[n - 1 - k] s[o * down - padding + k]: k and the taps [terms, k], filled likewise."""
+    n = taps.shape[1]
+    k = np.minimum(np.arange(-(-n // GROUP) * GROUP), n - 1)
+    weights = taps[:, n - 1 - k]
+    weights[:, n:] = 0
+    return k, np.ascontiguousarray(weights, np.float32)
+
+
+def _places(index: np.ndarray, phases: int, positions: int) -> np.ndarray:
+    """Where in a row of [phase, position] an index along x lies."""
+    return index % phases * positions + index // phases
+
+
+def _compile(parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """numba.njit, with the machine code kept on disk where there is a place for it."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        # contract: a * b + c in one instruction. Sums keep their order, NaN and infinity their meaning.
+        def jit(cache: bool) -> Any:
+            return numba.njit(cache=cache, nogil=True, fastmath={"contract", "nsz"}, parallel=parallel)(function)
+
+        try:
+            return jit(cache=True)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+            return jit(cache=False)
+
+    return decorate
+
+
+@_compile()
+def _weigh(out, rows, at, stride, taps, add):
+    """out (+)= the sum over k of taps[k] times what begins in `rows` at at[k] * stride."""
+    n = len(out)
+    for k in range(0, len(taps), GROUP):
+        t0, t1, t2, t3, t4, t5 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3], taps[k + 4], taps[k + 5]
+        r0, r1, r2 = rows[at[k] * stride :][:n], rows[at[k + 1] * stride :][:n], rows[at[k + 2] * stride :][:n]
+        r3, r4, r5 = rows[at[k + 3] * stride :][:n], rows[at[k + 4] * stride :][:n], rows[at[k + 5] * stride :][:n]
+        if add or k > 0:
+            for i in range(n):
+                out[i] += t0 * r0[i] + t1 * r1[i] + t2 * r2[i] + t3 * r3[i] + t4 * r4[i] + t5 * r5[i]
+        else:
+            for i in range(n):
+                out[i] = t0 * r0[i] + t1 * r1[i] + t2 * r2[i] + t3 * r3[i] + t4 * r4[i] + t5 * r5[i]
+
+
+@_compile()
+def _bend(v, bend):
+    for i in range(len(v)):
+        s = v[i] * (bend.negative if v[i] <= 0 else bend.positive)
+        s = -bend.clamp if s < -bend.clamp else s
+        v[i] = bend.clamp if s > bend.clamp else s
+
+
+@_compile()
+def _bend_and_note(v, signs, bend):
+    for i in range(len(v)):
+        sign = np.uint8(NEGATIVE) if v[i] <= 0 else np.uint8(POSITIVE)
+        s = v[i] * (bend.negative if v[i] <= 0 else bend.positive)
+        signs[i] = np.uint8(CLAMPED) if abs(s) > bend.clamp else sign
+        s = -bend.clamp if s < -bend.clamp else s
+        v[i] = bend.clamp if s > bend.clamp else s
+
+
+@_compile()
+def _apply_signs(v, signs, bend):
+    """v times the derivative of `_bend`, as noted."""
+    for i in range(len(signs)):
+        factor = bend.negative if signs[i] == NEGATIVE else bend.positive
+        v[i] *= np.float32(0) if signs[i] == CLAMPED else factor
+
+
+@_compile()
+def _read_row(out, x_row, channels, channel, lanes, bias, first, phases):
+    """out [phase, position, lane] = pixels first, first + 1, ... of x_row [W, C] plus bias, 0 outside of the image.
+
+    `bias` goes on repeating itself for as long as a row.
+    """
+    width, positions = len(x_row) // channels, len(out) // (phases * lanes)
+    if phases == 1 and lanes == channels:  # all in one piece
+        start = min(max(-first, 0), positions)
+        stop = max(min(width - first, positions), start)
+        out[: start * lanes] = 0
+        out[stop * lanes :] = 0
+        inside = out[start * lanes : stop * lanes]
+        pixels = x_row[(first + start) * lanes :][: len(inside)]
+        for i in range(len(inside)):
+            inside[i] = pixels[i] + bias[i]
+        return
+    for phase in range(phases):
+        for position in range(positions):
+            column = first + phase + phases * position
+            place = out[(phase * positions + position) * lanes :][:lanes]
+            if 0 <= column < width:
+                pixel = x_row[column * channels + channel :][:lanes]
+                for lane in range(lanes):
+                    place[lane] = pixel[lane] + bias[lane]
+            else:
+                place[:] = 0
+
+
+@_compile()
+def _write_row(y_row, channels, channel, lanes, row, phases):
+    """The opposite: y_row [columns, C] = row [phase, position, lane]."""
+    positions = len(row) // (phases * lanes)
+    for column in range(len(y_row) // channels):
+        pixel = row[(column % phases * positions + column // phases) * lanes :][:lanes]
+        place = y_row[column * channels + channel :][:lanes]
+        for lane in range(lanes):
+            place[lane] = pixel[lane]
+
+
+@_compile()
+def _bend_row(middle, signs, columns, first_middle, last, read_signs, bend, lanes):
+    """Bend a row of the middle [phase, position, lane], whose position 0 is first_middle of the whole image's.
+
+    `signs` [phase, position, lane], if any, are those of the whole image's row, of which this tile writes the ones
+    before position `last`.
+    """
+    length = columns.middle_positions * lanes
+    phases = len(middle) // length
+    sign_length = len(signs) // phases
+    for phase in range(phases):
+        row = middle[phase * length :][:length]
+        row_signs = signs[phase * sign_length :][:sign_length]
+        if read_signs:
+            start = min(max(-first_middle * lanes, 0), length)
+            stop = max(min(sign_length - first_middle * lanes, length), start)
+            row[:start] = 0
+            row[stop:] = 0
+            inside = row[start:stop]
+            _apply_signs(inside, row_signs[start + first_middle * lanes :][: len(inside)], bend)
+        else:
+            noted = row_signs[first_middle * lanes : last * lanes]
+            _bend_and_note(row[: len(noted)], noted, bend)
+            _bend(row[len(noted) :], bend)
+
+
+@_compile()
+def _tile(
+    x, bias, y, lanes, channel, signs, read_signs, columns, rows, bend, factors, first_pixel, first_middle, last_middle,
+    first_row, last_row,
+):  # fmt: skip
+    """Some outputs y [rows, columns * C], those of some channels: as many as there are lanes, the first of them
+    `channel`."""
+    up, down, period = factors
+    channels, x_phases, y_phases, terms = len(bias), period // up, period // down, len(rows.down_taps)
+    middle_length = columns.middle_positions * lanes
+    x_length, y_length = x_phases * columns.x_positions * lanes, y_phases * columns.y_positions * lanes
+    x_rows, x_row = np.empty(rows.up_count * x_length, np.float32), np.empty(x_length, np.float32)
+    y_rows, y_row = np.empty(terms * rows.down_count * y_length, np.float32), np.empty(y_length, np.float32)
+    middle = np.empty(period * middle_length, np.float32)
+    bias_row = np.empty(columns.x_positions * lanes, np.float32)
+    for i in range(len(bias_row)):
+        bias_row[i] = bias[channel + i % lanes]
+    up_at, down_at = np.empty(rows.up_taps.shape[2], np.int64), np.empty(rows.down_taps.shape[1], np.int64)
+    in_place = y_phases == 1 and lanes == channels
+
+    next_pixel = next_middle = np.iinfo(np.int64).min
+    for o in range(len(y)):
+        start = (first_row + o) * down - rows.down_padding
+        for j in range(max(start, next_middle), start + rows.down_count):
+            slot = j % rows.down_count
+            if not 0 <= j < rows.middle:
+                for term in range(terms):
+                    y_rows[(term * rows.down_count + slot) * y_length :][:y_length] = 0
+                continue
+            pixel = -((rows.up_padding - j) // up)
+            for i in range(max(pixel, next_pixel), pixel + rows.up_count):
+                place = x_rows[i % rows.up_count * x_length :][:x_length]
+                if 0 <= i < len(x):
+                    _read_row(place, x[i], channels, channel, lanes, bias_row, first_pixel, x_phases)
+                else:
+                    place[:] = 0
+            next_pixel = pixel + rows.up_count
+            for k in range(len(up_at)):
+                up_at[k] = (pixel + min(k, rows.up_count - 1)) % rows.up_count
+            for term in range(len(rows.up_taps)):
+                _weigh(x_row, x_rows, up_at, x_length, rows.up_taps[term, (j - rows.up_padding) % up], False)
+                for phase in range(period):
+                    _weigh(middle[phase * middle_length :][:middle_length], x_row, columns.up_at[phase], lanes,
+                           columns.up_taps[term, phase], term > 0)
+            noted = last_middle if j < last_row else 0
+            _bend_row(middle, signs[j], columns, first_middle, noted, read_signs, bend, lanes)
+            for term in range(terms):
+                place = y_rows[(term * rows.down_count + slot) * y_length :][:y_length]
+                for phase in range(y_phases):
+                    _weigh(place[phase * columns.y_positions * lanes :][: columns.y_positions * lanes], middle,
+                           columns.down_at[phase], lanes, columns.down_taps[term], False)
+        next_middle = start + rows.down_count
+        out = y[o] if in_place else y_row
+        for term in range(terms):
+            for k in range(len(down_at)):
+                down_at[k] = term * rows.down_count + (start + min(k, rows.down_count - 1)) % rows.down_count
+            _weigh(out, y_rows, down_at, y_length, rows.down_taps[term], term > 0)
+        if not in_place:
+            _write_row(y[o], channels, channel, lanes, y_row, y_phases)
+
+
+@_compile(parallel=True)
+def _all_tiles(x, bias, y, signs, read_signs, columns, rows, bend, factors, tile):
+    """y [N, OH, OW * C] from x [N, H, W * C], the tiles shared out to the threads."""
+    channels = len(bias)
+    up, down, period = factors
+    n, height, width = y.shape[0], y.shape[1], y.shape[2] // channels
+    blocks, across, along = -(-channels // tile[0]), -(-width // tile[1]), -(-height // tile[2])
+    sign_rows, sign_columns = signs.shape[2:]
+    for unit in numba.prange(n * blocks * across * along):
+        rest, tile_y = divmod(np.int64(unit), along)  # prange counts in unsigned numbers, whose quotients are floats
+        rest, tile_x = divmod(rest, across)
+        image, block = divmod(rest, blocks)
+        channel, column, row = block * tile[0], tile_x * tile[1], tile_y * tile[2]
+        lanes = min(channels - channel, tile[0])
+        block_signs = signs.reshape(-1)[(image * channels + channel) * sign_rows * sign_columns :]
+        _tile(
+            x[image], bias, y[image, row : row + tile[2], column * channels : (column + tile[1]) * channels], lanes,
+            channel, block_signs[: sign_rows * sign_columns * lanes].reshape(sign_rows, sign_columns * lanes),
+            read_signs, columns, rows, bend, factors, columns.first_pixel + column * down // up,
+            columns.first_middle + column * down // period,
+            sign_columns // period if tile_x == across - 1 else (column + tile[1]) * down // period,
+            row, sign_rows if tile_y == along - 1 else (row + tile[2]) * down,
+        )  # fmt: skip
