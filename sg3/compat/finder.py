@@ -155,7 +155,8 @@ class FirstFinder(MetaPathFinder):
         impl = os.environ.get("SG3_IMPL") or "auto"
         if impl in ("auto", "cuda"):
             on_gpu = torch.version.cuda is not None and torch.cuda.device_count() > 0
-            impl = "triton" if on_gpu and find_spec("triton") is not None else "torch"
+            on_cpu = "numba and torch" if find_spec("numba") is not None else "torch"
+            impl = "triton" if on_gpu and find_spec("triton") is not None else on_cpu
         print(f"sg3.compat: torch_utils.ops -> sg3.kernels ({impl})", file=sys.stderr)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import sg3.compat
 from sg3.errors import UsageError
 from tests.compat.conftest import LAYOUT
+
+ON_CPU = "numba and torch" if find_spec("numba") else "torch"
 
 
 def state() -> tuple[object, ...]:
@@ -156,7 +159,7 @@ def test_ops_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_one_line_on_stderr(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SG3_COMPAT_QUIET", raising=False)
     for variables, expected in (
-        ({}, "sg3.compat: torch_utils.ops -> sg3.kernels (torch)\n"),
+        ({}, f"sg3.compat: torch_utils.ops -> sg3.kernels ({ON_CPU})\n"),
         ({"SG3_IMPL": "ref"}, "sg3.compat: torch_utils.ops -> sg3.kernels (ref)\n"),
         ({"SG3_COMPAT_QUIET": "1"}, ""),
         ({"LOCAL_RANK": "1"}, ""),

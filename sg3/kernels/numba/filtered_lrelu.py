@@ -16,6 +16,7 @@ shifts the whole vector.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ ROW = 256 * 32      # most numbers in a row of outputs: what is made of it stays
 TILE_HEIGHT = 32    # least outputs of a tile along y: some rows above and below are made once more
 UNITS = 8           # as many tiles at least, if the image is tall enough, so that all cores have work
 GROUP = 6         # taps in one step; StyleGAN3's filters have 6 per phase, or 12
+
+_one_at_a_time = threading.Lock()  # Numba's simplest pool, all that some systems have, ends a process otherwise
 
 POSITIVE, NEGATIVE, CLAMPED = 0, 1, 2  # what a byte of `signs` says of its sample
 
@@ -101,10 +104,12 @@ def filtered_lrelu(
     bias = np.zeros(x.shape[1], np.float32) if b is None else b.detach().contiguous().numpy()
     notes = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
-    _all_tiles(
-        pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors, tile
-    )
+    with _one_at_a_time:
+        numba.set_num_threads(min(torch.get_num_threads(), most))
+        _all_tiles(
+            pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors,
+            tile,
+        )  # fmt: skip
     if room is not result:
         result.copy_(room)
 
@@ -271,6 +276,9 @@ def _read_row(out, x_row, channels, channel, lanes, bias, first, phases):
 @_compile()
 def _write_row(y_row, channels, channel, lanes, row, phases):
     """The opposite: y_row [columns, C] = row [phase, position, lane]."""
+    if phases == 1 and lanes == channels:
+        y_row[:] = row[: len(y_row)]
+        return
     positions = len(row) // (phases * lanes)
     for column in range(len(y_row) // channels):
         pixel = row[(column % phases * positions + column // phases) * lanes :][:lanes]
@@ -323,7 +331,6 @@ def _tile(
     for i in range(len(bias_row)):
         bias_row[i] = bias[channel + i % lanes]
     up_at, down_at = np.empty(rows.up_taps.shape[2], np.int64), np.empty(rows.down_taps.shape[1], np.int64)
-    in_place = y_phases == 1 and lanes == channels
 
     next_pixel = next_middle = np.iinfo(np.int64).min
     for o in range(len(y)):
@@ -357,13 +364,11 @@ def _tile(
                     _weigh(place[phase * columns.y_positions * lanes :][: columns.y_positions * lanes], middle,
                            columns.down_at[phase], lanes, columns.down_taps[term], False)
         next_middle = start + rows.down_count
-        out = y[o] if in_place else y_row
         for term in range(terms):
             for k in range(len(down_at)):
                 down_at[k] = term * rows.down_count + (start + min(k, rows.down_count - 1)) % rows.down_count
-            _weigh(out, y_rows, down_at, y_length, rows.down_taps[term], term > 0)
-        if not in_place:
-            _write_row(y[o], channels, channel, lanes, y_row, y_phases)
+            _weigh(y_row, y_rows, down_at, y_length, rows.down_taps[term], term > 0)
+        _write_row(y[o], channels, channel, lanes, y_row, y_phases)
 
 
 @_compile(parallel=True)
