@@ -55,7 +55,7 @@ def compiled_peers(always: bool) -> tuple[str, ...]:
     return ("ref",) if always or FULL else ()
 
 
-def with_memory() -> tuple[str, str]:
+def memory_peers() -> tuple[str, str]:
     """Whose peak memory the CPU target is about: ref's, and that of what runs by default."""
     return "ref", resolve("filtered_lrelu", "auto", torch.device("cpu"))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cases import BATCH, DEVICE, ON_GPU, compiled_peers, target_layers, thin, timed_layers, with_memory
+from bench.cases import BATCH, DEVICE, ON_GPU, compiled_peers, memory_peers, target_layers, thin, timed_layers
 from bench.shapes import Layer
 from bench.workloads import FilteredLrelu
 
@@ -31,7 +31,7 @@ def test_target(layer: Layer, backward: bool, paired: Callable[..., None]) -> No
     """
     slice_ = FilteredLrelu(layer, BATCH, layer.spec.out_channels // 4, backward, DEVICE)
     if backward:
-        paired(slice_, compiled_peers(True), target="filtered_lrelu", memory_of=with_memory())
+        paired(slice_, compiled_peers(True), target="filtered_lrelu", memory_of=memory_peers())
     else:
         paired(slice_)
 

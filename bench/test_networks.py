@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cases import BATCH, DEVICE, ON_GPU, compiled_peers, with_memory
+from bench.cases import BATCH, DEVICE, ON_GPU, compiled_peers, memory_peers
 from bench.conftest import FULL
 from bench.shapes import layers
 from bench.training import LayerStep, Training
@@ -21,11 +21,11 @@ class TestCpu:
     def test_generator_step(self, paired: Callable[..., None]) -> None:
         """The CPU target. Compiling a whole generator takes minutes here, so only with SG3_BENCH_FULL."""
         step = Training("Gboth", "stylegan3-t", 64, 1024, 32, 8, DEVICE)
-        paired(step, compiled_peers(False), target="step", memory_of=with_memory())
+        paired(step, compiled_peers(False), target="step", memory_of=memory_peers())
 
     def test_layer_512_channels(self, paired: Callable[..., None]) -> None:
         """The same with the channels of a full network, where the convolution dominates: one layer, two images."""
-        paired(LayerStep(layers("t-256")[1], 2, DEVICE), compiled_peers(True), memory_of=with_memory())
+        paired(LayerStep(layers("t-256")[1], 2, DEVICE), compiled_peers(True), memory_of=memory_peers())
 
     @pytest.mark.parametrize("part", ["G", "D"])
     def test_forward(self, part: str, paired: Callable[..., None]) -> None:

@@ -155,8 +155,10 @@ class FirstFinder(MetaPathFinder):
         impl = os.environ.get("SG3_IMPL") or "auto"
         if impl in ("auto", "cuda"):
             on_gpu = torch.version.cuda is not None and torch.cuda.device_count() > 0
-            on_cpu = "numba and torch" if find_spec("numba") is not None else "torch"
-            impl = "triton" if on_gpu and find_spec("triton") is not None else on_cpu
+            if on_gpu:
+                impl = "triton" if find_spec("triton") is not None else "torch"
+            else:
+                impl = "numba and torch" if find_spec("numba") is not None else "torch"
         print(f"sg3.compat: torch_utils.ops -> sg3.kernels ({impl})", file=sys.stderr)
 
 

@@ -114,7 +114,7 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
         return impl, _status(impl, device).reason
     if device.type == "cuda" and "triton" in available:
         return impl, f"Triton cannot run: {triton_status(device).reason}"
-    if device.type == "cpu" and "numba" in available and impl != "numba":
+    if device.type == "cpu" and "numba" in available:
         status = numba_status(device)
         return impl, f"Numba cannot run: {status.reason}; {status.fix}"
     return impl, f"the fastest on {device.type}"
@@ -242,8 +242,10 @@ def _best(available: tuple[str, ...], device: torch.device, dtype: torch.dtype) 
     for name in available:
         if name not in KERNELS:
             return name
-        if not _takes(name, dtype) or (name == "triton" and device.type != "cuda"):
-            continue  # not on a CPU: there Triton has only its interpreter, which nobody wants unasked
+        if not _takes(name, dtype):
+            continue
+        if name == "triton" and device.type != "cuda":
+            continue  # elsewhere Triton has only its interpreter, which nobody wants unasked
         status = _status(name, device)
         if status.usable:
             return name
@@ -271,6 +273,8 @@ def _import_numba() -> Status:
     except Exception as error:  # it refuses a NumPy that is too new for it, for one
         return Status(False, f"the package numba cannot be imported: {' '.join(str(error).split())}",
                       "pip install --upgrade 'sg3[cpu]'")
+    if numba.config.DISABLE_JIT:
+        return Status(False, "NUMBA_DISABLE_JIT is set, so its kernels would be plain Python", "unset it")
     return Status(True, f"Numba {numba.__version__}")
 
 

@@ -77,6 +77,8 @@ class Resampling:
 
 def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """f[y, x] = sum_r fy[r, y] fx[r, x], up to `tolerance` of the largest singular value; returns fx, fy."""
+    if not np.isfinite(f).all():  # has none, and makes everything NaN, as it would be without
+        return np.full([1, f.shape[1]], np.nan), np.full([1, f.shape[0]], np.nan)
     u, s, vt = np.linalg.svd(f)
     rest = s[::-1].cumsum()[::-1]  # what is lost by stopping before term r
     rank = max(int((rest > tolerance * s[0]).sum()), 1)

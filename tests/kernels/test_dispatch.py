@@ -185,11 +185,17 @@ def test_without_numba(machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog
         resolve("filtered_lrelu", "numba", CPU)
     assert not caplog.messages  # an extra that is not installed is no news
 
+    dispatch._import_numba.cache_clear()
+    machine(packages=("triton", "numba"))
+    pretended = SimpleNamespace(__version__="0.68", config=SimpleNamespace(DISABLE_JIT=1))
+    monkeypatch.setattr(importlib, "import_module", lambda name: pretended)
+    assert resolve("filtered_lrelu", "auto", CPU) == "torch"
+    assert "NUMBA_DISABLE_JIT is set" in explain("filtered_lrelu", CPU)[1]
+
     def refuse(name: str) -> None:
         raise ImportError("Numba needs NumPy 2.4\nor less")
 
     dispatch._import_numba.cache_clear()
-    machine(packages=("triton", "numba"))
     monkeypatch.setattr(importlib, "import_module", refuse)
     assert resolve("filtered_lrelu", "auto", CPU) == "torch"
     assert "cannot be imported: Numba needs NumPy 2.4 or less" in explain("filtered_lrelu", CPU)[1]

@@ -16,23 +16,20 @@ shifts the whole vector.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
 
+from sg3.kernels.numba.common import compiled, run
 from sg3.kernels.plan import Resampling, separable_taps
 
 LANES = 64          # most channels that are worked on together
 ROW = 256 * 32      # most numbers in a row of outputs: what is made of it stays in a core's L2 cache
 TILE_HEIGHT = 32    # least outputs of a tile along y: some rows above and below are made once more
 UNITS = 8           # as many tiles at least, if the image is tall enough, so that all cores have work
-GROUP = 6         # taps in one step; StyleGAN3's filters have 6 per phase, or 12
-
-_one_at_a_time = threading.Lock()  # Numba's simplest pool, all that some systems have, ends a process otherwise
+GROUP = 6           # taps in one step, as `_weigh` has written out; StyleGAN3's filters have 6 per phase, or 12
 
 POSITIVE, NEGATIVE, CLAMPED = 0, 1, 2  # what a byte of `signs` says of its sample
 
@@ -52,7 +49,7 @@ class Columns(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """How they are filtered along y: sample j from pixels ceil((j - padding) / up) on, and so forth as `plan` says."""
+    """How the image is filtered along y: row j of the middle from row ceil((j - padding) / up) of x on."""
 
     up_taps: np.ndarray    # [terms, (j - padding) % up, k]
     up_count: int          # of which so many are not just there to fill a GROUP
@@ -61,6 +58,18 @@ class Rows(NamedTuple):
     down_count: int
     down_padding: int
     middle: int            # rows of the middle that exist; beyond, the second filter reads 0
+
+
+class Place(NamedTuple):
+    """Where a tile lies in the whole image's x, middle and y."""
+
+    channel: int       # the first of as many as there are lanes
+    lanes: int
+    first_pixel: int   # of a row of x, at position 0
+    first_middle: int  # position of a row of the middle, at position 0
+    first_row: int     # of y
+    end_middle: int    # the position and
+    end_row: int       # the row of the middle from which on another tile notes the signs
 
 
 class Bend(NamedTuple):
@@ -90,6 +99,8 @@ def filtered_lrelu(
     how it lies in there only this module knows: [N, blocks of LANES channels, row, phase, position, lane].
     """
     factors = geometry.up, geometry.down, math.lcm(geometry.up, geometry.down)
+    assert read_signs or geometry.down_padding == (0, 0)  # or the rows of signs would begin before the middle does
+    assert signs is None or (signs.dtype == torch.uint8 and signs.shape[:2] == x.shape[:2] == y.shape[:2])
     up_x, up_y = separable_taps(fu, geometry.filter_gains[0], geometry.flip_filter, x.dtype)
     down_x, down_y = separable_taps(fd, geometry.filter_gains[1], geometry.flip_filter, x.dtype)
     tile = tile_size(y, factors[2] // geometry.down)
@@ -103,13 +114,10 @@ def filtered_lrelu(
     room = result if result.is_contiguous() else y.new_empty(result.shape)
     bias = np.zeros(x.shape[1], np.float32) if b is None else b.detach().contiguous().numpy()
     notes = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    with _one_at_a_time:
-        numba.set_num_threads(min(torch.get_num_threads(), most))
-        _all_tiles(
-            pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors,
-            tile,
-        )  # fmt: skip
+    run(
+        _tiles_by_threads, _tiles_in_turn,
+        pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors, tile,
+    )  # fmt: skip
     if room is not result:
         result.copy_(room)
 
@@ -151,7 +159,7 @@ def plan_columns(
 def plan_rows(
     up_taps: np.ndarray, down_taps: np.ndarray, up_padding: int, down_padding: int, up: int, middle: int
 ) -> Rows:
-    _, up_weights = upsampling(up_taps, up_padding, up, up_padding + np.arange(up))
+    _, up_weights = upsampling(up_taps, 0, up, np.arange(up))  # padding only moves them
     _, down_weights = downsampling(down_taps)
     up_count, down_count = -(-up_taps.shape[1] // up), down_taps.shape[1]
     return Rows(up_weights, up_count, up_padding, down_weights, down_count, down_padding, middle)
@@ -186,23 +194,7 @@ def _places(index: np.ndarray, phases: int, positions: int) -> np.ndarray:
     return index % phases * positions + index // phases
 
 
-def _compile(parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """numba.njit, with the machine code kept on disk where there is a place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        # contract: a * b + c in one instruction. Sums keep their order, NaN and infinity their meaning.
-        def jit(cache: bool) -> Any:
-            return numba.njit(cache=cache, nogil=True, fastmath={"contract", "nsz"}, parallel=parallel)(function)
-
-        try:
-            return jit(cache=True)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-            return jit(cache=False)
-
-    return decorate
-
-
-@_compile()
+@compiled()
 def _weigh(out, rows, at, stride, taps, add):
     """out (+)= the sum over k of taps[k] times what begins in `rows` at at[k] * stride."""
     n = len(out)
@@ -218,7 +210,7 @@ def _weigh(out, rows, at, stride, taps, add):
                 out[i] = t0 * r0[i] + t1 * r1[i] + t2 * r2[i] + t3 * r3[i] + t4 * r4[i] + t5 * r5[i]
 
 
-@_compile()
+@compiled()
 def _bend(v, bend):
     for i in range(len(v)):
         s = v[i] * (bend.negative if v[i] <= 0 else bend.positive)
@@ -226,7 +218,7 @@ def _bend(v, bend):
         v[i] = bend.clamp if s > bend.clamp else s
 
 
-@_compile()
+@compiled()
 def _bend_and_note(v, signs, bend):
     for i in range(len(v)):
         sign = np.uint8(NEGATIVE) if v[i] <= 0 else np.uint8(POSITIVE)
@@ -236,7 +228,7 @@ def _bend_and_note(v, signs, bend):
         v[i] = bend.clamp if s > bend.clamp else s
 
 
-@_compile()
+@compiled()
 def _apply_signs(v, signs, bend):
     """v times the derivative of `_bend`, as noted."""
     for i in range(len(signs)):
@@ -244,12 +236,11 @@ def _apply_signs(v, signs, bend):
         v[i] *= np.float32(0) if signs[i] == CLAMPED else factor
 
 
-@_compile()
-def _read_row(out, x_row, channels, channel, lanes, bias, first, phases):
-    """out [phase, position, lane] = pixels first, first + 1, ... of x_row [W, C] plus bias, 0 outside of the image.
-
-    `bias` goes on repeating itself for as long as a row.
-    """
+@compiled()
+def _read_row(out, x_row, channels, bias, place, phases):
+    """out [phase, position, lane] = pixels first_pixel, first_pixel + 1, ... of x_row [W, C] plus bias, 0 outside of
+    the image. `bias` goes on repeating itself for as long as a row."""
+    lanes, first = place.lanes, place.first_pixel
     width, positions = len(x_row) // channels, len(out) // (phases * lanes)
     if phases == 1 and lanes == channels:  # all in one piece
         start = min(max(-first, 0), positions)
@@ -264,64 +255,59 @@ def _read_row(out, x_row, channels, channel, lanes, bias, first, phases):
     for phase in range(phases):
         for position in range(positions):
             column = first + phase + phases * position
-            place = out[(phase * positions + position) * lanes :][:lanes]
+            to = out[(phase * positions + position) * lanes :][:lanes]
             if 0 <= column < width:
-                pixel = x_row[column * channels + channel :][:lanes]
+                pixel = x_row[column * channels + place.channel :][:lanes]
                 for lane in range(lanes):
-                    place[lane] = pixel[lane] + bias[lane]
+                    to[lane] = pixel[lane] + bias[lane]
             else:
-                place[:] = 0
+                to[:] = 0
 
 
-@_compile()
-def _write_row(y_row, channels, channel, lanes, row, phases):
+@compiled()
+def _write_row(y_row, channels, row, place, phases):
     """The opposite: y_row [columns, C] = row [phase, position, lane]."""
+    lanes = place.lanes
     if phases == 1 and lanes == channels:
         y_row[:] = row[: len(y_row)]
         return
     positions = len(row) // (phases * lanes)
     for column in range(len(y_row) // channels):
         pixel = row[(column % phases * positions + column // phases) * lanes :][:lanes]
-        place = y_row[column * channels + channel :][:lanes]
+        to = y_row[column * channels + place.channel :][:lanes]
         for lane in range(lanes):
-            place[lane] = pixel[lane]
+            to[lane] = pixel[lane]
 
 
-@_compile()
-def _bend_row(middle, signs, columns, first_middle, last, read_signs, bend, lanes):
-    """Bend a row of the middle [phase, position, lane], whose position 0 is first_middle of the whole image's.
+@compiled()
+def _bend_row(middle, signs, read_signs, length, bend, first, end):
+    """Bend a row of the middle [phase, length], which begins `first` numbers after the whole image's.
 
-    `signs` [phase, position, lane], if any, are those of the whole image's row, of which this tile writes the ones
-    before position `last`.
+    `signs` [phase, ...], if there are any, are those of the whole image's row; what comes before `end` is to be noted.
     """
-    length = columns.middle_positions * lanes
     phases = len(middle) // length
     sign_length = len(signs) // phases
     for phase in range(phases):
         row = middle[phase * length :][:length]
         row_signs = signs[phase * sign_length :][:sign_length]
         if read_signs:
-            start = min(max(-first_middle * lanes, 0), length)
-            stop = max(min(sign_length - first_middle * lanes, length), start)
+            start = min(max(-first, 0), length)
+            stop = max(min(sign_length - first, length), start)
             row[:start] = 0
             row[stop:] = 0
             inside = row[start:stop]
-            _apply_signs(inside, row_signs[start + first_middle * lanes :][: len(inside)], bend)
+            _apply_signs(inside, row_signs[first + start :][: len(inside)], bend)
         else:
-            noted = row_signs[first_middle * lanes : last * lanes]
+            noted = row_signs[first:end]
             _bend_and_note(row[: len(noted)], noted, bend)
             _bend(row[len(noted) :], bend)
 
 
-@_compile()
-def _tile(
-    x, bias, y, lanes, channel, signs, read_signs, columns, rows, bend, factors, first_pixel, first_middle, last_middle,
-    first_row, last_row,
-):  # fmt: skip
-    """Some outputs y [rows, columns * C], those of some channels: as many as there are lanes, the first of them
-    `channel`."""
+@compiled()
+def _tile(x, bias, y, signs, read_signs, columns, rows, bend, factors, place):
+    """Some outputs y [rows, columns * C] from an image x [H, W * C]. `signs` are those of the whole image."""
     up, down, period = factors
-    channels, x_phases, y_phases, terms = len(bias), period // up, period // down, len(rows.down_taps)
+    lanes, x_phases, y_phases, terms = place.lanes, period // up, period // down, len(rows.down_taps)
     middle_length = columns.middle_positions * lanes
     x_length, y_length = x_phases * columns.x_positions * lanes, y_phases * columns.y_positions * lanes
     x_rows, x_row = np.empty(rows.up_count * x_length, np.float32), np.empty(x_length, np.float32)
@@ -329,12 +315,12 @@ def _tile(
     middle = np.empty(period * middle_length, np.float32)
     bias_row = np.empty(columns.x_positions * lanes, np.float32)
     for i in range(len(bias_row)):
-        bias_row[i] = bias[channel + i % lanes]
+        bias_row[i] = bias[place.channel + i % lanes]
     up_at, down_at = np.empty(rows.up_taps.shape[2], np.int64), np.empty(rows.down_taps.shape[1], np.int64)
 
     next_pixel = next_middle = np.iinfo(np.int64).min
     for o in range(len(y)):
-        start = (first_row + o) * down - rows.down_padding
+        start = (place.first_row + o) * down - rows.down_padding
         for j in range(max(start, next_middle), start + rows.down_count):
             slot = j % rows.down_count
             if not 0 <= j < rows.middle:
@@ -343,11 +329,11 @@ def _tile(
                 continue
             pixel = -((rows.up_padding - j) // up)
             for i in range(max(pixel, next_pixel), pixel + rows.up_count):
-                place = x_rows[i % rows.up_count * x_length :][:x_length]
+                ring_row = x_rows[i % rows.up_count * x_length :][:x_length]
                 if 0 <= i < len(x):
-                    _read_row(place, x[i], channels, channel, lanes, bias_row, first_pixel, x_phases)
+                    _read_row(ring_row, x[i], len(bias), bias_row, place, x_phases)
                 else:
-                    place[:] = 0
+                    ring_row[:] = 0
             next_pixel = pixel + rows.up_count
             for k in range(len(up_at)):
                 up_at[k] = (pixel + min(k, rows.up_count - 1)) % rows.up_count
@@ -356,41 +342,62 @@ def _tile(
                 for phase in range(period):
                     _weigh(middle[phase * middle_length :][:middle_length], x_row, columns.up_at[phase], lanes,
                            columns.up_taps[term, phase], term > 0)
-            noted = last_middle if j < last_row else 0
-            _bend_row(middle, signs[j], columns, first_middle, noted, read_signs, bend, lanes)
+            end = place.end_middle if j < place.end_row else 0
+            _bend_row(middle, signs[j], read_signs, middle_length, bend, place.first_middle * lanes, end * lanes)
             for term in range(terms):
-                place = y_rows[(term * rows.down_count + slot) * y_length :][:y_length]
+                ring_row = y_rows[(term * rows.down_count + slot) * y_length :][:y_length]
                 for phase in range(y_phases):
-                    _weigh(place[phase * columns.y_positions * lanes :][: columns.y_positions * lanes], middle,
+                    _weigh(ring_row[phase * columns.y_positions * lanes :][: columns.y_positions * lanes], middle,
                            columns.down_at[phase], lanes, columns.down_taps[term], False)
         next_middle = start + rows.down_count
         for term in range(terms):
             for k in range(len(down_at)):
                 down_at[k] = term * rows.down_count + (start + min(k, rows.down_count - 1)) % rows.down_count
             _weigh(y_row, y_rows, down_at, y_length, rows.down_taps[term], term > 0)
-        _write_row(y[o], channels, channel, lanes, y_row, y_phases)
+        _write_row(y[o], len(bias), y_row, place, y_phases)
 
 
-@_compile(parallel=True)
-def _all_tiles(x, bias, y, signs, read_signs, columns, rows, bend, factors, tile):
-    """y [N, OH, OW * C] from x [N, H, W * C], the tiles shared out to the threads."""
-    channels = len(bias)
+@compiled()
+def _unit(unit, x, bias, y, signs, read_signs, columns, rows, bend, factors, tile):
+    """One of the tiles, `unit` its number."""
+    channels, height = len(bias), y.shape[1]
+    width = y.shape[2] // channels
     up, down, period = factors
-    n, height, width = y.shape[0], y.shape[1], y.shape[2] // channels
-    blocks, across, along = -(-channels // tile[0]), -(-width // tile[1]), -(-height // tile[2])
+    along, across, blocks = -(-height // tile[2]), -(-width // tile[1]), -(-channels // tile[0])
+    rest, tile_y = divmod(unit, along)
+    rest, tile_x = divmod(rest, across)
+    image, block = divmod(rest, blocks)
+    channel, column, row = block * tile[0], tile_x * tile[1], tile_y * tile[2]
+    lanes = min(channels - channel, tile[0])
     sign_rows, sign_columns = signs.shape[2:]
-    for unit in numba.prange(n * blocks * across * along):
-        rest, tile_y = divmod(np.int64(unit), along)  # prange counts in unsigned numbers, whose quotients are floats
-        rest, tile_x = divmod(rest, across)
-        image, block = divmod(rest, blocks)
-        channel, column, row = block * tile[0], tile_x * tile[1], tile_y * tile[2]
-        lanes = min(channels - channel, tile[0])
-        block_signs = signs.reshape(-1)[(image * channels + channel) * sign_rows * sign_columns :]
-        _tile(
-            x[image], bias, y[image, row : row + tile[2], column * channels : (column + tile[1]) * channels], lanes,
-            channel, block_signs[: sign_rows * sign_columns * lanes].reshape(sign_rows, sign_columns * lanes),
-            read_signs, columns, rows, bend, factors, columns.first_pixel + column * down // up,
-            columns.first_middle + column * down // period,
-            sign_columns // period if tile_x == across - 1 else (column + tile[1]) * down // period,
-            row, sign_rows if tile_y == along - 1 else (row + tile[2]) * down,
-        )  # fmt: skip
+    block_signs = signs.reshape(-1)[(image * channels + channel) * sign_rows * sign_columns :]
+    place = Place(
+        channel, lanes, columns.first_pixel + column * down // up, columns.first_middle + column * down // period, row,
+        sign_columns // period if tile_x == across - 1 else (column + tile[1]) * down // period,
+        sign_rows if tile_y == along - 1 else (row + tile[2]) * down,
+    )  # fmt: skip
+    _tile(
+        x[image], bias, y[image, row : row + tile[2], column * channels : (column + tile[1]) * channels],
+        block_signs[: sign_rows * sign_columns * lanes].reshape(sign_rows, sign_columns * lanes), read_signs, columns,
+        rows, bend, factors, place,
+    )  # fmt: skip
+
+
+@compiled()
+def _count(bias, y, tile):
+    width = y.shape[2] // len(bias)
+    return len(y) * -(-len(bias) // tile[0]) * -(-width // tile[1]) * -(-y.shape[1] // tile[2])
+
+
+@compiled()
+def _tiles_in_turn(x, bias, y, signs, read_signs, columns, rows, bend, factors, tile):
+    """y [N, OH, OW * C] from x [N, H, W * C]."""
+    for unit in range(_count(bias, y, tile)):
+        _unit(unit, x, bias, y, signs, read_signs, columns, rows, bend, factors, tile)
+
+
+@compiled(parallel=True)
+def _tiles_by_threads(x, bias, y, signs, read_signs, columns, rows, bend, factors, tile):
+    """The same, the tiles shared out to the threads."""
+    for unit in numba.prange(_count(bias, y, tile)):  # counts in unsigned numbers, whose quotients would be floats
+        _unit(np.int64(unit), x, bias, y, signs, read_signs, columns, rows, bend, factors, tile)
