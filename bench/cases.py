@@ -1,7 +1,7 @@
 """Which of the networks' shapes each device gets.
 
 A GPU takes layers as they are, at batch 8. A CPU takes thin slices, one image and a few channels, so that a case lasts
-milliseconds, and images beyond 600 pixels a side only with SG3_BENCH_FULL. (Few channels are fair to no one: vector
+milliseconds, and images beyond 300 pixels a side only with SG3_BENCH_FULL. (Few channels are fair to no one: vector
 units that work across channels are less full than in a network.)
 """
 
@@ -21,7 +21,7 @@ ON_GPU = bench_device().type == "cuda"
 DEVICE = bench_device().type
 BATCH = int(os.environ.get("SG3_BENCH_BATCH") or 8) if ON_GPU else 1
 NETWORKS = ("t-1024", "r-1024", "t-256", "r-256")
-LARGEST = inf if ON_GPU or FULL else 600  # pixels
+LARGEST = inf if ON_GPU or FULL else 300  # pixels
 TARGET_SIZES = (36, 84, 148, 276)  # of the layers that the CPU target is about
 
 

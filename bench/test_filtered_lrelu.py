@@ -18,7 +18,8 @@ def title(layer: Layer) -> str:
 
 
 def workload(layer: Layer, backward: bool) -> FilteredLrelu:
-    return FilteredLrelu(layer, BATCH, thin(layer.spec.out_channels, layer.conv_size), backward, DEVICE)
+    channels = thin(layer.spec.out_channels, max(layer.conv_size, layer.spec.out_size))
+    return FilteredLrelu(layer, BATCH, channels, backward, DEVICE)
 
 
 @pytest.mark.skipif(ON_GPU, reason="the target is one for CPUs")
