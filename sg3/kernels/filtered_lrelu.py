@@ -9,7 +9,7 @@ zero padding, so the padded border holds 0, not b.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import lcm, sqrt
 from typing import Any
 
@@ -21,7 +21,6 @@ from sg3.kernels.arguments import (
     check_bias,
     check_filter,
     check_image,
-    filter_size,
     integer,
     no_autocast,
     opposite_padding,
@@ -31,7 +30,7 @@ from sg3.kernels.bias_act import bias_act_ref
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.filtered_lrelu_torch import forward as torch_forward
 from sg3.kernels.filtered_lrelu_torch import linear as torch_linear
-from sg3.kernels.filtered_lrelu_torch import output_size
+from sg3.kernels.filtered_lrelu_torch import middle_size, output_size
 from sg3.kernels.library import new_image, register
 from sg3.kernels.plan import Resampling
 from sg3.kernels.upfirdn2d import upfirdn2d_ref
@@ -116,26 +115,28 @@ def filtered_lrelu_ref(
     return upfirdn2d_ref(x, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
 
 
-# Room for the signs that a kernel keeps for the derivative: [N, C, OH, OW] of the result, [x, y] taps of fd, up, down.
-SignsShape = Callable[[Sequence[int], tuple[int, int], int, int], list[int]]
+# Room for the signs that a kernel keeps of a plane between the filters: [rows, columns] for its [height, width], up,
+# down.
+SignsSize = Callable[[tuple[int, int], int, int], list[int]]
 
 
-def _packed_signs(y_shape: Sequence[int], taps: tuple[int, int], up: int, down: int) -> list[int]:
+def _packed_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
     """Triton's: two bits for every sample that the second filter reads, four samples in a byte."""
-    n, c, height, width = y_shape
-    return [n, c, (height - 1) * down + taps[1], ((width - 1) * down + taps[0] + 3) // 4]
+    return [middle[0], (middle[1] + 3) // 4]
 
 
-def _whole_signs(y_shape: Sequence[int], taps: tuple[int, int], up: int, down: int) -> list[int]:
+def _whole_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
     """Numba's: a byte for every sample, with a row's end filled up to a multiple of the period of its phases."""
-    n, c, height, width = y_shape
     period = lcm(up, down)
-    periods = ((width - 1) * down + taps[0] + period - 1) // period
-    return [n, c, (height - 1) * down + taps[1], periods * period]
+    return [middle[0], (middle[1] + period - 1) // period * period]
+
+
+def _signs_shape(size: SignsSize, y: torch.Tensor, fd: torch.Tensor | None, up: int, down: int) -> list[int]:
+    return [*y.shape[:2], *size(middle_size(y.shape[2:], fd, down), up, down)]
 
 
 def _ops_of_kernel(
-    load: Callable[[], Callable[..., None]], signs_shape: SignsShape
+    load: Callable[[], Callable[..., None]], signs_size: SignsSize
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The op and its derivative by a kernel that does both. `load` imports it: sg3.kernels.triton.filtered_lrelu's
     launcher, or one called alike."""
@@ -155,7 +156,7 @@ def _ops_of_kernel(
         keep: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        kept = x.new_empty(signs_shape(y.shape, filter_size(fd), up, down) if keep else [0], dtype=torch.uint8)
+        kept = x.new_empty(_signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
         geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
         load()(x, b, y, kept if keep else None, False, fu, fd, geometry, gain, slope, clamp)
         return y, kept
@@ -221,23 +222,23 @@ LINEAR_SCHEMA = (
 
 
 def _register(
-    name: str, ops: tuple[Callable[..., Any], Callable[..., Any]], signs_shape: SignsShape | None
+    name: str, ops: tuple[Callable[..., Any], Callable[..., Any]], signs_size: SignsSize | None
 ) -> Callable[..., Any]:
     """Register `sg3::filtered_lrelu_NAME` and its derivative `..._linear`; returns the former."""
     forward, linear = ops
 
     def forward_fake(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, keep):  # type: ignore[no-untyped-def]
         y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        if signs_shape is None:
+        if signs_size is None:
             return y, x.new_empty([0])
-        return y, x.new_empty(signs_shape(y.shape, filter_size(fd), up, down) if keep else [0], dtype=torch.uint8)
+        return y, x.new_empty(_signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
 
     def linear_fake(x, kept, b, fu, fd, up, down, up_padding, down_padding, size, *_):  # type: ignore[no-untyped-def]
         return new_image(x, *size)
 
     def forward_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         x, fu, fd, b, up, down, (x0, _, y0, _), *pointwise, flip_filter, _ = inputs
-        kept, b = (x, b) if signs_shape is None else (output[1], None)
+        kept, b = (x, b) if signs_size is None else (output[1], None)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)  # or the backward pass would begin with zeros as large as `kept`
         linear_save(ctx, (x, kept, b, fu, fd, up, down, [x0, y0], [0, 0], None, [up**2, 1.0], *pointwise, flip_filter,
