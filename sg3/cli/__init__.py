@@ -71,7 +71,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
         except PackageNotFoundError:
             return "not installed"
 
-    from sg3 import __version__
+    from sg3._version import __version__
 
     click.echo(f"sg3 {__version__}, torch {installed('torch')}, triton {installed('triton')}")
     ctx.exit()

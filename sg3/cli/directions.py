@@ -60,7 +60,7 @@ def command(
     import numpy as np
     import torch
 
-    from sg3 import __version__
+    from sg3._version import __version__
     from sg3.cli.network import open_generator
     from sg3.cli.progress import track
     from sg3.sampling import class_labels, seed_latents

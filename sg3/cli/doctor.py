@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from sg3 import __version__
+from sg3._version import __version__
 from sg3.cli import options
 from sg3.errors import MissingInputError
 

@@ -59,7 +59,7 @@ def command(
 
         sg3 project --network=net.pkl --target=photos/ --space=w+ --num-steps=500 --save-video --outdir=out
     """
-    from sg3 import __version__
+    from sg3._version import __version__
     from sg3.cli.network import open_generator
     from sg3.sampling import class_labels
     from sg3.tools import project as projection

@@ -50,7 +50,7 @@ def command(
     """
     import torch
 
-    from sg3 import __version__
+    from sg3._version import __version__
     from sg3.cli.network import open_generator
     from sg3.cli.progress import track
     from sg3.errors import UsageError

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import PIL
 from PIL import Image
 
-from sg3 import __version__
+from sg3._version import __version__
 from sg3.data.images import CHANNELS, Mode, decode_image
 from sg3.data.labels import FILE_NAME, Label
 from sg3.data.scan import Found, Progress, ReadResult, UnusableImages, ordered_map, read_all, scan

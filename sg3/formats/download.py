@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from sg3 import __version__
+from sg3._version import __version__
 from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.atomic import sync_folder, write_atomic, write_json

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3 import __version__
+from sg3._version import __version__
 from sg3.errors import DataError, UsageError
 from sg3.formats import networks
 from sg3.formats.atomic import write_atomic
