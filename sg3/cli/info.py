@@ -97,8 +97,8 @@ def describe_dataset(path: Path) -> dict[str, Any]:
     import numpy as np
 
     from sg3.data.dataset import ImageFolderDataset
-    from sg3.data.labels import read_manifest
-    from sg3.data.store import open_store
+    from sg3.data.dataset_json import read_manifest
+    from sg3.data.folder_or_zip import open_store
 
     data = ImageFolderDataset(path, use_labels=True)
     facts: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The training set: a folder or zip of equal, square images, with labels in an optional dataset.json.
 
-Which pixels a file gives is the policy of `sg3.data.images`: palettes become their real colours, EXIF
+Which pixels a file gives is the policy of `sg3.data.decode`: palettes become their real colours, EXIF
 orientation is applied, 16 bits are cut to 8, alpha is kept as a fourth channel. The first image (names
 sorted) decides size and channels; every other one must agree.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from sg3.data.images import MAX_FILE_BYTES, decode
-from sg3.data.labels import FILE_NAME, RawLabels, label_array, labels_by_name, read_manifest
-from sg3.data.store import image_names, open_store, refused_names
+from sg3.data.dataset_json import FILE_NAME, RawLabels, label_array, labels_by_name, read_manifest
+from sg3.data.decode import MAX_FILE_BYTES, decode
+from sg3.data.folder_or_zip import image_names, open_store, refused_names
 from sg3.errors import DataError, UsageError
 
 Item = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -138,7 +138,7 @@ class ImageFolderDataset(Dataset[Item]):
         return ImageDetails(raw_idx, bool(self._xflip[index]), raw_label)
 
     def content_hash(self) -> str:
-        """Hex digest that tells whether images or labels have changed, wherever they lie; see `sg3.data.store`."""
+        """Hex digest that tells whether images or labels have changed, wherever they lie; from `folder_or_zip`."""
         return self._store.content_hash()
 
     def close(self) -> None:

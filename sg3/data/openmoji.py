@@ -11,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sg3.data.prepare import Prepared, prepare
-from sg3.data.scan import Progress
-from sg3.data.transforms import ImagePlan
 from sg3.errors import MissingInputError, UsageError
 
 ATTRIBUTION = "OpenMoji (openmoji.org), CC BY-SA 4.0"
@@ -92,18 +89,6 @@ def render(glyph: str, resolution: int, supersample: int = 4) -> NDArray[np.uint
     image = Image.new("RGBA", (resolution, resolution), BACKGROUND)
     image.alpha_composite(ink, ((resolution - width) // 2, (resolution - height) // 2))
     return np.asarray(image.convert("RGB"))
-
-
-def prepare_openmoji(
-    dest: str | Path,
-    resolution: int = 64,
-    subset: str = "faces",
-    force: bool = False,
-    progress: Progress = lambda _what, _done, _total: None,
-) -> Prepared:
-    """Write a subset as a dataset zip, without labels and with the attribution. Raises as `prepare` does."""
-    plan = ImagePlan(resolution=(resolution, resolution))
-    return prepare(f"openmoji:{subset}", dest, plan, labels="none", force=force, progress=progress)
 
 
 def _folder() -> Path:

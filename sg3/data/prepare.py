@@ -18,8 +18,8 @@ import PIL
 from PIL import Image
 
 from sg3._version import __version__
-from sg3.data.images import CHANNELS, Mode, decode_image
-from sg3.data.labels import FILE_NAME, Label
+from sg3.data.dataset_json import FILE_NAME, Label
+from sg3.data.decode import CHANNELS, Mode, decode_image
 from sg3.data.scan import Found, Progress, ReadResult, UnusableImages, ordered_map, read_all, scan
 from sg3.data.sources import Source, open_source
 from sg3.data.transforms import ImagePlan
@@ -103,6 +103,21 @@ def prepare(
             add(FILE_NAME, json.dumps(manifest).encode())
     notes = _notes(opened, usable, plan, target, labelling)
     return Prepared(dest, len(written), target.side, CHANNELS[target.mode], _label_dim(kept), skipped, notes)
+
+
+def prepare_openmoji(
+    dest: str | Path,
+    resolution: int = 64,
+    subset: str = "faces",
+    force: bool = False,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> Prepared:
+    """Write a subset of OpenMoji's emoji as a dataset zip, without labels and with the attribution.
+
+    Raises as `prepare` does.
+    """
+    plan = ImagePlan(resolution=(resolution, resolution))
+    return prepare(f"openmoji:{subset}", dest, plan, labels="none", force=force, progress=progress)
 
 
 def image_name(index: int) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from sg3.data.images import MODE_WORDS, Header, probe
-from sg3.data.labels import Label
+from sg3.data.dataset_json import Label
+from sg3.data.decode import MODE_WORDS, Header, probe
 from sg3.data.sources import Payload, Source
 from sg3.data.transforms import ImagePlan, is_power_of_two, nearest_power_of_two
 from sg3.errors import DataError

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sg3.data.classic import LabelledImages, read_cifar10, read_idx
-from sg3.data.images import MAX_FILE_BYTES, Header
-from sg3.data.labels import FILE_NAME, Label, labels_by_name, read_manifest
-from sg3.data.store import image_names, open_store
+from sg3.data import openmoji
+from sg3.data.cifar_mnist import LabelledImages, read_cifar10, read_idx
+from sg3.data.dataset_json import FILE_NAME, Label, labels_by_name, read_manifest
+from sg3.data.decode import MAX_FILE_BYTES, Header
+from sg3.data.folder_or_zip import image_names, open_store
 from sg3.errors import DataError, MissingInputError
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
@@ -105,8 +106,6 @@ def _array_source(path: Path, data: LabelledImages) -> Source:
 
 
 def _openmoji_source(subset: str, side: int) -> Source:
-    from sg3.data import openmoji  # it imports `prepare`, which imports this module
-
     glyphs = openmoji.glyphs(subset)
     return Source(
         name=f"openmoji:{subset}",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from PIL import Image, ImageColor
 
-from sg3.data.images import Mode
+from sg3.data.decode import Mode
 from sg3.errors import UsageError
 
 Crop = Literal["center-crop", "center-crop-wide"]

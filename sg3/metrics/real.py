@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sg3.data.dataset import ImageFolderDataset
-from sg3.data.labels import read_manifest
-from sg3.data.store import open_store
+from sg3.data.dataset_json import read_manifest
+from sg3.data.folder_or_zip import open_store
 from sg3.errors import DataError, UsageError
 
 

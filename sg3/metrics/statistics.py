@@ -18,7 +18,7 @@ import torch
 
 from sg3.cache import cache_folder
 from sg3.data.dataset import ImageFolderDataset
-from sg3.data.store import FolderStore, open_store
+from sg3.data.folder_or_zip import FolderStore, open_store
 from sg3.errors import Sg3Error, StorageError
 from sg3.formats.atomic import write_atomic
 from sg3.metrics.detectors import Detector

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sg3.data.images import MAX_FILE_BYTES, decode_image
-from sg3.data.store import image_names, open_store, refused_names
+from sg3.data.decode import MAX_FILE_BYTES, decode_image
+from sg3.data.folder_or_zip import image_names, open_store, refused_names
 from sg3.data.transforms import ImagePlan
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.tools.files import Pixels

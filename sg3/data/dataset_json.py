@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sg3.data.store import Store
+from sg3.data.folder_or_zip import Store
 from sg3.errors import DataError
 
 FILE_NAME = "dataset.json"
