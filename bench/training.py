@@ -19,8 +19,9 @@ from bench.shapes import Layer
 from bench.workloads import Peer, Tensors, compiled, layer_dtype
 from sg3.models.stylegan3 import SynthesisLayer
 from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
-from sg3.train.loss import Loss, MicroBatch
-from sg3.train.phases import build_networks, build_phases
+from sg3.train.recipes.stylegan.loss import Loss
+from sg3.train.recipes.stylegan.system import build_networks, build_phases
+from sg3.train.recipes.system import MicroBatch
 
 
 @contextlib.contextmanager
@@ -156,7 +157,7 @@ class Training:
         empty = torch.zeros(self.batch, 0, device=device)
         z = torch.randn(self.batch, config.z_dim, device=device)
         mb = MicroBatch(real=real, real_c=empty, z=z, c=empty, rng=np.random.default_rng(0))
-        optimizers = {p.name: p.optimizer for p in build_phases(config, G, D, Loss(G, D, Quiet()))}
+        optimizers = {p.name: p.optimizer for p in build_phases(config, Loss(G, D, Quiet()))}
 
         def restore() -> None:
             for net, state in zip((G, D), start, strict=True):
@@ -180,7 +181,7 @@ class Training:
                 return Peer(forward, forward)
 
             module = G if self.part.startswith("G") else D
-            (terms,) = [p.terms for p in build_phases(config, G, D, loss) if p.name == self.part]
+            (terms,) = [p.terms for p in build_phases(config, loss) if p.name == self.part]
             optimizer = optimizers[self.part]
 
             def gradients() -> Tensors:

@@ -1,4 +1,4 @@
-"""What is left behind when training breaks down numerically: which tensors went wrong, and how."""
+"""Looking at bad steps: a warning, and where training has broken down numerically, its end and what is left behind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,45 @@ from pathlib import Path
 
 import torch
 
+from sg3.errors import NumericalError
 from sg3.formats.atomic import write_json
+from sg3.train import bad_steps
+from sg3.train.display import Display
+from sg3.train.saving import Saving
+from sg3.train.tick import Moment
 from sg3.train.trainer import Trainer
+
+
+class BadStepsWatch:
+    """Reports steps that were left out, and ends the run when too many were in a row."""
+
+    def __init__(self, trainer: Trainer, run_dir: Path, display: Display, saving: Saving) -> None:
+        self._trainer = trainer
+        self._run_dir = run_dir
+        self._display = display
+        self._saving = saving
+
+    def is_due(self, moment: Moment) -> bool:
+        """Now and then, and before anything is written."""
+        return moment.ends_tick or moment.step % bad_steps.LOOK_EVERY == 0
+
+    def run(self, moment: Moment) -> None:
+        """Raises NumericalError, with the state saved, if a phase has had too many in a row."""
+        t = self._trainer
+        for found in t.bad_steps.look():
+            if t.world.is_main:  # the same on all ranks
+                t.stats.report(f"Gradient/skipped/{found.phase}", float(found.count))
+                self._display.message(
+                    f"warning: {found} up to {t.nimg} images left out, the gradient was not finite"
+                )
+            if found.is_fatal:
+                where = write_failure(self._run_dir, t, found.phase) if t.world.is_main else self._run_dir
+                self._saving.save()
+                self._saving.finish()
+                raise NumericalError(
+                    f"{self._run_dir}: {found.longest} steps of {found.phase} in a row without a finite gradient, at "
+                    f"{t.nimg} images; see {where.name}, and try a larger --gamma or smaller --glr and --dlr"
+                )
 
 
 def write_failure(run_dir: Path, trainer: Trainer, phase: str) -> Path:
@@ -16,7 +53,9 @@ def write_failure(run_dir: Path, trainer: Trainer, phase: str) -> Path:
     report: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, module in (("G", trainer.G), ("D", trainer.D)):
         report[name] = {key: _describe(parameter) for key, parameter in module.named_parameters()}
-    content = {"phase": phase, "nimg": trainer.nimg, "step": trainer.step, "augment_p": trainer.augment_p, **report}
+    content = {
+        "phase": phase, "nimg": trainer.nimg, "step": trainer.step, "augment_p": trainer.augmentation.p, **report,
+    }  # fmt: skip
     path = run_dir / f"failure-{trainer.nimg:010d}.json"
     write_json(path, content, indent=1)
     return path

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sg3.train.config import TrainConfig
-from sg3.train.phases import build_networks
+from sg3.train.recipes.stylegan.system import build_networks
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,9 @@ def killer(kind: str, number: int) -> Before:
 def live(config: TrainConfig, folder: Path, begun: Any, steps: int, kind: str = "", number: int = 0) -> None:
     """Go on with a run in `folder` until `steps` steps in all, with a state after each; `begun.value` is the number of
     images up to the last state that began to be saved. Is killed at a call of that kind, if any."""
-    import sg3.train.loop
+    import sg3.train.saving
 
-    sg3.train.loop.STATE_MINUTES = -1  # a state is always due
+    sg3.train.saving.STATE_MINUTES = -1  # a state is always due
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the process's own, to its end)
     trainer = new_trainer(config)
     if list(folder.glob(PATTERN)):

@@ -57,7 +57,7 @@ def inject_nan(trainer: Trainer, world: World) -> dict[str, tuple[int, int]]:
     n = trainer.local_batch
     trainer.train_step(torch.zeros(n, 3, 16, 16, dtype=torch.uint8), torch.zeros(n, 3))
     hook.remove()
-    return trainer.take_bad_steps()
+    return {found.phase: (found.longest, found.count) for found in trainer.bad_steps.look()}
 
 
 def main(data: str, folder: Path) -> None:

@@ -145,7 +145,7 @@ def test_augmentation_changes_take_effect_or_are_refused(discs: Path) -> None:
     changed, _ = apply_changes(config, Options(p=0.7, gamma=0.0))
     again = new_trainer(changed)
     again.load_state_dict(state)  # of a run with R1, which this one has no more
-    assert again.augment_p == 0.7
+    assert again.augmentation.p == 0.7
     assert [phase.name for phase in again.phases] == ["Gboth", "Dmain"]
 
 

@@ -35,7 +35,7 @@ def test_training_is_the_same(discs: Path, tmp_path: Path, graphs_only, cfg: str
     for mode in ("off", "on"):
         config = tiny_config(discs, cfg=cfg, compile=mode, layers=3, gamma=1.0)
         trainer = new_trainer(config)
-        assert isinstance(trainer.loss.fast_D, torch._dynamo.OptimizedModule) == (mode == "on")
+        assert isinstance(trainer.system.loss.fast_D, torch._dynamo.OptimizedModule) == (mode == "on")
         real = torch.full((4, 3, 16, 16), 60, dtype=torch.uint8)
         for _ in range(3):
             trainer.train_step(real, torch.zeros(4, 0))
@@ -59,7 +59,7 @@ def test_regularisation_runs_as_it_is(discs: Path, graphs_only) -> None:
     def never(*_: object, **__: object) -> None:
         pytest.fail("compiled network called")
 
-    trainer.loss.fast_synthesis = trainer.loss.fast_D = never
+    trainer.system.loss.fast_synthesis = trainer.system.loss.fast_D = never
     for phase in trainer.phases:
         if not phase.is_main:
             assert trainer.run_phase(phase, torch.zeros(4, 3, 16, 16), torch.zeros(4, 0))
@@ -102,7 +102,7 @@ def test_layout_and_compiler_may_change(discs: Path, tmp_path: Path) -> None:
     plain = new_trainer(config)
     plain.load_state_dict(state)
     for each in (plain, trainer):  # Adam's moments belong to the same weights as before
-        each.loss.fast_synthesis, each.loss.fast_D = each.G.synthesis, each.D
+        each.system.loss.fast_synthesis, each.system.loss.fast_D = each.G.synthesis, each.D
         each.train_step(torch.full((4, 3, 16, 16), 60, dtype=torch.uint8), torch.zeros(4, 0))
     for a, b in zip(plain.D.parameters(), trainer.D.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

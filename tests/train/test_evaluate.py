@@ -17,11 +17,14 @@ from sg3.train.display import Display
 from sg3.train.distributed import World
 from sg3.train.evaluate import BEST_FILE, Evaluation, check_metrics, open_evaluation
 from sg3.train.loop import Loop
+from sg3.train.snapshots import Pruning
 from sg3.train.state import load_state
+from sg3.train.tick import Moment
 from tests.train.conftest import tiny_config
 from tests.train.test_resume import StopAfter, assert_same, comparable, new_trainer
 
 ALONE = World(0, 1, torch.device("cpu"))
+AFTER_A_SNAPSHOT = Moment(now=0.0, step=1, ends_run=False, ends_tick=True, snapshot=True, state=False)
 
 
 def test_metrics_leave_training_as_it_is(discs: Path, tmp_path: Path) -> None:
@@ -95,13 +98,12 @@ def test_a_metric_is_one_line_in_the_log(tmp_path: Path, monkeypatch) -> None:
     ]
 
 
-def test_old_snapshots_go_but_not_the_best(discs: Path, tmp_path: Path, monkeypatch) -> None:
+def test_old_snapshots_go_but_not_the_best(tmp_path: Path, monkeypatch) -> None:
     e = evaluation(tmp_path, monkeypatch, [5.0, 1.0, 3.0, 4.0, 6.0])
     paths = snapshots(tmp_path, 5)
     for path in paths:
         e.run(torch.nn.Identity(), path, SimpleNamespace(is_asked=False), lambda: None)
-    loop = Loop(new_trainer(tiny_config(discs)), tmp_path, Display(None, 1000), e)
-    loop.drop_old_snapshots(2)
+    Pruning(tmp_path, 2, e).run(AFTER_A_SNAPSHOT)
     assert [path.exists() for path in paths] == [False, True, False, True, True]
 
 

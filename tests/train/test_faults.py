@@ -16,7 +16,7 @@ import torch
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError
-from sg3.train import loop, spawn
+from sg3.train import bad_steps, spawn
 from sg3.train.config import TrainConfig
 from sg3.train.distributed import World, join
 from sg3.train.feed import real_batches
@@ -138,7 +138,7 @@ def infinity_in_a_gradient(trainer: Trainer) -> None:
 def test_bad_steps_end_a_run_and_spoil_nothing(
     discs: Path, tmp_path: Path, monkeypatch, spoil: Callable[[Trainer], None]
 ) -> None:
-    monkeypatch.setattr(loop, "LOOK_EVERY", 5)
+    monkeypatch.setattr(bad_steps, "LOOK_EVERY", 5)
     trainer = new_trainer(tiny_config(discs, layers=3, kimg=10, gamma=0.0, aug="ada"))
     for _ in range(2):
         trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
@@ -153,7 +153,7 @@ def test_bad_steps_end_a_run_and_spoil_nothing(
     for module in (trainer.G, trainer.D, trainer.G_ema):
         assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
     assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.D.state_dict().items())
-    assert trainer.augment_p == trainer.augment_p  # not NaN
+    assert trainer.augmentation.p == trainer.augmentation.p  # not NaN
     state = load_state(tmp_path, pytest.fail)
     assert state["nimg"] == trainer.nimg
     assert all(bool(tensor.isfinite().all()) for tensor in state["G_ema"].values())

@@ -11,7 +11,8 @@ import torch
 
 import sg3
 from sg3.train.log import Stats
-from sg3.train.loss import Loss, MicroBatch, gaussian_taps
+from sg3.train.recipes.stylegan.loss import Loss, gaussian_taps
+from sg3.train.recipes.system import MicroBatch
 
 CASES = [(n, p) for n, phases in {
     "sg3t-64": ("Gmain", "Dmain", "Dreg", "Dboth"), "sg2-32-cond": ("Gmain", "Greg", "Dmain", "Dreg", "Dboth"),

@@ -72,7 +72,7 @@ class Uploads(TorchDispatchMode):
 def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said: dict) -> None:
     """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
     trainer = meta_trainer(monkeypatch, labelled_discs if "labels" in said else discs, gamma=1.0, **said)
-    trainer.ada_signs = torch.zeros(2)  # the one number that a step reads is an interval old
+    trainer.augmentation.signs_before = torch.zeros(2)  # the one number that a step reads is an interval old
 
     def only_on_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*args: Any, **kwargs: Any) -> torch.Tensor:

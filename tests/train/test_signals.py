@@ -71,10 +71,10 @@ def in_the_metrics(marker: Path) -> None:
 
 
 def in_a_save(marker: Path, seconds: float = 1) -> None:
-    import sg3.train.loop
+    import sg3.train.saving
 
     plain = os.fsync
-    sg3.train.loop.STATE_MINUTES = -1
+    sg3.train.saving.STATE_MINUTES = -1
 
     def fsync(handle):
         name = Path(os.readlink(f"/proc/self/fd/{handle}")).name

@@ -1,7 +1,4 @@
-"""Loss terms of StyleGAN2 and StyleGAN3 training.
-
-A term maps a micro-batch to one loss per sample; a training phase is a list of terms whose means are differentiated one
-after the other, so that the graphs of fake and real images never live at the same time.
+"""Loss terms of StyleGAN2 and StyleGAN3 training: each maps a micro-batch to one loss per sample.
 
     g_adversarial   softplus(-D(G(z)))                        non-saturating logistic loss (Goodfellow et al. 2014)
     g_path_length   (|J_w^T y| - a)^2, y ~ N(0, I)            path length regularisation (Karras et al. 2020, Eq. 4)
@@ -12,9 +9,7 @@ after the other, so that the graphs of fake and real images never live at the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import floor, sqrt
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,39 +17,16 @@ import torch.nn.functional as F
 
 from sg3.kernels import filter2d
 from sg3.models import Discriminator, Generator
-
-
-def unaugmented(images: torch.Tensor, _term: str) -> torch.Tensor:
-    """The images as they are."""
-    return images
-
-
-@dataclass
-class MicroBatch:
-    """Inputs of one forward/backward pass. real [N, C, R, R] in -1..1, labels [N, c_dim], z [N, z_dim].
-
-    `rng` makes decisions on the host; everything drawn on the device comes from torch's default generators, which the
-    trainer seeds before each phase. `blur_sigma`, in pixels, blurs what D sees; `augment(images, term)` follows.
-    """
-
-    real: torch.Tensor
-    real_c: torch.Tensor
-    z: torch.Tensor
-    c: torch.Tensor
-    rng: np.random.Generator
-    blur_sigma: float = 0.0
-    augment: Callable[[torch.Tensor, str], torch.Tensor] = unaugmented
-
-
-class Reporter(Protocol):
-    """Where loss terms leave their statistics."""
-
-    def report(self, name: str, value: torch.Tensor) -> None:
-        """Add every element of `value` to the statistic `name`."""
+from sg3.train.recipes.system import MicroBatch, Reporter
 
 
 class Loss:
-    """The terms, with the networks they act on and what they carry along: the mean path length, and signs of D."""
+    """The terms, with the networks they act on and what they carry along, the mean path length.
+
+    `synthesis` and `discriminator` are what the adversarial terms call instead of G.synthesis and D: compiled forms of
+    them. `watch` gets D's logits of real images, for ADA. What D sees is blurred, at first with `blur_init_sigma`
+    pixels, then less and less until `blur_fade_kimg` thousand images have been shown.
+    """
 
     def __init__(
         self,
@@ -67,12 +39,13 @@ class Loss:
         pl_weight: float = 0.0,
         pl_batch_shrink: int = 2,
         pl_decay: float = 0.01,
+        blur_init_sigma: float = 0.0,
+        blur_fade_kimg: float = 0.0,
         device: torch.device | str = "cpu",
         synthesis: Callable[..., torch.Tensor] | None = None,
         discriminator: Callable[..., torch.Tensor] | None = None,
+        watch: Callable[[torch.Tensor], None] = lambda _: None,
     ) -> None:
-        """`synthesis` and `discriminator`: what the adversarial terms call instead of G.synthesis and D, being compiled
-        forms of them."""
         self.G = G
         self.D = D
         self.fast_synthesis = G.synthesis if synthesis is None else synthesis
@@ -84,7 +57,9 @@ class Loss:
         self.pl_batch_shrink = pl_batch_shrink
         self.pl_decay = pl_decay
         self.pl_mean = torch.zeros([], device=device)
-        self.real_signs = torch.zeros(2, device=device)  # number and sum of the signs of D(real), for ADA
+        self.blur_init_sigma = blur_init_sigma
+        self.blur_fade_kimg = blur_fade_kimg
+        self.watch = watch
 
     def mixed_ws(
         self, z: torch.Tensor, c: torch.Tensor, rng: np.random.Generator, update_emas: bool = False
@@ -100,8 +75,14 @@ class Loss:
 
     def seen_by_d(self, img: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """Images, blurred and augmented."""
-        taps = gaussian_taps(mb.blur_sigma, img.device)
+        taps = gaussian_taps(self.blur_sigma(mb.nimg), img.device)
         return mb.augment(img if taps is None else filter2d(img, taps), term)
+
+    def blur_sigma(self, nimg: int) -> float:
+        """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
+        if self.blur_init_sigma == 0 or self.blur_fade_kimg == 0:
+            return 0.0
+        return max(1 - nimg / (self.blur_fade_kimg * 1000), 0) * self.blur_init_sigma
 
     def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
         """How real G's images do not look to D."""
@@ -161,10 +142,9 @@ class Loss:
         return loss
 
     def _report_real(self, logits: torch.Tensor) -> None:
-        signs = logits.detach().sign()
         self.stats.report("Loss/scores/real", logits)
-        self.stats.report("Loss/signs/real", signs)
-        self.real_signs += torch.stack([torch.full_like(signs.sum(), signs.numel()), signs.sum()])
+        self.stats.report("Loss/signs/real", logits.detach().sign())
+        self.watch(logits)
 
 
 def gaussian_taps(sigma: float, device: torch.device) -> torch.Tensor | None:

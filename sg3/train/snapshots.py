@@ -1,0 +1,108 @@
+"""What a run shows of itself: image grids and network files, their metrics, and the removal of old ones."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from sg3.formats import Snapshot, run_snapshots, save
+from sg3.train.distributed import check_consistency
+from sg3.train.evaluate import Evaluation
+from sg3.train.grid import Grid
+from sg3.train.stop import StopSignals
+from sg3.train.tick import Moment
+from sg3.train.trainer import Trainer
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Snapshots:
+    """Writes an image grid and the networks, on rank 0, once all ranks have been found to agree."""
+
+    def __init__(self, trainer: Trainer, run_dir: Path) -> None:
+        self._trainer = trainer
+        self._run_dir = run_dir
+        c = trainer.config
+        self._grid = Grid(
+            trainer.dataset, c.grid, z_dim=c.z_dim, label_dim=c.dataset.label_dim, seed=c.seed,
+            skip=c.on_error == "skip",
+        )  # fmt: skip
+
+    def save_first_grids(self) -> None:
+        """The real images of the grid, and what the untrained network makes."""
+        t = self._trainer
+        if t.world.is_main:
+            self._grid.save_reals(self._run_dir / "reals.png")
+            self._grid.save_fakes(t.G_ema, self._run_dir / "fakes_init.png", t.config.batch_gpu)
+
+    def path(self) -> Path:
+        """Where the networks of now go."""
+        return self._run_dir / f"network-snapshot-{self._trainer.nimg // 1000:06d}.pkl"
+
+    def is_due(self, moment: Moment) -> bool:
+        """Every --snap ticks and at the end."""
+        return moment.snapshot
+
+    def run(self, moment: Moment) -> None:
+        """Raises NumericalError if the ranks have drifted apart."""
+        t = self._trainer
+        check_consistency(t.world, t.networks)
+        if not t.world.is_main:
+            return
+        c, d = t.config, t.config.dataset
+        self._grid.save_fakes(t.G_ema, self._run_dir / f"fakes{t.nimg // 1000:06d}.png", c.batch_gpu)
+        G, D, G_ema = (_frozen(network) for network in (t.G, t.D, t.G_ema))
+        pipe = t.augmentation.snapshot_pipe()
+        facts = {
+            "path": d.path, "use_labels": c.cond, "max_size": c.subset or d.size, "xflip": c.mirror,
+            "resolution": d.resolution, "random_seed": c.seed,
+        }  # fmt: skip
+        used = None if pipe is None else _frozen(pipe)
+        save(Snapshot(G=G, D=D, G_ema=G_ema, augment_pipe=used, training_set_kwargs=facts), self.path())
+
+
+def _frozen(module: M) -> M:
+    """A copy for a file: on the CPU, in evaluation mode."""
+    return copy.deepcopy(module).eval().requires_grad_(False).cpu()
+
+
+class Measuring:
+    """The metrics of the snapshot that was written last, unless somebody waits for the run to stop."""
+
+    def __init__(self, trainer: Trainer, evaluation: Evaluation, snapshots: Snapshots, stop: StopSignals) -> None:
+        self._trainer = trainer
+        self._evaluation = evaluation
+        self._snapshots = snapshots
+        self._stop = stop
+
+    def is_due(self, moment: Moment) -> bool:
+        """After every snapshot; whether to stop is rank 0's answer for all."""
+        return moment.snapshot and not self._trainer.world.as_main(self._stop.is_asked)[0]
+
+    def run(self, moment: Moment) -> None:
+        """All metrics of the run, by all ranks."""
+        t = self._trainer
+        self._evaluation.run(t.G_ema, self._snapshots.path(), self._stop, t.watchdog.beat)
+
+
+class Pruning:
+    """Removes network snapshots but the newest `keep` and the best one by each metric."""
+
+    def __init__(self, run_dir: Path, keep: int, evaluation: Evaluation | None) -> None:
+        self._run_dir = run_dir
+        self._keep = keep
+        self._evaluation = evaluation
+
+    def is_due(self, moment: Moment) -> bool:
+        """After every snapshot."""
+        return moment.snapshot
+
+    def run(self, moment: Moment) -> None:
+        """To be called on rank 0."""
+        best = set() if self._evaluation is None else self._evaluation.best_snapshots()
+        for path in run_snapshots(self._run_dir)[: -self._keep]:
+            if path.name not in best:
+                path.unlink(missing_ok=True)
