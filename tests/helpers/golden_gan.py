@@ -38,20 +38,25 @@ class GoldenGan:
         """`got` against the stored tensor, by the case's tolerance for its type (float64 or float32)."""
         about = case["tensors"][name]
         assert list(got.shape) == about["shape"], name
-        bound = about["tol64_rel_l2" if got.dtype == torch.float64 else "tol_rel_l2"]
+        bound = self.bound(case, name, got.dtype)
         got = got.detach().double()
         key = f"{case['case']}/{name}"
-        self._near(sampled(got, about), self.array(key), bound, key)
+        self.near(sampled(got, about), self.array(key), bound, key)
         if f"{key}.mean" in self.arrays:
-            self._near(got.mean(dim=(0, 2, 3)), self.array(f"{key}.mean"), bound, f"{key}.mean", scale=about["rms"])
+            self.near(got.mean(dim=(0, 2, 3)), self.array(f"{key}.mean"), bound, f"{key}.mean", scale=about["rms"])
             std = got.var(dim=(0, 2, 3), correction=0).sqrt()
-            self._near(std, self.array(f"{key}.std"), bound, f"{key}.std", scale=about["rms"])
+            self.near(std, self.array(f"{key}.std"), bound, f"{key}.std", scale=about["rms"])
 
     @staticmethod
-    def _near(got: torch.Tensor, expected: torch.Tensor, bound: float, what: str, scale: float = 0.0) -> None:
+    def bound(case: dict[str, Any], name: str, dtype: torch.dtype) -> float:
+        """How far a tensor may be from the stored one, as part of its Euclidean norm."""
+        return case["tensors"][name]["tol64_rel_l2" if dtype == torch.float64 else "tol_rel_l2"]
+
+    @staticmethod
+    def near(got: torch.Tensor, expected: torch.Tensor, bound: float, what: str, scale: float = 0.0) -> None:
         """|got - expected| <= bound |expected| in the Euclidean norm; a row of statistics has `scale` as its unit."""
         expected = expected.double()
-        distance = (got.reshape(expected.shape) - expected).norm()
+        distance = (got.detach().double().reshape(expected.shape) - expected).norm()
         unit = expected.norm().maximum(torch.tensor(scale * expected.numel() ** 0.5))
         assert distance <= bound * unit, f"{what}: {(distance / unit).item():.2e} exceeds {bound:.0e}"
 
@@ -77,6 +82,19 @@ def fill(network: nn.Module, recipe: ModuleType, seed: int, **options: Any) -> N
     made = recipe.fill(shapes, seed, **options)
     state = {name: torch.from_numpy(np.asarray(array)) for name, array in made.items()}
     network.load_state_dict(state, strict=False)
+
+
+def gradient_norms(network: nn.Module, names: Iterable[str]) -> torch.Tensor:
+    """The norm of the gradient of each parameter, in this order."""
+    parameters = dict(network.named_parameters())
+    grads = [parameters[name].grad for name in names]
+    return torch.stack([grad.double().norm() for grad in grads]).to(grads[0].dtype)  # float32 sums lose four digits
+
+
+def buffer_starts(network: nn.Module) -> torch.Tensor:
+    """The first 4 entries of what batch norms and spectral norms remember, as the golden data has them."""
+    ends = ("running_mean", "running_var", "stored_mean", "stored_var", "weight_u")
+    return torch.cat([tensor.flatten()[:4] for name, tensor in network.state_dict().items() if name.endswith(ends)])
 
 
 def one_hot(classes: Iterable[int], count: int) -> torch.Tensor:
