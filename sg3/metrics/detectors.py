@@ -27,7 +27,7 @@ from sg3.formats.pickle_values import Record, read_pickle
 from sg3.formats.safe_pickle import printable
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.formats.torchscript import ZIP_START, is_torchscript, read_torchscript
-from sg3.models.features import LPIPS, VGG16, EfficientNetLite0, InceptionV3, efficientnet_lite, vgg16, weights
+from sg3.models.features import LPIPS, VGG16, EfficientNetLite, InceptionV3, efficientnet_lite, vgg16, weights
 
 FOLDER_VARIABLE = "SG3_DETECTORS"
 HEADS = "weights-vgg16-lpips.pth"  # torch-fidelity's name for LPIPS's linear layers
@@ -59,7 +59,7 @@ SOURCES = {
         ("vgg16.pt", "vgg16.pkl", "vgg16-397923af.pth"),  # NVIDIA twice, torchvision
         "https://download.pytorch.org/models/vgg16-397923af.pth",
     ),
-    "efflite": Source((efficientnet_lite.FILE,), None),
+    "efflite": Source((efficientnet_lite.LITE0.file,), None),
 }
 
 
@@ -149,7 +149,7 @@ class Vgg16Detector:
 class EffliteDetector:
     """EfficientNet-Lite0: ImageNet features without a download. Its distances are not comparable with FID."""
 
-    network: EfficientNetLite0
+    network: EfficientNetLite
     sha256: str
     device: torch.device
     name: str = field(default="efflite", init=False)
@@ -197,9 +197,9 @@ def open_detector(name: str, device: torch.device | str = "cpu", folder: Path | 
     path = find_file(name, folder)
     device = torch.device(device)
     if name == "efflite":
-        lite = efficientnet_lite.load_efficientnet_lite0(path)
+        lite = efficientnet_lite.load_efficientnet_lite(path=path)
         place(lite, device)
-        return EffliteDetector(lite, efficientnet_lite.SHA256, device)
+        return EffliteDetector(lite, lite.variant.sha256, device)
     digest = checked_hash(path)
     tensors = read_tensors(path)
     with torch.device("meta"):  # no random weights: they cost time, and the caller's random numbers

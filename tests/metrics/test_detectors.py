@@ -310,7 +310,7 @@ def test_efflite() -> None:
     state = torch.random.get_rng_state()
     detector = open_detector("efflite")
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert (detector.name, detector.dim, detector.sha256) == ("efflite", 1280, efficientnet_lite.SHA256)
+    assert (detector.name, detector.dim, detector.sha256) == ("efflite", 1280, efficientnet_lite.LITE0.sha256)
     x = images(5, 3, 40, 40)
     features = detector.features(x)
     assert features.shape == (5, 1280)
@@ -328,7 +328,7 @@ def test_efflite() -> None:
 
 
 def test_efflite_from_a_folder(tmp_path: Path) -> None:
-    (tmp_path / efficientnet_lite.FILE).write_bytes(b"x")
+    (tmp_path / efficientnet_lite.LITE0.file).write_bytes(b"x")
     with pytest.raises(DataError, match="is not the published"):
         open_detector("efflite", folder=tmp_path)
 

