@@ -47,7 +47,7 @@ VARIABLES = ("SG3_IMPL", "SG3_CACHE", "SG3_DETECTORS", "TRITON_INTERPRET", "TRIT
 MB = 10**6
 TRIAL_BYTES = 16 * MB
 
-TRIAL_KERNEL = Path(__file__).parents[1] / "kernels" / "triton" / "trial.py"
+TRIAL_KERNEL = Path(__file__).parents[1] / "kernels" / "triton_self_test.py"
 TRIAL_STUB = "#include <Python.h>\nint sg3_trial(void) { return PY_VERSION_HEX; }\n"
 
 
@@ -238,7 +238,7 @@ def _torch_devices() -> list[torch.device]:
 
 
 def _triton(notes: list[str]) -> list[Row]:
-    from sg3.kernels import dispatch
+    from sg3.kernels import dispatch, toolchain
 
     devices = _torch_devices()
     verdicts = {str(device): dispatch.triton_status(device) for device in devices}
@@ -251,8 +251,8 @@ def _triton(notes: list[str]) -> list[Row]:
             notes.append(f"no Triton kernels: {status.reason}; {status.fix}")
         return rows
 
-    host, compiler = dispatch.host_status(), dispatch.c_compiler()
-    header = dispatch.python_headers() / "Python.h"
+    host, compiler = toolchain.host_status(), toolchain.c_compiler()
+    header = toolchain.python_headers() / "Python.h"
     rows.append(Row("compiler", " ".join(compiler) if compiler else "none", {"command": compiler}))
     rows.append(Row("Python.h", str(header) if header.is_file() else f"missing, looked for {header}",
                     {"path": str(header), "found": header.is_file()}))
@@ -263,7 +263,7 @@ def _triton(notes: list[str]) -> list[Row]:
         stub = Path(folder, "stub.c")
         stub.write_text(TRIAL_STUB)
         environ = {**os.environ, "TRITON_CACHE_DIR": folder}  # an empty cache, or nothing would be compiled
-        dispatch.prepare_c_compiler(Path(folder), environ)
+        toolchain.prepare_c_compiler(Path(folder), environ)
         offline = {name: value for name, value in environ.items() if name != "TRITON_INTERPRET"}
         trial = [sys.executable, "-P", str(TRIAL_KERNEL)]
         trials = [("sm_80", "compiling a kernel for compute capability 8.0",

@@ -127,18 +127,3 @@ def check_filter(name: str, f: torch.Tensor | None, like: torch.Tensor) -> None:
 def filter_size(f: torch.Tensor | None) -> tuple[int, int]:
     """Taps in (x, y); a missing filter counts as the single tap 1, a 1-D one applies to both axes."""
     return (1, 1) if f is None else (int(f.shape[-1]), int(f.shape[0]))
-
-
-def opposite_padding(padding: Sequence[int], f: torch.Tensor | None) -> list[int]:
-    """The padding [x, y] on the left and above of the transpose of a filter step that has `padding` there."""
-    return [taps - 1 - pad for taps, pad in zip(filter_size(f), padding, strict=True)]
-
-
-def both_sides(
-    first: Sequence[int], size: Sequence[int], up: int, down: int, f: torch.Tensor | None, result: Sequence[int]
-) -> tuple[int, int, int, int]:
-    """The padding that makes `result` of `size`, both [height, width], from that on the left and above, [x, y]."""
-    taps_x, taps_y = filter_size(f)
-    x1 = (result[1] - 1) * down + taps_x - size[1] * up - first[0]
-    y1 = (result[0] - 1) * down + taps_y - size[0] * up - first[1]
-    return first[0], x1, first[1], y1

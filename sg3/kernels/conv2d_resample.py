@@ -24,7 +24,7 @@ from sg3.kernels.arguments import (
     parse_padding,
 )
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.upfirdn2d import implementation
+from sg3.kernels.upfirdn2d.op import implementation
 
 
 def conv2d_resample(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from sg3.kernels.arguments import check_image, check_same, no_autocast
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.library import register
+from sg3.kernels.registration import register
 
 
 def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> torch.Tensor:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sg3.cli import doctor, main
-from sg3.kernels import dispatch
+from sg3.kernels import dispatch, toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,7 +108,7 @@ def test_missing_compiler_and_headers(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: name if name == "triton" else None)
-    monkeypatch.setattr(dispatch, "python_headers", lambda: tmp_path)
+    monkeypatch.setattr(toolchain, "python_headers", lambda: tmp_path)
     facts = report()
     note = next(note for note in facts["notes"] if "apt-get" in note)
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -146,7 +146,7 @@ def test_with_a_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu.name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(dispatch, "host_status", lambda: dispatch.Status(True, "a compiler"))
+    monkeypatch.setattr(toolchain, "host_status", lambda: toolchain.Status(True, "a compiler"))
     facts = report()
     assert facts["devices"]["cuda:0"]["name"] == "Some GPU"
     assert facts["triton"]["cuda:0"]["usable"] is launched

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sg3.kernels.fir import design_lowpass_filter
-from sg3.kernels.upfirdn2d import upfirdn2d_ref
+from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 
 F64 = torch.float64
 

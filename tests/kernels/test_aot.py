@@ -1,6 +1,6 @@
 """Every kernel compiles for GPUs that are not here, without spills, within their shared memory, as the table says.
 
-The table is `tests/kernels/resources.json`, to be renewed by `python -m sg3.kernels.triton.aot --json
+The table is `tests/kernels/resources.json`, to be renewed by `python -m sg3.kernels.triton_aot --json
 tests/kernels/resources.json`. With the Triton that wrote it, it holds to the register; with others, limits hold.
 """
 
@@ -31,7 +31,7 @@ def compile_for(archs: list[int], match: str, folder: Path) -> list[dict[str, An
     """In a process of its own, where kernels are not interpreted. Fails on spills and too much shared memory."""
     environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environ["TRITON_CACHE_DIR"] = str(folder / "cache")
-    command = [sys.executable, "-m", "sg3.kernels.triton.aot", f"--match={match}", f"--json={folder / 'table.json'}"]
+    command = [sys.executable, "-m", "sg3.kernels.triton_aot", f"--match={match}", f"--json={folder / 'table.json'}"]
     command += [f"--arch={arch}" for arch in archs]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     wrong = [line for line in done.stdout.splitlines() if "too much" in line]
@@ -59,10 +59,9 @@ def test_the_kernels_of_most_layers(tmp_path: Path) -> None:
 
 def test_the_table_is_complete_and_has_no_spill() -> None:
     """Every case that the launchers know, for both architectures; the rules hold for what is tracked as well."""
-    from sg3.kernels.triton import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
+    from sg3.kernels.triton_aot import MODULES
 
-    modules = (filtered_lrelu, modulated_conv2d, upfirdn2d, bias_act)
-    names = {name for module in modules for name, _ in module.compile_cases()}
+    names = {name for module in MODULES for name, _ in module.compile_cases()}
     rows = json.loads(TABLE.read_text())["kernels"]
     for arch, shared in ((80, 166912), (90, 232448)):
         of_arch = [row for row in rows if row["arch"] == arch]

@@ -16,19 +16,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sg3.kernels import dispatch
+from sg3.kernels import dispatch, toolchain
 from sg3.kernels.dispatch import (
     IMPLEMENTATIONS,
     ImplUnavailableError,
     Status,
     describe,
     explain,
-    host_status,
     numba_status,
-    prepare_c_compiler,
     resolve,
     triton_status,
 )
+from sg3.kernels.toolchain import host_status, prepare_c_compiler
 
 with suppress(ImportError):  # before a test takes TRITON_INTERPRET away, which Triton's own functions ask on import
     import triton.language  # noqa: F401
@@ -78,7 +77,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
         monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in compilers else None)
         if headers:
             (tmp_path / "Python.h").touch()
-        monkeypatch.setattr(dispatch, "python_headers", lambda: tmp_path)
+        monkeypatch.setattr(toolchain, "python_headers", lambda: tmp_path)
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
@@ -265,14 +264,14 @@ def test_triton_on_the_cpu_needs_the_interpreter(
 
 def test_compilers_in_tritons_order(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(compilers=("gcc", "clang"), packages=("triton", "ziglang"))
-    assert dispatch.c_compiler() == ("/usr/bin/gcc",)
+    assert toolchain.c_compiler() == ("/usr/bin/gcc",)
     machine(compilers=("clang",), packages=("triton", "ziglang"))
-    assert dispatch.c_compiler() == ("/usr/bin/clang",)
+    assert toolchain.c_compiler() == ("/usr/bin/clang",)
     machine(compilers=(), packages=("triton", "ziglang"))
-    assert dispatch.c_compiler() == (sys.executable, "-m", "ziglang", "cc")
+    assert toolchain.c_compiler() == (sys.executable, "-m", "ziglang", "cc")
     machine(compilers=("gcc", "tcc"))
     monkeypatch.setenv("CC", "tcc")
-    assert dispatch.c_compiler() == ("/usr/bin/tcc",)
+    assert toolchain.c_compiler() == ("/usr/bin/tcc",)
     for wrong in ("gcc -m64", ""):
         monkeypatch.setenv("CC", wrong)
         assert "CC=" in host_status().reason

@@ -12,8 +12,9 @@ import torch._dynamo.config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, resample, upfirdn2d
-from sg3.kernels.library import is_channels_last
+from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
+from sg3.kernels.memory_format import is_channels_last
+from sg3.kernels.upfirdn2d import impl_torch
 
 F64 = torch.float64
 TAPS = st.sampled_from([1, 2, 4, 5, 12, 13, 24])
@@ -164,7 +165,7 @@ def test_mixed_types_and_empty_batches() -> None:
 @pytest.mark.parametrize("at_once", [1, 16 * 200, 2**20])
 def test_portions_and_memory_formats(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], at_once: int) -> None:
     """However the planes are divided, in whatever format they and the gradient come, the numbers are the same."""
-    monkeypatch.setattr(resample, "SAMPLES_AT_ONCE_CPU", at_once)
+    monkeypatch.setattr(impl_torch, "SAMPLES_AT_ONCE_CPU", at_once)
     f, b = torch.rand(12), torch.randn(shape[1], dtype=F64, requires_grad=True)
     base = torch.randn(shape, dtype=F64)
     formats = (torch.contiguous_format, torch.channels_last)
@@ -209,7 +210,7 @@ def test_modulated_conv2d_takes_the_same_value_on_both_sides_of_its_choice(
     formats = (torch.contiguous_format, torch.channels_last)
     choices = [(share, layout) for share in (0.0, 1e9) for layout in formats]  # never, always weights per sample
     for share, layout in choices:
-        monkeypatch.setattr(sys.modules["sg3.kernels.modulated_conv2d"], "SMALL_WEIGHTS", share)
+        monkeypatch.setattr(sys.modules["sg3.kernels.modulated_conv2d.op"], "SMALL_WEIGHTS", share)
         for padding in (0, kernel - 1, 2):
             image = x.contiguous(memory_format=layout)
             results.append(modulated_conv2d(image, w.double(), s.double(), padding=padding, impl="torch"))

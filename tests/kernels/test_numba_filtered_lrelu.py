@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import filtered_lrelu
-from sg3.kernels.filtered_lrelu import filtered_lrelu_numba, filtered_lrelu_ref
+from sg3.kernels.filtered_lrelu.op import filtered_lrelu_numba, filtered_lrelu_ref
 from tests.conftest import ROOT
 from tests.kernels.compare import assert_within_budget
 from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, derivative
 
 numba = pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
-kernel = pytest.importorskip("sg3.kernels.numba.filtered_lrelu")
+kernel = pytest.importorskip("sg3.kernels.filtered_lrelu.impl_numba")
 pytestmark = pytest.mark.usefixtures("poisoned")
 F32 = torch.float32
 
@@ -318,8 +318,8 @@ def test_no_index_leaves_its_array(tmp_path: Path) -> None:
 import random, torch
 from sg3.kernels import filtered_lrelu
 from tests.kernels.filtered_lrelu_cases import CASES
-from sg3.kernels.numba import filtered_lrelu as kernel
-from sg3.kernels.numba.filtered_lrelu import _weigh
+from sg3.kernels.filtered_lrelu import impl_numba as kernel
+from sg3.kernels.filtered_lrelu.impl_numba import _weigh
 import numpy as np
 try:
     _weigh(np.zeros(4, np.float32), np.zeros(8, np.float32), np.arange(6), 1, np.zeros(6, np.float32), False)
@@ -376,7 +376,7 @@ except RuntimeError:
     pass
 else:
     raise SystemExit("there still is a place")
-from sg3.kernels.numba.filtered_lrelu import Bend, _bend
+from sg3.kernels.filtered_lrelu.impl_numba import Bend, _bend
 v = np.float32([-1, 2, 9])
 _bend(v, Bend(np.float32(1), np.float32(0.5), np.float32(4)))
 print(v.tolist())

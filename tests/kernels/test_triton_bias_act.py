@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import bias_act
-from sg3.kernels.bias_act import ACTIVATIONS, PIECEWISE_LINEAR, scaled_bias_act
+from sg3.kernels.bias_act.op import ACTIVATIONS, PIECEWISE_LINEAR, scaled_bias_act
 from sg3.kernels.dispatch import ImplUnavailableError
 from sg3.models.stylegan2 import SynthesisLayer
 from tests.kernels.compare import assert_within_budget
@@ -143,7 +143,7 @@ def test_any_strides(device: str) -> None:
 def test_offsets_beyond_32_bits(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of four rows begins beyond 2^31 elements. Of all tiles only the first of each row is computed, so that
     few pages of the buffers are used."""
-    from sg3.kernels.triton import bias_act as kernels
+    from sg3.kernels.bias_act import impl_triton as kernels
 
     plain = kernels.launch
     monkeypatch.setattr(kernels, "launch", lambda kernel, grid, *args, **kw: plain(kernel, (1,), *args, **kw))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import filtered_lrelu
-from sg3.kernels.filtered_lrelu import (
+from sg3.kernels.filtered_lrelu.op import (
     filtered_lrelu_numba,
     filtered_lrelu_ref,
     filtered_lrelu_torch,

@@ -3,7 +3,6 @@ a CPU, natively on a GPU (`pytest -m gpu`)."""
 
 from __future__ import annotations
 
-import importlib
 import mmap
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sg3.kernels import dispatch, modulated_conv2d
 from sg3.kernels.dispatch import ImplUnavailableError
+from sg3.kernels.modulated_conv2d import op
 from tests.kernels.compare import assert_within_budget
 
-op = importlib.import_module("sg3.kernels.modulated_conv2d")  # the name in the package is the function's
-kernels = pytest.importorskip("sg3.kernels.triton.modulated_conv2d", reason="Triton is not installed")
+kernels = pytest.importorskip("sg3.kernels.modulated_conv2d.impl_triton", reason="Triton is not installed")
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 CHANNELS_LAST = torch.channels_last

@@ -141,7 +141,7 @@ def test_any_strides(device: str) -> None:
 @pytest.mark.parametrize("axis", range(4))
 def test_offsets_beyond_32_bits(axis: int, device: str) -> None:
     """Strides that fit into 32 bits, their products with the indices do not; in buffers of which few pages are used."""
-    from sg3.kernels.triton.upfirdn2d import filter_into
+    from sg3.kernels.upfirdn2d.impl_triton import filter_into
 
     shape, strides, step = (3, 3, 3, 3), [27, 9, 3, 1], 2**30 + 24
     strides[axis] = step
@@ -162,7 +162,8 @@ def test_the_number_of_taps_compiles_nothing_new() -> None:
     code = """
 import torch, triton
 from triton.runtime.jit import JITFunction
-from sg3.kernels.triton import aot, upfirdn2d
+from sg3.kernels import triton_aot as aot
+from sg3.kernels.upfirdn2d import impl_triton as upfirdn2d
 triton.runtime.driver.set_active(aot.Target(90))
 keys = set()
 triton.knobs.runtime.jit_cache_hook = lambda key, **_: keys.add(key) or True  # True: do not compile

@@ -18,8 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.library import new_image
-from sg3.kernels.triton.common import launch
+from sg3.kernels.memory_format import new_image
+from sg3.kernels.triton_launch import launch
 
 # (taps_y, taps_x) that are compiled as constants: StyleGAN2's 4 x 4 and the usual 1-D filters, one axis at a time.
 UNROLLED = {(1, 1), (4, 4), (1, 4), (4, 1), (1, 8), (8, 1), (1, 12), (12, 1)}

@@ -36,13 +36,13 @@ def compiled(parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def run(by_threads: Callable[..., None], in_turn: Callable[..., None], *arguments: Any) -> None:
+def start(by_threads: Callable[..., None], in_turn: Callable[..., None], *arguments: Any) -> None:
     """Start a kernel on as many threads as PyTorch has: `by_threads`, or for one thread `in_turn`.
 
     In turn also in a child that was forked after the threads were started: OpenMP would end it.
     """
     try:
-        _start(by_threads, in_turn, *arguments)
+        _run(by_threads, in_turn, *arguments)
     except (OSError, EOFError, pickle.UnpicklingError) as error:  # a full disk, or a file that is not whole
         logging.getLogger("sg3").warning(
             "sg3: Numba cannot keep or read its machine code (%s); compiling anew, which takes ten seconds. "
@@ -50,10 +50,10 @@ def run(by_threads: Callable[..., None], in_turn: Callable[..., None], *argument
         )  # fmt: skip
         for function in _functions:
             function._cache = NullCache()
-        _start(by_threads, in_turn, *arguments)
+        _run(by_threads, in_turn, *arguments)
 
 
-def _start(by_threads: Callable[..., None], in_turn: Callable[..., None], *arguments: Any) -> None:
+def _run(by_threads: Callable[..., None], in_turn: Callable[..., None], *arguments: Any) -> None:
     global _pool_process
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     threads = min(torch.get_num_threads(), most)

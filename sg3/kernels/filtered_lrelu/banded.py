@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sg3.kernels.filtered_lrelu.geometry import Resampling
+
 MOST_PLANS = 512  # of 30 to 130 kB each; a StyleGAN3 generator in training takes about 60
 
 
@@ -61,18 +63,6 @@ class FilterPlan:
     @property
     def down_rank(self) -> int:
         return 0 if self.down_x is None else len(self.down_x)
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """The geometry of one op: factors, padding [x, y] on the left and above, factors that go with the filters."""
-
-    up: int
-    down: int
-    up_padding: tuple[int, int]
-    down_padding: tuple[int, int]
-    filter_gains: tuple[float, float]
-    flip_filter: bool
 
 
 def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -25,9 +25,9 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.library import new_image
-from sg3.kernels.modulated_conv2d import transposed
-from sg3.kernels.triton.common import architecture, dot_precision, launch, operand
+from sg3.kernels.memory_format import new_image
+from sg3.kernels.modulated_conv2d.op import transposed
+from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""A kernel to see whether Triton works here, run by `sg3 doctor` as a program of its own: `python -P trial.py DEVICE`.
+"""A kernel to see whether Triton works here, run by `sg3 doctor` as a program of its own:
+
+    python -P triton_self_test.py DEVICE
 
 So a crash of the compiler or the driver is a line in the report and not its end. DEVICE is one to launch on, or sm_80,
 for which the kernel is only compiled. Nothing of sg3 is imported: what fails is not ours.

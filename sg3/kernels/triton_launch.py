@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.dispatch import prepare_c_compiler
+from sg3.kernels.toolchain import prepare_c_compiler
 
 INTERPRETING = bool(triton.knobs.runtime.interpret)
 

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sg3.kernels.filtered_lrelu.banded import PlanCache, Tile, build, fit, separable_terms
+from sg3.kernels.filtered_lrelu.geometry import Resampling
 from sg3.kernels.fir import design_lowpass_filter
-from sg3.kernels.plan import PlanCache, Resampling, Tile, build, fit, separable_terms
-from sg3.kernels.upfirdn2d import upfirdn2d_ref
+from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 
 CPU = torch.device("cpu")
 F64 = torch.float64

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 
 from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.library import is_channels_last, new_image, register
+from sg3.kernels.memory_format import is_channels_last, new_image
+from sg3.kernels.registration import register
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def _keep(ctx: Any, needed: Sequence[bool], inputs: tuple[Optional, ...], others
 
 
 def _launch(x: torch.Tensor, b: Optional, scale: Optional, noise: Optional, *rest: Any) -> Any:
-    from sg3.kernels.triton import bias_act as kernels
+    from sg3.kernels.bias_act import impl_triton as kernels
 
     return kernels.forward(x, b, scale, noise, Settings(*rest[:-1]), rest[-1])
 
@@ -299,7 +300,7 @@ def _backward(ctx: Any, dy: torch.Tensor, _: None) -> tuple[Optional, ...]:
 
 
 def _launch_gradient(dy: torch.Tensor, codes: torch.Tensor, *rest: Any) -> Any:
-    from sg3.kernels.triton import bias_act as kernels
+    from sg3.kernels.bias_act import impl_triton as kernels
 
     x, b, scale, noise, *settings = rest
     return kernels.gradient(dy, codes, x, b, scale, noise, Settings(*settings))
@@ -325,7 +326,7 @@ def _backward_gradient(ctx: Any, g: torch.Tensor) -> tuple[Optional, ...]:
 
 
 def _launch_second_gradient(g: torch.Tensor, dy: torch.Tensor, *rest: Any) -> Any:
-    from sg3.kernels.triton import bias_act as kernels
+    from sg3.kernels.bias_act import impl_triton as kernels
 
     x, b, scale, noise, *settings = rest
     return kernels.second_gradient(g, dy, x, b, scale, noise, Settings(*settings))

@@ -30,8 +30,9 @@ from sg3.kernels.arguments import (
 )
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.fir import setup_filter
-from sg3.kernels.library import is_channels_last, new_image, register
-from sg3.kernels.resample import passes, portions, prepared, resample
+from sg3.kernels.memory_format import is_channels_last, new_image
+from sg3.kernels.registration import register
+from sg3.kernels.upfirdn2d.impl_torch import passes, portions, prepared, resample
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
@@ -130,7 +131,7 @@ def upfirdn2d_torch(
     flip_filter: bool,
     gain: float,
 ) -> torch.Tensor:
-    """The same on depthwise convolutions, see `sg3.kernels.resample`. channels_last in, channels_last out."""
+    """The same on depthwise convolutions, see impl_torch.py. channels_last in, channels_last out."""
     y: torch.Tensor = _torch_op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
     return y
 
@@ -180,7 +181,7 @@ def _run_triton(
     x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
     flip_filter: bool, gain: float, channels_last: bool,
 ) -> torch.Tensor:  # fmt: skip
-    from sg3.kernels.triton import upfirdn2d as kernels
+    from sg3.kernels.upfirdn2d import impl_triton as kernels
 
     size = _output_size(x, f, up, down, padding)
     return kernels.upfirdn2d(

@@ -22,8 +22,9 @@ import numba
 import numpy as np
 import torch
 
-from sg3.kernels.numba.common import compiled, run
-from sg3.kernels.plan import Resampling, separable_taps
+from sg3.kernels.filtered_lrelu.banded import separable_taps
+from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.numba_jit import compiled, start
 
 LANES = 64          # most channels that are worked on together
 ROW = 256 * 32      # most numbers in a row of outputs: what is made of it stays in a core's L2 cache
@@ -80,7 +81,7 @@ class Bend(NamedTuple):
     clamp: np.float32
 
 
-def filtered_lrelu(
+def run(
     x: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
@@ -114,7 +115,7 @@ def filtered_lrelu(
     room = result if result.is_contiguous() else y.new_empty(result.shape)
     bias = np.zeros(x.shape[1], np.float32) if b is None else b.detach().contiguous().numpy()
     notes = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
-    run(
+    start(
         _tiles_by_threads, _tiles_in_turn,
         pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors, tile,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from sg3.kernels.library import is_channels_last
+from sg3.kernels.memory_format import is_channels_last
 
 MOST_TAPS_2D = 8            # of a separable filter, up to which one two-dimensional pass is faster than two
 SAMPLES_AT_ONCE_CPU = 2**20  # at the higher of the rates, so as to stay in cache

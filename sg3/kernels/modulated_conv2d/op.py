@@ -20,7 +20,8 @@ from torch.nn.grad import conv2d_weight
 
 from sg3.kernels.arguments import Padding, check_floating, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.library import is_channels_last, new_image, register
+from sg3.kernels.memory_format import is_channels_last, new_image
+from sg3.kernels.registration import register
 
 
 def modulated_conv2d(
@@ -218,7 +219,7 @@ def transposed(w: torch.Tensor, padding: list[int]) -> tuple[torch.Tensor, list[
 def _scaled_conv2d(
     x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int]
 ) -> torch.Tensor:
-    from sg3.kernels.triton import modulated_conv2d as kernels
+    from sg3.kernels.modulated_conv2d import impl_triton as kernels
 
     return kernels.scaled_conv2d(x, w, si, so, padding)
 
@@ -262,7 +263,7 @@ def _weight_gradient(x: torch.Tensor, dy: torch.Tensor, w: torch.Tensor, padding
 def _scaled_conv2d_grad(
     dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor, so: torch.Tensor | None, padding: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from sg3.kernels.triton import modulated_conv2d as kernels
+    from sg3.kernels.modulated_conv2d import impl_triton as kernels
 
     return kernels.scaled_conv2d_grad(dy, x, w, si, so, padding)
 
@@ -298,7 +299,7 @@ def _scaled_conv2d_grad_backward(ctx: Any, v: torch.Tensor, u: torch.Tensor) -> 
 
 
 def _channel_dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    from sg3.kernels.triton import modulated_conv2d as kernels
+    from sg3.kernels.modulated_conv2d import impl_triton as kernels
 
     return kernels.channel_dot(a, b)
 

@@ -7,14 +7,13 @@ memory that is new costs more than the filter (first touch of 4 kB: as long as f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 
 import torch
 
-from sg3.kernels.arguments import both_sides, filter_size, opposite_padding
-from sg3.kernels.library import new_image
-from sg3.kernels.resample import Portion, passes, portions, prepared, resample
+from sg3.kernels.filtered_lrelu.geometry import both_sides, middle_size, opposite_padding, output_size
+from sg3.kernels.memory_format import new_image
+from sg3.kernels.upfirdn2d.impl_torch import Portion, passes, portions, prepared, resample
 
 
 def forward(
@@ -102,20 +101,3 @@ def _biased(x: torch.Tensor, b: torch.Tensor | None, place: Portion) -> torch.Te
     """A portion of x plus the bias of its channels, ready for `resample`."""
     planes = place.read(x)
     return prepared(planes if b is None else planes + place.of_channels(b))
-
-
-def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:
-    """[height, width] of what the second filter reads to make an output of `size`."""
-    taps_x, taps_y = filter_size(fd)
-    return (size[0] - 1) * down + taps_y, (size[1] - 1) * down + taps_x
-
-
-def output_size(
-    x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, up: int, down: int, padding: Sequence[int]
-) -> tuple[int, int]:
-    """[OH, OW] of filtered_lrelu, as its docstring says."""
-    (fu_x, fu_y), (fd_x, fd_y) = filter_size(fu), filter_size(fd)
-    x0, x1, y0, y1 = padding
-    out_w = (x.shape[3] * up + x0 + x1 - (fu_x - 1) - (fd_x - 1) + down - 1) // down
-    out_h = (x.shape[2] * up + y0 + y1 - (fu_y - 1) - (fd_y - 1) + down - 1) // down
-    return out_h, out_w

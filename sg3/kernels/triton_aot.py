@@ -1,6 +1,6 @@
 """Compile every kernel that sg3 can launch, for GPUs that are not there, and count what each takes.
 
-    python -m sg3.kernels.triton.aot [--arch 80 --arch 90] [--match filtered_lrelu] [--json FILE]
+    python -m sg3.kernels.triton_aot [--arch 80 --arch 90] [--match filtered_lrelu] [--json FILE]
 
 The launchers run as in production, on small CPU tensors and with a stand-in for Triton's driver that only names the
 target; a launch stops after the compilation. Registers and stack come from the binary (a stack means spilled
@@ -26,8 +26,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from sg3.kernels.triton import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
-from sg3.kernels.triton.common import INTERPRETING
+from sg3.kernels.bias_act import impl_triton as bias_act
+from sg3.kernels.filtered_lrelu import impl_triton as filtered_lrelu
+from sg3.kernels.modulated_conv2d import impl_triton as modulated_conv2d
+from sg3.kernels.triton_launch import INTERPRETING
+from sg3.kernels.upfirdn2d import impl_triton as upfirdn2d
 
 MODULES = (filtered_lrelu, modulated_conv2d, upfirdn2d, bias_act)
 

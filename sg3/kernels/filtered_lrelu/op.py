@@ -10,7 +10,7 @@ zero padding, so the padded border holds 0, not b.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import lcm, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
@@ -23,17 +23,23 @@ from sg3.kernels.arguments import (
     check_image,
     integer,
     no_autocast,
-    opposite_padding,
     parse_padding,
 )
-from sg3.kernels.bias_act import bias_act_ref
+from sg3.kernels.bias_act.op import bias_act_ref
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.filtered_lrelu_torch import forward as torch_forward
-from sg3.kernels.filtered_lrelu_torch import linear as torch_linear
-from sg3.kernels.filtered_lrelu_torch import middle_size, output_size
-from sg3.kernels.library import new_image, register
-from sg3.kernels.plan import Resampling
-from sg3.kernels.upfirdn2d import upfirdn2d_ref
+from sg3.kernels.filtered_lrelu import impl_torch
+from sg3.kernels.filtered_lrelu.geometry import (
+    Resampling,
+    SignsSize,
+    opposite_padding,
+    output_size,
+    packed_signs,
+    signs_shape,
+    whole_signs,
+)
+from sg3.kernels.memory_format import new_image
+from sg3.kernels.registration import register
+from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 
 
 def filtered_lrelu(
@@ -115,31 +121,11 @@ def filtered_lrelu_ref(
     return upfirdn2d_ref(x, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
 
 
-# Room for the signs that a kernel keeps of a plane between the filters: [rows, columns] for its [height, width], up,
-# down.
-SignsSize = Callable[[tuple[int, int], int, int], list[int]]
-
-
-def _packed_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
-    """Triton's: two bits for every sample that the second filter reads, four samples in a byte."""
-    return [middle[0], (middle[1] + 3) // 4]
-
-
-def _whole_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
-    """Numba's: a byte for every sample, with a row's end filled up to a multiple of the period of its phases."""
-    period = lcm(up, down)
-    return [middle[0], (middle[1] + period - 1) // period * period]
-
-
-def _signs_shape(size: SignsSize, y: torch.Tensor, fd: torch.Tensor | None, up: int, down: int) -> list[int]:
-    return [*y.shape[:2], *size(middle_size(y.shape[2:], fd, down), up, down)]
-
-
 def _ops_of_kernel(
     load: Callable[[], Callable[..., None]], signs_size: SignsSize
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The op and its derivative by a kernel that does both. `load` imports it: sg3.kernels.triton.filtered_lrelu's
-    launcher, or one called alike."""
+    """The op and its derivative by a kernel that does both. `load` imports it: `run` of impl_triton or
+    impl_numba."""
 
     def forward(
         x: torch.Tensor,
@@ -156,7 +142,7 @@ def _ops_of_kernel(
         keep: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        kept = x.new_empty(_signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
+        kept = x.new_empty(signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
         geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
         load()(x, b, y, kept if keep else None, False, fu, fd, geometry, gain, slope, clamp)
         return y, kept
@@ -192,15 +178,15 @@ def _ops_of_kernel(
 
 
 def _load_triton() -> Callable[..., None]:
-    from sg3.kernels.triton.filtered_lrelu import filtered_lrelu
+    from sg3.kernels.filtered_lrelu import impl_triton
 
-    return filtered_lrelu
+    return impl_triton.run
 
 
 def _load_numba() -> Callable[..., None]:
-    from sg3.kernels.numba.filtered_lrelu import filtered_lrelu
+    from sg3.kernels.filtered_lrelu import impl_numba
 
-    return filtered_lrelu
+    return impl_numba.run
 
 
 # The op as PyTorch sees it. `kept`, which only the derivative reads, says where the signal between the filters was
@@ -231,7 +217,7 @@ def _register(
         y = new_image(x, *output_size(x, fu, fd, up, down, padding))
         if signs_size is None:
             return y, x.new_empty([0])
-        return y, x.new_empty(_signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
+        return y, x.new_empty(signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
 
     def linear_fake(x, kept, b, fu, fd, up, down, up_padding, down_padding, size, *_):  # type: ignore[no-untyped-def]
         return new_image(x, *size)
@@ -279,6 +265,6 @@ def _register(
     return register(f"filtered_lrelu_{name}{SCHEMA}", forward, forward_fake, forward_save, forward_backward)
 
 
-filtered_lrelu_torch = _register("torch", (torch_forward, torch_linear), None)
-filtered_lrelu_numba = _register("numba", _ops_of_kernel(_load_numba, _whole_signs), _whole_signs)
-filtered_lrelu_triton = _register("triton", _ops_of_kernel(_load_triton, _packed_signs), _packed_signs)
+filtered_lrelu_torch = _register("torch", (impl_torch.forward, impl_torch.linear), None)
+filtered_lrelu_numba = _register("numba", _ops_of_kernel(_load_numba, whole_signs), whole_signs)
+filtered_lrelu_triton = _register("triton", _ops_of_kernel(_load_triton, packed_signs), packed_signs)

@@ -23,8 +23,8 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.bias_act import ACTIVATIONS, Settings
-from sg3.kernels.triton.common import launch
+from sg3.kernels.bias_act.op import ACTIVATIONS, Settings
+from sg3.kernels.triton_launch import launch
 
 WARPS = 4
 TILE_BYTES = 16 * 32 * WARPS  # of a tile, of which a program has four: the widest load for each thread

@@ -21,9 +21,10 @@ import torch
 import triton
 import triton.language as tl
 
+from sg3.kernels.filtered_lrelu.banded import Tile, fit, plans
+from sg3.kernels.filtered_lrelu.geometry import Resampling
 from sg3.kernels.fir import design_lowpass_filter
-from sg3.kernels.plan import Resampling, Tile, fit, plans
-from sg3.kernels.triton.common import architecture, dot_precision, launch, operand
+from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
 
 DO_NOT_SPECIALIZE = [
     "channels", "x_height", "x_width", "y_height", "y_width", "s_height", "s_width", "x_n", "x_c", "x_h",
@@ -182,7 +183,7 @@ def choose(up_taps: int, down_taps: int, up: int, down: int, dtype: torch.dtype)
     )
 
 
-def filtered_lrelu(
+def run(
     x: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
@@ -247,8 +248,8 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
                 fu, fd = (_test_filter(taps) for taps in (up_taps, down_taps))
                 geometry = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
                 for mode in ("derivative",) if name in DERIVATIVES else ("plain", "keeping signs", "derivative"):
-                    run = partial(_compile, dtype, precision, mode, fu, fd, geometry)
-                    yield f"filtered_lrelu/{name}/{kind}/{mode}", run
+                    launch_it = partial(_compile, dtype, precision, mode, fu, fd, geometry)
+                    yield f"filtered_lrelu/{name}/{kind}/{mode}", launch_it
 
 
 def _compile(
@@ -261,7 +262,7 @@ def _compile(
     signs = None if mode == "plain" else torch.empty(1, 2, 90, 25, dtype=torch.uint8)
     read = mode == "derivative"
     bias, clamp = (None, None) if read else (torch.empty(2, dtype=dtype), 256.0)
-    filtered_lrelu(x, bias, y, signs, read, fu, fd, geometry, 1.0, 0.2, clamp)
+    run(x, bias, y, signs, read, fu, fd, geometry, 1.0, 0.2, clamp)
     torch.set_float32_matmul_precision(before)
 
 
