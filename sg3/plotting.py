@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sg3.atomic import write_atomic
 from sg3.errors import MissingInputError, UsageError
-from sg3.formats.atomic import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

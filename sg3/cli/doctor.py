@@ -308,10 +308,9 @@ def _in_own_process(
 
 
 def _distributed(notes: list[str]) -> list[Row]:
-    import torch.distributed as dist
+    from sg3.processes import backends
 
-    built = dist.is_available()
-    have = {"gloo": built and dist.is_gloo_available(), "nccl": built and dist.is_nccl_available()}
+    have = backends()
     if not have["gloo"]:
         notes.append("this build of PyTorch has no gloo: no training in several processes on the CPU")
     return [Row(name, "available" if yes else "not in this build of PyTorch", {"available": yes})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ def command(path: str, as_json: bool) -> None:
 def describe(source: str) -> dict[str, Any]:
     """What lies at a path or address."""
     from sg3.errors import MissingInputError
+    from sg3.run_folder import is_run
 
     path = Path(source)
     if not path.exists():
@@ -49,7 +49,7 @@ def describe(source: str) -> dict[str, Any]:
         if is_remote(source):
             return describe_network(source)
         raise MissingInputError(f"{path}: no such file or folder")
-    if (path / "training_options.json").is_file():
+    if is_run(path):
         return describe_run(path)
     if path.is_dir() or path.suffix == ".zip":
         return describe_dataset(path)
@@ -116,42 +116,21 @@ def describe_dataset(path: Path) -> dict[str, Any]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """How far a run has come, and how it ended."""
-    from sg3.train.state import PATTERN
+    from sg3 import run_folder
 
-    options = _json_object(path / "training_options.json")
+    options = run_folder.read_options(path)
     facts: dict[str, Any] = {"kind": "run", "path": str(path), "config": options.get("config")}
-    if (path / "exit.json").is_file():
-        facts["exit"] = _json_object(path / "exit.json")
-    last = _last_tick(path / "stats.jsonl")
+    if (path / run_folder.EXIT).is_file():
+        facts["exit"] = run_folder.read_object(path / run_folder.EXIT)
+    last: dict[str, Any] = next(run_folder.read_lines(path / run_folder.STATS, newest_first=True), {})
     for fact, name in (("kimg", "Progress/kimg"), ("sec_per_kimg", "Timing/sec_per_kimg")):
         if name in last:
             facts[fact] = last[name]["mean"]
-    facts["snapshots"] = [p.name for p in sorted(path.glob("network-snapshot-*.pkl"))]
-    facts["states"] = [p.name for p in sorted(path.glob(PATTERN))]
+    facts["snapshots"] = [p.name for p in run_folder.snapshots(path)]
+    facts["states"] = [p.name for p in reversed(run_folder.states(path))]
     if facts["states"]:
         facts["continue"] = f"sg3 train --continue={path}"
     return facts
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    from sg3.errors import DataError
-
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is not a JSON object; the run is damaged")
-    return content
-
-
-def _last_tick(path: Path) -> dict[str, Any]:
-    """The last line of stats.jsonl that is whole: a run that is killed may cut one off."""
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    for line in reversed(lines):
-        with suppress(ValueError):
-            return dict(json.loads(line))
-    return {}
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -151,7 +151,7 @@ def command(
     if outdir is None:
         raise UsageError("--outdir: needed, the folder that will hold the run folder")
 
-    from sg3.train.distributed import find_place
+    from sg3.processes import find_place
 
     if dry_run:
         from sg3.train.launch import configure
@@ -169,8 +169,9 @@ def command(
 
 
 def _continue(run: str, outdir: Path | None, changes: Options) -> int:
-    from sg3.train.distributed import find_place
-    from sg3.train.launch import continue_run, find_run, read_run
+    from sg3.processes import find_place
+    from sg3.run_folder import find_run
+    from sg3.train.launch import continue_run, read_run
 
     if find_place(os.environ) is None:
         config, _ = read_run(find_run(run, outdir))
@@ -185,7 +186,7 @@ def _continue(run: str, outdir: Path | None, changes: Options) -> int:
 
 
 def _say_where(run_dir: Path) -> None:
-    from sg3.train.distributed import find_place
+    from sg3.processes import find_place
 
     place = find_place(os.environ)
     if place is None or place.rank == 0:

@@ -29,12 +29,10 @@ from sg3.formats import (
 from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator
 from sg3.formats.torch_file import LEGACY_TORCH
+from sg3.run_folder import newest_snapshot
 
-__all__ = [
-    "OPTIONS_FILE", "ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "run_snapshots", "save",
-]  # fmt: skip
+__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "save"]
 
-OPTIONS_FILE = "training_options.json"  # makes a folder a run
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 READS = (
     "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots (TensorFlow's, too), mmagic .pth, rosinality .pt "
@@ -58,7 +56,7 @@ def load(
     """Read a network file without executing anything in it.
 
     `path_or_url` is a file (recognised by its content, whatever its name), a run folder, which stands for its newest
-    `network-snapshot-*.pkl`, an address (http://, https://, file://), or the short name of a network published with
+    network snapshot, an address (http://, https://, file://), or the short name of a network published with
     StyleGAN3, such as stylegan3-r-afhqv2-512x512. `channel_order` is the order of colours inside the file; `auto` is
     rgb, but for mmagic's files, see `mmagic`. The networks come in eval mode, without gradients, on `device`, for
     images in the order red, green, blue.
@@ -119,26 +117,12 @@ def _local_path(source: str | Path) -> Path:
         return fetch(published_url(str(source)) or str(source))
     path = Path(source)
     if path.is_dir():
-        path = run_snapshots(path)[-1]
+        path = newest_snapshot(path)
     if not path.is_file():
         meant = closest(str(source))
         hint = f"; did you mean the published network {meant}?" if meant else ""
         raise MissingInputError(f"{path}: there is no such file{hint}")
     return path
-
-
-def run_snapshots(folder: Path) -> list[Path]:
-    """The network-snapshot-N.pkl of a run folder, by their numbers: file times do not survive copying.
-
-    Raises MissingInputError if there are none.
-    """
-    numbered = []
-    for path in folder.iterdir():
-        if found := re.fullmatch(r"network-snapshot-(\d+)\.pkl", path.name):
-            numbered.append((int(found[1]), path))
-    if not numbered:
-        raise MissingInputError(f"{folder}: holds no network-snapshot-*.pkl")
-    return [path for _, path in sorted(numbered)]
 
 
 def _read(path: Path) -> tuple[Snapshot, Literal["rgb", "bgr"]]:

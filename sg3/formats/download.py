@@ -32,9 +32,9 @@ from urllib.error import URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from sg3._version import __version__
+from sg3.atomic import sync_folder, write_atomic, write_json
 from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats.atomic import sync_folder, write_atomic, write_json
 from sg3.formats.digest import sha256_of
 from sg3.formats.safe_pickle import printable
 

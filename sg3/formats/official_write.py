@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from sg3.atomic import write_atomic
 from sg3.errors import UsageError
-from sg3.formats.atomic import write_atomic
 from sg3.formats.pickle_values import PERSISTENCE_VERSION, RECONSTRUCT
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.snapshot import Snapshot

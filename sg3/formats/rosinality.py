@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3.atomic import write_atomic
 from sg3.errors import DataError, UsageError
 from sg3.formats import skeleton
-from sg3.formats.atomic import write_atomic
 from sg3.formats.skeleton import Leaves, Tensors, build_discriminator, build_generator
 from sg3.formats.snapshot import Snapshot
 from sg3.formats.torch_file import state_dict

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from sg3._version import __version__
+from sg3.atomic import write_atomic
 from sg3.errors import DataError, UsageError
 from sg3.formats import networks
-from sg3.formats.atomic import write_atomic
 from sg3.formats.networks import Family
 from sg3.formats.pickle_scan import Refused
 from sg3.formats.pickle_values import failures

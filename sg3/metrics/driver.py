@@ -24,13 +24,13 @@ from sg3.metrics.equivariance_psnr import check_transform, equivariance
 from sg3.metrics.feature_metrics import evaluate, generated_statistics, generated_want, per_class, real_want
 from sg3.metrics.names import Metric, parse
 from sg3.metrics.path_length import path_length
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.real import RealImages, check_fits, real_count
 from sg3.metrics.record import MetricResult, versions
 from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
 from sg3.metrics.statistics import RealStatistics
-from sg3.metrics.watch import Progress, Stopped, Watch
+from sg3.metrics.watch import Progress, Watch
 from sg3.models import Generator
+from sg3.processes import Stopped, World, already_met
 
 
 def compute(
@@ -64,9 +64,9 @@ def compute(
     found), DataError, StorageError (images that cannot be read).
     """
     metrics = [parse(name) for name in dict.fromkeys(names)]
-    ranks = Ranks()
-    watch = Watch(progress, stop)
     device = torch.device(device)
+    world = already_met(device)
+    watch = Watch(progress, stop)
     if batch < 1:
         raise UsageError(f"batch={batch}: expected at least 1")
     if not needs_dataset(metrics, G):
@@ -80,16 +80,16 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, ranks, watch)
+        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, world, watch)
 
     results: list[MetricResult] = []
 
     def finished(result: MetricResult) -> None:
         results.append(result)
-        ranks.together(lambda: on_result(result) if on_result is not None and ranks.rank == 0 else None)
+        world.together(lambda: on_result(result) if on_result is not None and world.is_main else None)
 
     with _random_states_kept():
-        run = ranks.together(prepare)
+        run = world.together(prepare)
         try:
             for result in _results(run, metrics, batch, workers, cache):
                 finished(result)
@@ -113,19 +113,19 @@ class Run:
     data: ImageFolderDataset | None  # the dataset, opened without mirroring
     detectors: dict[str, Detector]
     seed: int
-    ranks: Ranks
+    world: World
     watch: Watch
 
 
 def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool) -> Iterator[MetricResult]:
     device = next(run.G.parameters()).device
     samples = Samples(run.G, run.labels, run.seed, batch)
-    facts = run.ranks.from_first(lambda: _facts(run, device, samples.batch))
+    facts = run.world.on_main(lambda: _facts(run, device, samples.batch))
     record = _Recorder(run, facts)
     statistics = None
     if run.dataset is not None and any(metric.needs_real for metric in metrics):
         statistics = RealStatistics(
-            run.dataset, run.detectors, run.ranks, run.watch, device, batch=batch, workers=workers, cache=cache
+            run.dataset, run.detectors, run.world, run.watch, device, batch=batch, workers=workers, cache=cache
         )
 
     pooled = [m for m in metrics if m.family not in ("ppl", "eqt", "eqr") and not m.per_class]
@@ -140,12 +140,12 @@ def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cach
             yield record(metric, values, began, num_real=len(run.data))
         elif metric.family == "ppl":
             detector = run.detectors["vgg16"]
-            values = path_length(metric, run.G, run.labels, detector, run.seed, run.ranks, run.watch)
+            values = path_length(metric, run.G, run.labels, detector, run.seed, run.world, run.watch)
             yield record(metric, values, began)
     moved = [m for m in metrics if m.family in ("eqt", "eqr")]
     if moved:
         began = time.monotonic()
-        values = equivariance(moved, run.G, run.labels, run.seed, run.ranks, run.watch)
+        values = equivariance(moved, run.G, run.labels, run.seed, run.world, run.watch)
         for metric in moved:
             yield record(metric, {metric.name: values[metric.name]}, began)
 
@@ -165,7 +165,7 @@ def _pooled(
     real = statistics.get(set(real_wants.values())) if statistics is not None and real_wants else {}
     wants = {metric: generated_want(metric) for metric in metrics}
     every = set(wants.values())
-    made = generated_statistics(every, samples, run.detectors, run.ranks, run.watch, "generated images")
+    made = generated_statistics(every, samples, run.detectors, run.world, run.watch, "generated images")
     shared = time.monotonic() - shared
     for metric in metrics:
         began = time.monotonic() - shared
@@ -177,7 +177,7 @@ def _pooled(
             _check_finite(metric, made[wants[metric]])
             return evaluate(metric, real.get(want), made[wants[metric]], detector, run.seed)
 
-        values = run.ranks.from_first(numbers)
+        values = run.world.on_main(numbers)
         run.watch.report(metric.name, 1, 1)
         yield record(metric, values, began, num_real=None if want is None else want.count)
 
@@ -199,7 +199,7 @@ class _Recorder:
             recipe |= {"detector": metric.detector, "detector_sha256": self._run.detectors[metric.detector].sha256}
         if num_real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.xflip and not metric.full
-        return MetricResult(metric.name, values, time.monotonic() - began, self._run.ranks.size, recipe)
+        return MetricResult(metric.name, values, time.monotonic() - began, self._run.world.size, recipe)
 
 
 def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:

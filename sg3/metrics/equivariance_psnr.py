@@ -21,10 +21,10 @@ from sg3.metrics.equivariance import (
     translate_integer,
 )
 from sg3.metrics.names import Metric
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.samples import Labels, chunks, randomize_noise
 from sg3.metrics.watch import Watch
 from sg3.models import Generator
+from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
 BATCH = 4  # images that share a transform
@@ -39,7 +39,7 @@ def check_transform(G: Generator, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def equivariance(
-    metrics: Sequence[Metric], G: Generator, labels: Labels, seed: int, ranks: Ranks, watch: Watch
+    metrics: Sequence[Metric], G: Generator, labels: Labels, seed: int, world: World, watch: Watch
 ) -> dict[str, float]:
     """PSNR in dB for each of the metrics, by name; the untransformed images are made once for all of them.
 
@@ -47,7 +47,7 @@ def equivariance(
     """
     device = next(G.parameters()).device
     sums = {metric.name: torch.zeros(2, dtype=torch.float64, device=device) for metric in metrics}
-    parts = ranks.mine(chunks(max(metric.num_gen for metric in metrics), BATCH))
+    parts = world.mine(chunks(max(metric.num_gen for metric in metrics), BATCH))
     plain = torch.eye(3, device=device)
 
     def measure() -> None:
@@ -62,9 +62,9 @@ def equivariance(
                 if kept > 0:
                     sums[metric.name] += _compare(metric.operator, G, ws, original, kept, seed, number)
 
-    ranks.together(measure)
+    world.together(measure)
     for pair in sums.values():
-        ranks.add_up(pair)
+        world.add_up(pair)
     return {name: psnr(*pair.tolist()) for name, pair in sums.items()}
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 import sg3.errors
 from sg3.device import choose_device
 from sg3.errors import MissingInputError, Sg3Error, UsageError
-from sg3.formats import OPTIONS_FILE, Snapshot, averaged_generator, is_remote, load, run_snapshots
+from sg3.formats import Snapshot, averaged_generator, is_remote, load
 from sg3.formats.digest import sha256_of
 from sg3.formats.download import fetch
 from sg3.formats.published import published_url
@@ -32,8 +30,8 @@ from sg3.metrics.names import parse
 from sg3.metrics.real import RealImages
 from sg3.metrics.record import MetricResult
 from sg3.models import Generator
-
-SLOWEST_COLLECTIVE = timedelta(hours=12)  # others wait while the first process compares features
+from sg3.processes import already_met, meet_in
+from sg3.run_folder import is_run, newest_snapshot, snapshots
 
 
 class Display(Protocol):
@@ -67,7 +65,7 @@ class Job:
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
-    """A file itself, downloaded if need be; of a run folder its newest network-snapshot-*.pkl, or all of them in order.
+    """A file itself, downloaded if need be; of a run folder its newest network snapshot, or all of them in order.
 
     Raises MissingInputError if there is none, UsageError for all of a file.
     """
@@ -80,12 +78,12 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
         if not network.is_file():
             raise MissingInputError(f"{source}: there is no such file or folder")
         return (network,)
-    paths = tuple(run_snapshots(network))
-    return paths if every else paths[-1:]
+    newest = newest_snapshot(network)
+    return tuple(snapshots(network)) if every else (newest,)
 
 
 def evaluate(job: Job, display: Display) -> None:
-    """Compute what is due, in this process (one of several, if torch.distributed is initialised)."""
+    """Compute what is due, in this process (one of several, if they have met)."""
     try:
         _evaluate(job, display)
     finally:
@@ -93,21 +91,17 @@ def evaluate(job: Job, display: Display) -> None:
 
 
 def _evaluate(job: Job, display: Display) -> None:
-    rank = dist.get_rank() if dist.is_initialized() else 0
     device = choose_device(job.device)
+    world = already_met(device)
     detectors: dict[str, Detector] = {}
     for path in job.snapshots:
         snapshot = load(path, device)
         G = averaged_generator(snapshot, path)
         dataset = _dataset(job, path, snapshot, G)
-        folder = path.parent if (path.parent / OPTIONS_FILE).is_file() else None
+        folder = path.parent if is_run(path.parent) else None
         digest = sha256_of(path)
-        known = {} if job.again or folder is None else dict(_known(job, folder, path, digest, G, dataset))
-        if dist.is_initialized():  # one answer for all: the first process is about to write into these files
-            answer = [known]
-            dist.broadcast_object_list(answer, src=0)
-            known = answer[0]
-        if rank == 0:
+        known = world.on_main(partial(_known, job, folder, path, digest, G, dataset))
+        if world.is_main:
             for line in known.values():
                 display.result(line, True)
 
@@ -124,7 +118,7 @@ def _evaluate(job: Job, display: Display) -> None:
             compute(
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
-                progress=display.progress if rank == 0 else None,
+                progress=display.progress if world.is_main else None,
             )  # fmt: skip
 
 
@@ -154,12 +148,10 @@ def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display
     else:
         torch.set_num_threads(max(torch.get_num_threads() // count, 1))
     try:
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo", init_method=f"file://{folder}/meeting-point", rank=rank, world_size=count,
-            timeout=SLOWEST_COLLECTIVE,
-        )  # fmt: skip
-        evaluate(replace(job, device=f"cuda:{rank}" if on_gpu else "cpu"), display)
-        dist.destroy_process_group()
+        device = f"cuda:{rank}" if on_gpu else "cpu"
+        world = meet_in(Path(folder), rank, count, torch.device(device))
+        evaluate(replace(job, device=device), display)
+        world.close()
     except Sg3Error as error:
         (Path(folder) / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
         raise SystemExit(error.exit_code) from None
@@ -178,9 +170,12 @@ def _dataset(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> RealImag
 
 
 def _known(
-    job: Job, folder: Path, path: Path, digest: str, G: Generator, dataset: RealImages | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, line) of the metrics that the folder has of this network, dataset and seed, made by this version."""
+    job: Job, folder: Path | None, path: Path, digest: str, G: Generator, dataset: RealImages | None
+) -> dict[str, dict[str, Any]]:
+    """By metric, the lines that the run folder has of this network, dataset and seed, made by this version."""
+    if job.again or folder is None:
+        return {}
+    known = {}
     data_hash = None if dataset is None else dataset.open().content_hash()
     for name in job.names:
         expected_data = data_hash if needs_dataset([parse(name)], G) else None
@@ -194,4 +189,5 @@ def _known(
             if dataset is not None and "mirrored" in recipe:
                 same = same and recipe["mirrored"] == (dataset.xflip and not parse(name).full)
             if same:
-                yield name, line
+                known[name] = line
+    return known

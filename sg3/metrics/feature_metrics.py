@@ -23,10 +23,10 @@ from sg3.metrics.functional import (
 from sg3.metrics.gather import Gathered, Statistics, Want
 from sg3.metrics.moments import Moments
 from sg3.metrics.names import Metric
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.samples import Samples, one_class
 from sg3.metrics.statistics import RealStatistics
 from sg3.metrics.watch import Watch
+from sg3.processes import World
 
 Values = dict[str, float]
 BY_MOMENTS = ("fid", "fd_efflite")
@@ -48,12 +48,12 @@ def real_want(metric: Metric, num_real: int, mirrored: bool = False) -> Want:
 
 
 def generated_statistics(
-    wants: set[Want], samples: Samples, detectors: Mapping[str, Detector], ranks: Ranks, watch: Watch, what: str
+    wants: set[Want], samples: Samples, detectors: Mapping[str, Detector], world: World, watch: Watch, what: str
 ) -> dict[Want, Statistics | None]:
     """Statistics of generated images, made once for all; features in the first process only."""
     order = sorted(wants, key=repr)
     gathered = {want: Gathered(detectors[want.detector], want.kind, want.count, samples.device) for want in order}
-    parts = ranks.mine(samples.chunks(max(want.count for want in order)))
+    parts = world.mine(samples.chunks(max(want.count for want in order)))
 
     def generate() -> None:
         for part in watch.each(what, parts):
@@ -66,8 +66,8 @@ def generated_statistics(
                         gathered[want].add(part, features)
 
     with torch.no_grad():
-        ranks.together(generate)
-    return {want: each.result(ranks) for want, each in gathered.items()}
+        world.together(generate)
+    return {want: each.result(world) for want, each in gathered.items()}
 
 
 def generated_want(metric: Metric) -> Want:
@@ -112,7 +112,7 @@ def per_class(
     Each class gets metric.num_gen generated images, made from the same latents. A class with few real images has a
     larger FID for that alone: compare classes with care, and each with itself freely.
     """
-    ranks, detector = statistics.ranks, statistics.detectors["inception"]
+    world, detector = statistics.world, statistics.detectors["inception"]
     want = real_want(metric, len(data))
     features = statistics.get({want})[want]
     classes = torch.tensor([int(data.get_label(index).argmax()) for index in range(len(data))])
@@ -125,7 +125,7 @@ def per_class(
         of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch)
         due = generated_want(metric)
         what = f"generated images of class {index} ({len(used)} classes)"
-        gen = generated_statistics({due}, of_class, {detector.name: detector}, ranks, watch, what)[due]
+        gen = generated_statistics({due}, of_class, {detector.name: detector}, world, watch, what)[due]
 
         def distance(index: int = index, gen: Statistics | None = gen) -> float:
             assert isinstance(features, torch.Tensor)
@@ -133,5 +133,5 @@ def per_class(
             real = Moments.of(features[(classes == index).to(features.device)])
             return frechet_from_moments(*real.mean_and_covariance(), *gen.mean_and_covariance())
 
-        values[f"{metric.name}_{index}"] = ranks.from_first(distance)
+        values[f"{metric.name}_{index}"] = world.on_main(distance)
     return {metric.name: sum(values.values()) / len(values), **values}

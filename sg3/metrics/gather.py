@@ -8,7 +8,7 @@ import torch
 
 from sg3.metrics.detectors import Detector
 from sg3.metrics.moments import Moments
-from sg3.metrics.ranks import Ranks
+from sg3.processes import World
 
 Statistics = Moments | torch.Tensor  # of kind moments; of kind features, [count, D]
 
@@ -48,11 +48,11 @@ class Gathered:
             self._rows.append(features[: len(kept)].to(self.device, dtype))
             self._positions.extend(kept)
 
-    def result(self, ranks: Ranks) -> Statistics | None:
+    def result(self, world: World) -> Statistics | None:
         """What all processes have gathered; features in the first process only."""
         if self.kind == "moments":
-            return ranks.merge(self._moments)
+            return self._moments.add_up(world)
         dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
         rows = self._rows or [torch.zeros(0, self.detector.dim, dtype=dtype, device=self.device)]
         positions = torch.tensor(self._positions, dtype=torch.int64, device=self.device)
-        return ranks.in_order(torch.cat(rows), positions, self.count)
+        return world.in_order(torch.cat(rows), positions, self.count)

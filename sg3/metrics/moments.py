@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from sg3.processes import World
+
 
 class Moments:
     """Number, sum and sum of outer products of feature vectors [N, D].
@@ -41,6 +43,14 @@ class Moments:
         self.count += other.count
         self.total += other.total.to(self.total.device)
         self.outer += other.outer.to(self.outer.device)
+
+    def add_up(self, world: World) -> Moments:
+        """Make them those of what all processes have seen."""
+        count = torch.tensor(self.count, dtype=torch.float64, device=self.total.device)
+        self.count = int(world.add_up(count))
+        world.add_up(self.total)
+        world.add_up(self.outer)
+        return self
 
     def mean_and_covariance(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean [D] and covariance [D, D], float64, divided by N and not N - 1, as the original's are.

@@ -18,10 +18,10 @@ from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector
 from sg3.metrics.functional import perceptual_path_length
 from sg3.metrics.names import Metric
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
 from sg3.metrics.watch import Watch
 from sg3.models import Generator
+from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
 EPSILON = 1e-4
@@ -39,14 +39,14 @@ class Perceptual(Protocol):
 
 
 def path_length(
-    metric: Metric, G: Generator, labels: Labels, detector: Detector, seed: int, ranks: Ranks, watch: Watch
+    metric: Metric, G: Generator, labels: Labels, detector: Detector, seed: int, world: World, watch: Watch
 ) -> dict[str, float]:
     """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
     device = next(G.parameters()).device
     size = NOISE_GROUP if has_noise(G) else BATCH
-    parts = ranks.mine(chunks(metric.num_gen, size))
+    parts = world.mine(chunks(metric.num_gen, size))
     distances: list[torch.Tensor] = []
 
     def measure() -> None:
@@ -58,10 +58,10 @@ def path_length(
             distances.append(distance[: len(part)].to(device))
 
     with torch.no_grad():
-        ranks.together(measure)
+        world.together(measure)
     rows = torch.cat(distances) if distances else torch.zeros(0, dtype=torch.float64, device=device)
     positions = torch.tensor([i for part in parts for i in part], dtype=torch.int64, device=device)
-    ordered = ranks.in_order(rows, positions, metric.num_gen)
+    ordered = world.in_order(rows, positions, metric.num_gen)
 
     def average() -> float:
         assert ordered is not None
@@ -69,7 +69,7 @@ def path_length(
             return nan
         return perceptual_path_length(ordered)
 
-    return {metric.name: ranks.from_first(average)}
+    return {metric.name: world.on_main(average)}
 
 
 def _images(metric: Metric, G: Generator, labels: Labels, seed: int, which: range) -> torch.Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sg3.errors import MissingInputError
-from sg3.metrics.record import kimg_of, read
+from sg3.metrics.record import read
 from sg3.plotting import check_plot, new_figure, save_figure
+from sg3.run_folder import METRICS, kimg_of, metric_names
 
 
 def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
@@ -18,10 +19,9 @@ def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
     what `check_plot` raises.
     """
     check_plot(path, "--plot")
-    there = sorted(file.name.removeprefix("metric-").removesuffix(".jsonl") for file in folder.glob("metric-*.jsonl"))
-    panels = {name: curves for name in names or there if (curves := _curves(folder, name))}
+    panels = {name: curves for name in names or metric_names(folder) if (curves := _curves(folder, name))}
     if not panels:
-        raise MissingInputError(f"--plot: {folder} holds no metric-*.jsonl with results of its snapshots")
+        raise MissingInputError(f"--plot: {folder} holds no {METRICS} with results of its snapshots")
     figure = new_figure((6, 3 * len(panels)))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curves) in zip(axes, panels.items(), strict=True):

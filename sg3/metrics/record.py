@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import torch
 
 import sg3
 from sg3.durations import format_time
-from sg3.errors import StorageError
+from sg3.run_folder import append_line, metric_path, read_lines
 
 
 @dataclass(frozen=True)
@@ -51,37 +50,16 @@ class MetricResult:
 
 def append(folder: Path, result: MetricResult, snapshot: str | None) -> Path:
     """Add a result to its metric-NAME.jsonl. Raises StorageError if it cannot be written."""
-    path = folder / f"metric-{result.metric}.jsonl"
-    line = json.dumps(result.as_dict(snapshot), allow_nan=False) + "\n"
-    try:
-        with path.open("a+b") as file:
-            if file.tell() > 0:  # a line that a crash cut off must not swallow this one
-                file.seek(-1, 2)
-                line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    path = metric_path(folder, result.metric)
+    append_line(path, json.dumps(result.as_dict(snapshot), allow_nan=False))
     return path
 
 
 def read(folder: Path, metric: str) -> Iterator[dict[str, Any]]:
     """The lines of metric-NAME.jsonl that can be read."""
-    path = folder / f"metric-{metric}.jsonl"
-    if not path.is_file():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # cut off by a crash
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("results"), dict):
+    for entry in read_lines(metric_path(folder, metric)):
+        if isinstance(entry.get("results"), dict):
             yield entry
-
-
-def kimg_of(snapshot: str | None) -> int | None:
-    """Thousands of images from a snapshot's name; None if the name says nothing."""
-    found = re.search(r"network-snapshot-(\d+)", snapshot or "")
-    return int(found[1]) if found else None
 
 
 def versions() -> dict[str, str]:

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sg3.atomic import write_atomic
 from sg3.cache import cache_folder
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.folder_or_zip import FolderStore, open_store
 from sg3.errors import Sg3Error, StorageError
-from sg3.formats.atomic import write_atomic
 from sg3.metrics.detectors import Detector
 from sg3.metrics.gather import Gathered, Statistics, Want
 from sg3.metrics.moments import Moments
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.real import RealImages
 from sg3.metrics.samples import chunks
 from sg3.metrics.watch import Watch
+from sg3.processes import World
 
 CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
 
@@ -36,24 +36,24 @@ class RealStatistics:
     """Computes or finds the statistics that metrics ask for."""
 
     def __init__(
-        self, real: RealImages, detectors: Mapping[str, Detector], ranks: Ranks, watch: Watch, device: torch.device,
+        self, real: RealImages, detectors: Mapping[str, Detector], world: World, watch: Watch, device: torch.device,
         *, batch: int, workers: int, cache: bool,
     ) -> None:  # fmt: skip
         self.real = real
         self.detectors = detectors
-        self.ranks = ranks
+        self.world = world
         self.watch = watch
         self.device = device
         self.batch = batch
         self.workers = workers
         self.folder = cache_folder("metrics") if cache else None
-        self.key = ranks.from_first(lambda: _identity(real)) if cache else ""
+        self.key = world.on_main(lambda: _identity(real)) if cache else ""
 
     def get(self, wants: set[Want]) -> dict[Want, Statistics | None]:
         """All of them; features in the first process only. Images are read once for all that are not kept."""
         order = sorted(wants, key=repr)
-        found = {want: self._kept(want) for want in order} if self.ranks.rank == 0 else {}
-        missing = self.ranks.from_first(lambda: [want for want in order if found[want] is None])
+        found = {want: self._kept(want) for want in order} if self.world.is_main else {}
+        missing = self.world.on_main(lambda: [want for want in order if found[want] is None])
         for mirrored in (False, True):
             due = [want for want in missing if want.mirrored == mirrored]
             if due:
@@ -61,9 +61,9 @@ class RealStatistics:
         return {want: found.get(want) for want in wants}
 
     def _compute(self, wants: list[Want]) -> dict[Want, Statistics | None]:
-        data = self.ranks.together(lambda: self.real.open(wants[0].mirrored))
+        data = self.world.together(lambda: self.real.open(wants[0].mirrored))
         gathered = {want: Gathered(self.detectors[want.detector], want.kind, want.count, self.device) for want in wants}
-        parts = self.ranks.mine(chunks(max(want.count for want in wants), self.batch))
+        parts = self.world.mine(chunks(max(want.count for want in wants), self.batch))
 
         def read() -> None:
             loader = torch.utils.data.DataLoader(
@@ -82,9 +82,9 @@ class RealStatistics:
                             gathered[want].add(part, features)
 
         with torch.no_grad():
-            self.ranks.together(read)
-        results = {want: each.result(self.ranks) for want, each in gathered.items()}
-        if self.ranks.rank == 0:
+            self.world.together(read)
+        results = {want: each.result(self.world) for want, each in gathered.items()}
+        if self.world.is_main:
             for want, result in results.items():
                 self._keep(want, result)
         return results

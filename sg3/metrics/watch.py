@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sg3.processes import Stopped
+
 T = TypeVar("T")
 Progress = Callable[[str, int, int], object]  # (what, done, total)
-
-
-class Stopped(Exception):
-    """A loop ended early because it was asked to. It never leaves `compute`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,8 @@ class Watch:
     stop: Callable[[], object] | None = None
 
     def each(self, what: str, items: Sequence[T]) -> Iterator[T]:
-        """The items, with a report before each one and at the end. Raises Stopped where `stop` says so."""
+        """The items, with a report before each one and at the end. Raises Stopped where `stop` says so, which never
+        leaves `compute`."""
         for done, item in enumerate(items):
             self.report(what, done, len(items))
             if self.stop is not None and self.stop():

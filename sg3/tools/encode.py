@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sg3.atomic import sync_folder
 from sg3.errors import MissingInputError, StorageError, UsageError
-from sg3.formats.atomic import sync_folder
 from sg3.tools.files import make_folder, write_png
 
 if TYPE_CHECKING:

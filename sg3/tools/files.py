@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.formats.atomic import write_atomic
 
 Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
 MAX_ARRAYS = 2**30  # bytes in an .npz that is read; a compressed one may describe any number

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from sg3.errors import DataError, UsageError
+from sg3.run_folder import snapshots
 from sg3.tools.files import Pixels, load_arrays, save_arrays
 
 Reals = NDArray[np.float64]
@@ -183,7 +184,7 @@ def open_images(
     `class_idx`. Raises UsageError for a network without `num`, DataError for images with alpha, what opening raises.
     """
     path = Path(source)
-    is_run = path.is_dir() and any(path.glob("network-snapshot-*.pkl"))
+    is_run = path.is_dir() and bool(snapshots(path))
     if (path.is_dir() and not is_run) or path.suffix.lower() == ".zip":
         return _dataset_images(path, num, seed)
     if num is None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from sg3.models.augment import SPECS, AugmentPipe
+from sg3.processes import World
 from sg3.train.adaptive import AdaController
 from sg3.train.config import TrainConfig
-from sg3.train.distributed import World
 from sg3.train.randomness import host_rng
 
 

@@ -16,7 +16,7 @@ from sg3.errors import StorageError
 
 
 class Display:
-    """Messages go to stderr and to log.txt; on a terminal, a bar with speed, remaining time and losses stays below.
+    """Messages go to stderr and into a file; on a terminal, a bar with speed, remaining time and losses stays below.
 
     Use as a context manager. `budget_seconds`, counted from now, is a time limit that the remaining time respects.
     A quiet one says and writes nothing: that of the ranks beside the first.

@@ -12,19 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sg3.atomic import write_json
 from sg3.errors import UsageError
-from sg3.formats.atomic import write_atomic, write_json
 from sg3.formats.digest import sha256_of
 from sg3.metrics import Metric, MetricResult, RealImages, compute, parse
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.record import append, kimg_of
+from sg3.metrics.record import append
 from sg3.models import Generator
+from sg3.processes import World
+from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
-from sg3.train.distributed import World
 from sg3.train.stop import StopSignals
 
-BEST_FILE = "best.json"  # metric -> its best value, and the snapshot that has it
 LESS_IS_BETTER = ("fid", "kid", "fd_efflite", "ppl")  # families of metrics
 
 
@@ -71,12 +71,9 @@ class Evaluation:
     def forget_after(self, nimg: int) -> None:
         """Drop what later snapshots than the one a run continues from have left: they will come again."""
         limit = nimg / 1000
-        for path in self._run_dir.glob("metric-*.jsonl"):
-            lines = path.read_text(errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and _kimg(line) <= limit]
-            if kept != lines:
-                text = "".join(kept).encode()
-                write_atomic(path, lambda file, text=text: file.write(text))  # type: ignore[misc]
+        for name in metric_names(self._run_dir):
+            path = metric_path(self._run_dir, name)
+            keep_lines(path, lambda line: (kimg_of(line.get("snapshot_pkl")) or 0) <= limit)
         best = {k: v for k, v in self._read_best().items() if (kimg_of(v["snapshot"]) or 0) <= limit}
         if best != self._read_best():
             self._write_best(best)
@@ -94,14 +91,15 @@ class Evaluation:
         return known is not None
 
     def _read_best(self) -> dict[str, dict[str, Any]]:
+        """Metric -> its best value, and the snapshot that has it."""
         try:
-            best: dict[str, dict[str, Any]] = json.loads((self._run_dir / BEST_FILE).read_text())
+            best: dict[str, dict[str, Any]] = json.loads((self._run_dir / BEST).read_text())
             return best
         except (OSError, ValueError):  # none yet
             return {}
 
     def _write_best(self, best: dict[str, dict[str, Any]]) -> None:
-        write_json(self._run_dir / BEST_FILE, best)
+        write_json(self._run_dir / BEST, best)
 
 
 def open_evaluation(
@@ -129,11 +127,3 @@ def check_metrics(config: TrainConfig) -> None:
 
 def _detector_dir(config: TrainConfig) -> Path | None:
     return None if config.detector_dir is None else Path(config.detector_dir)
-
-
-def _kimg(line: str) -> float:
-    try:
-        kimg = kimg_of(json.loads(line).get("snapshot_pkl"))
-        return 0 if kimg is None else kimg
-    except (ValueError, AttributeError):
-        return float("inf")  # a line cut off by a crash

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from sg3.atomic import write_json
 from sg3.errors import NumericalError
-from sg3.formats.atomic import write_json
+from sg3.run_folder import failure_path
 from sg3.train import bad_steps
 from sg3.train.display import Display
 from sg3.train.saving import Saving
@@ -56,7 +57,7 @@ def write_failure(run_dir: Path, trainer: Trainer, phase: str) -> Path:
     content = {
         "phase": phase, "nimg": trainer.nimg, "step": trainer.step, "augment_p": trainer.augmentation.p, **report,
     }  # fmt: skip
-    path = run_dir / f"failure-{trainer.nimg:010d}.json"
+    path = failure_path(run_dir, trainer.nimg)
     write_json(path, content, indent=1)
     return path
 

@@ -1,4 +1,4 @@
-"""Image grids: reals.png and fakes*.png of a run."""
+"""Image grids: the real images that a run shows of itself, and what its generator makes of fixed latents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sg3.atomic import write_atomic
 from sg3.data.dataset import ImageFolderDataset
-from sg3.formats.atomic import write_atomic
 from sg3.train.feed import read_item
 from sg3.train.randomness import host_rng, latents
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from sg3.durations import format_time_brief
-from sg3.errors import StorageError
-from sg3.formats.atomic import write_atomic
-from sg3.train.distributed import World
+from sg3.processes import World
+from sg3.run_folder import STATS, append_line, keep_lines
 
 
 class Stats:
@@ -136,19 +135,13 @@ class StatsWriter:
     """
 
     def __init__(self, run_dir: Path, start_nimg: int) -> None:
-        self.path = run_dir / "stats.jsonl"
-        if self.path.exists():
-            self._drop_after(start_nimg)
+        self.path = run_dir / STATS
+        keep_lines(self.path, lambda line: _nimg(line) <= start_nimg)
         self._tensorboard = _tensorboard_writer(run_dir)
 
     def write(self, stats: dict[str, dict[str, float]], nimg: int) -> None:
         """One tick's statistics. A full disk raises StorageError; trouble in TensorBoard is ignored."""
-        line = json.dumps({**stats, "timestamp": time.time()})
-        try:
-            with open(self.path, "a") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+        append_line(self.path, json.dumps({**stats, "timestamp": time.time()}))
         if self._tensorboard is not None:
             try:
                 for name, value in stats.items():
@@ -157,18 +150,12 @@ class StatsWriter:
             except Exception:  # a plotting convenience must not end a training run
                 self._tensorboard = None
 
-    def _drop_after(self, nimg: int) -> None:
-        lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _nimg(line) <= nimg]
-        if kept != lines:
-            write_atomic(self.path, lambda file: file.write("".join(kept).encode()))
 
-
-def _nimg(line: str) -> float:
+def _nimg(line: dict[str, Any]) -> float:
     try:
-        return round(float(json.loads(line)["Progress/kimg"]["mean"]) * 1000)
+        return round(float(line["Progress/kimg"]["mean"]) * 1000)
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut off by a crash
+        return float("inf")  # no line of ours
 
 
 def _tensorboard_writer(run_dir: Path) -> Any:

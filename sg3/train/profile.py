@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from sg3.run_folder import TRACE
+
 WARM_UP = 3  # steps: the first ones compile kernels and choose algorithms
 
 
@@ -20,7 +22,7 @@ def profiling(steps: int, run_dir: Path, message: Callable[[str], None]) -> Iter
         return
 
     def write(trace: profile) -> None:
-        path = run_dir / "trace.json"
+        path = run_dir / TRACE
         trace.export_chrome_trace(str(path))
         message(f"{path}: trace of {steps} steps; open it in https://ui.perfetto.dev")
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from sg3.train.distributed import World
+from sg3.processes import World
 
 BUCKET_BYTES = 8 * 2**20
 
@@ -53,7 +52,7 @@ class GradientReducer:
     def _send(self) -> None:
         bucket = self._buckets[len(self._sent)]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
-        self._sent.append((flat, dist.all_reduce(flat, async_op=True)))
+        self._sent.append((flat, self._world.begin_to_add_up(flat)))
 
     def finish(self) -> None:
         """Wait until every `.grad` is the sum over all processes. A parameter that has none keeps none."""

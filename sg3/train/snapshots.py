@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from torch import nn
 
-from sg3.formats import Snapshot, run_snapshots, save
-from sg3.train.distributed import check_consistency
+from sg3.formats import Snapshot, save
+from sg3.run_folder import FAKES_INIT, REALS, drop_snapshots, fakes_path, snapshot_path
+from sg3.train.consistency import check_consistency
 from sg3.train.evaluate import Evaluation
 from sg3.train.grid import Grid
 from sg3.train.stop import StopSignals
@@ -35,12 +36,12 @@ class Snapshots:
         """The real images of the grid, and what the untrained network makes."""
         t = self._trainer
         if t.world.is_main:
-            self._grid.save_reals(self._run_dir / "reals.png")
-            self._grid.save_fakes(t.G_ema, self._run_dir / "fakes_init.png", t.config.batch_gpu)
+            self._grid.save_reals(self._run_dir / REALS)
+            self._grid.save_fakes(t.G_ema, self._run_dir / FAKES_INIT, t.config.batch_gpu)
 
     def path(self) -> Path:
         """Where the networks of now go."""
-        return self._run_dir / f"network-snapshot-{self._trainer.nimg // 1000:06d}.pkl"
+        return snapshot_path(self._run_dir, self._trainer.nimg)
 
     def is_due(self, moment: Moment) -> bool:
         """Every --snap ticks and at the end."""
@@ -53,7 +54,7 @@ class Snapshots:
         if not t.world.is_main:
             return
         c, d = t.config, t.config.dataset
-        self._grid.save_fakes(t.G_ema, self._run_dir / f"fakes{t.nimg // 1000:06d}.png", c.batch_gpu)
+        self._grid.save_fakes(t.G_ema, fakes_path(self._run_dir, t.nimg), c.batch_gpu)
         G, D, G_ema = (_frozen(network) for network in (t.G, t.D, t.G_ema))
         pipe = t.augmentation.snapshot_pipe()
         facts = {
@@ -103,6 +104,4 @@ class Pruning:
     def run(self, moment: Moment) -> None:
         """To be called on rank 0."""
         best = set() if self._evaluation is None else self._evaluation.best_snapshots()
-        for path in run_snapshots(self._run_dir)[: -self._keep]:
-            if path.name not in best:
-                path.unlink(missing_ok=True)
+        drop_snapshots(self._run_dir, self._keep, besides=best)

@@ -18,17 +18,12 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from sg3.atomic import sync_folder, write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.formats.atomic import sync_folder, write_atomic
 from sg3.formats.digest import sha256_of
+from sg3.run_folder import STATES, digest_path, state_path, states, unverified_path
 
 FORMAT = 2
-PATTERN = "training-state-*.pt"
-
-
-def state_path(run_dir: Path, nimg: int) -> Path:
-    """Where the state after `nimg` images goes."""
-    return run_dir / f"training-state-{nimg:010d}.pt"
 
 
 def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
@@ -39,11 +34,11 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
     path = state_path(run_dir, state["nimg"])
     if is_intact(path):
         return path  # saved at the end of a tick, and now asked for again by a signal
-    fresh = path.with_name(path.name + ".new")
+    fresh = unverified_path(path)
     hasher = hashlib.sha256()
     write_atomic(fresh, lambda file: torch.save({"format": FORMAT, **state}, cast(BinaryIO, _Hashing(file, hasher))))
     line = f"{hasher.hexdigest()}  {path.name}\n".encode()
-    write_atomic(_digest_path(path), lambda file: file.write(line))
+    write_atomic(digest_path(path), lambda file: file.write(line))
     try:
         if sha256_of(fresh) != hasher.hexdigest():
             raise StorageError(f"{fresh}: reads back differently from what was written; is the disk failing?")
@@ -57,23 +52,13 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int = 2) -> Path:
 
 def _drop_old(run_dir: Path, path: Path, keep: int) -> None:
     good = 0
-    for old in sorted(run_dir.glob(PATTERN), reverse=True):
+    for old in states(run_dir):
         if old > path:
             continue  # left by a longer life of this run, newer than what it was continued from
         good += is_intact(old) if good < keep else 1
         if good > keep:
             old.unlink(missing_ok=True)
-            _digest_path(old).unlink(missing_ok=True)
-
-
-def remove_unfinished(run_dir: Path) -> None:
-    """Remove what a process that was killed while it wrote a state or a snapshot has left. Nobody else may write."""
-    for pattern in (f".{PATTERN}*.tmp", f"{PATTERN}.new", ".network-snapshot-*.pkl.*.tmp"):
-        for path in run_dir.glob(pattern):
-            path.unlink(missing_ok=True)
-    for path in run_dir.glob(f"{PATTERN}.sha256"):
-        if not path.with_suffix("").exists():
-            path.unlink(missing_ok=True)
+            digest_path(old).unlink(missing_ok=True)
 
 
 def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -81,12 +66,12 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 
     Raises MissingInputError if the run has none, DataError if none of them is intact.
     """
-    paths = sorted(run_dir.glob(PATTERN), reverse=True)
+    paths = states(run_dir)
     if not paths:
-        raise MissingInputError(f"{run_dir}: has no {PATTERN} to continue from, it stopped before its first one")
+        raise MissingInputError(f"{run_dir}: has no {STATES} to continue from, it stopped before its first one")
     for path in paths:
         if not is_intact(path):
-            why = "its SHA-256 does not match" if _digest_path(path).exists() else "its .sha256 file is missing"
+            why = "its SHA-256 does not match" if digest_path(path).exists() else "its .sha256 file is missing"
             warn(f"{path}: damaged or incomplete ({why}); trying the one before")
             continue
         try:
@@ -102,7 +87,7 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 def is_intact(path: Path) -> bool:
     """Whether a state file is there and matches its checksum."""
     try:
-        expected = _digest_path(path).read_text().split()[0]
+        expected = digest_path(path).read_text().split()[0]
         return sha256_of(path) == expected
     except (OSError, IndexError, StorageError):
         return False
@@ -199,7 +184,3 @@ class _Hashing:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-def _digest_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")

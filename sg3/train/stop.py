@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from sg3.train.distributed import World
+from sg3.processes import World
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.

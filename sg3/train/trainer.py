@@ -20,11 +20,11 @@ from torch import nn
 from sg3.data.dataset import ImageFolderDataset
 from sg3.device import upload
 from sg3.models import Discriminator, Generator
+from sg3.processes import World
 from sg3.train.augmentation import Augmentation
 from sg3.train.bad_steps import BadSteps
 from sg3.train.compiled import reserve_gradients
 from sg3.train.config import TrainConfig
-from sg3.train.distributed import World
 from sg3.train.ema import update_ema
 from sg3.train.log import Stats
 from sg3.train.randomness import host_rng, latents, random_indices, seed_torch

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sg3.train.distributed import World
+from sg3.processes import World
 
 LOOK_SECONDS = 0.5
 # Kernels are compiled in the first step, by one rank earlier than by another; and at the end of a tick the others may

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import sg3
+from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats import download, official_write
-from sg3.formats.atomic import write_atomic
 from tests.formats import other_names, tiny
 
 

@@ -16,9 +16,9 @@ from sg3.cache import cache_folder
 from sg3.metrics import RealImages
 from sg3.metrics.gather import Want
 from sg3.metrics.moments import Moments
-from sg3.metrics.ranks import Ranks
 from sg3.metrics.statistics import RealStatistics
 from sg3.metrics.watch import Watch
+from sg3.processes import World
 from tests.metrics.conftest import pixel_detectors
 from tests.train.conftest import write_dataset
 
@@ -29,8 +29,9 @@ FEATURES = Want("inception", "features", mirrored=False, count=12)
 def get(path: Path, wants: set[Want], detectors=None, cache: bool = True, **dataset):
     """(statistics, number of images that a detector had to look at)."""
     detectors = detectors or pixel_detectors()
+    cpu = torch.device("cpu")
     statistics = RealStatistics(
-        RealImages(path, **dataset), detectors, Ranks(), Watch(), torch.device("cpu"), batch=5, workers=0, cache=cache
+        RealImages(path, **dataset), detectors, World(0, 1, cpu), Watch(), cpu, batch=5, workers=0, cache=cache
     )
     found = statistics.get(wants)
     return found, sum(detector.seen for detector in detectors.values())

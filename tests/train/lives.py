@@ -25,8 +25,9 @@ import sg3.cli
 import sg3.cli.train
 import sg3.metrics
 import sg3.train.launch
+from sg3.run_folder import STATES
 from sg3.train.config import TrainConfig
-from sg3.train.state import PATTERN, load_state
+from sg3.train.state import load_state
 from tests.train.test_resume import StopAfter, new_trainer, run
 
 with suppress(ImportError):
@@ -138,7 +139,7 @@ def live(config: TrainConfig, folder: Path, begun: Any, steps: int, kind: str = 
     sg3.train.saving.STATE_MINUTES = -1  # a state is always due
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the process's own, to its end)
     trainer = new_trainer(config)
-    if list(folder.glob(PATTERN)):
+    if list(folder.glob(STATES)):
         trainer.load_state_dict(load_state(folder, lambda line: os.abort()))
 
     def note() -> None:

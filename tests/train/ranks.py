@@ -9,8 +9,9 @@ import torch
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError
+from sg3.processes import World, join
 from sg3.train.config import TrainConfig
-from sg3.train.distributed import World, check_consistency, join
+from sg3.train.consistency import check_consistency
 from sg3.train.feed import real_batches
 from sg3.train.state import save_state
 from sg3.train.trainer import Trainer

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sg3.errors import UsageError
-from sg3.train.distributed import Place, World, find_place, join, slurm_address
+from sg3.processes import World
 from sg3.train.reduce import RunningMeans
 from sg3.train.state import load_state
 from tests.train import ranks
@@ -77,34 +76,6 @@ def test_a_bad_gradient_on_one_rank_is_left_out_on_all(two_ranks: Path) -> None:
 def test_drifting_apart_is_noticed_by_name(two_ranks: Path) -> None:
     report = torch.load(two_ranks / "report.pt")
     assert "drifted apart, different from rank 0: D.b4.fc.bias on rank 1;" in report["drifted"]
-
-
-def test_who_started_this_process() -> None:
-    assert find_place({}) is None
-    assert find_place({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Place(3, 8, 1)
-    slurm = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
-    assert find_place(slurm) == Place(9, 16, 1)
-    assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}) is None, "sbatch's own shell is one process"
-    with pytest.raises(UsageError, match="RANK='x', WORLD_SIZE='8'"):
-        find_place({"RANK": "x", "WORLD_SIZE": "8"})
-    with pytest.raises(UsageError, match="RANK='8'"):
-        find_place({"RANK": "8", "WORLD_SIZE": "8"})
-
-
-@pytest.mark.parametrize(
-    ("nodes", "host"),
-    [("n1", "n1"), ("gpu[003-007,9]", "gpu003"), ("a,b", "a"), ("rack1-n[12,15]-ib", "rack1-n12-ib")],
-)
-def test_slurm_meets_on_the_first_node(nodes: str, host: str) -> None:
-    assert slurm_address({"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "20007"}) == (host, "12007")
-    assert slurm_address({"SLURM_STEP_NODELIST": nodes, "MASTER_ADDR": "x", "MASTER_PORT": "1"}) == ("x", "1")
-
-
-def test_number_of_gpus_must_match_the_processes(monkeypatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="--gpus=4: 2 processes were started"):
-        join("cpu", 4)
 
 
 def test_running_means_move_once_by_the_mean_of_all_passes() -> None:

@@ -12,10 +12,11 @@ import torch
 from sg3.errors import MissingInputError, StorageError, UsageError
 from sg3.formats import download
 from sg3.metrics import MetricResult
+from sg3.processes import World
+from sg3.run_folder import BEST
 from sg3.train import evaluate
 from sg3.train.display import Display
-from sg3.train.distributed import World
-from sg3.train.evaluate import BEST_FILE, Evaluation, check_metrics, open_evaluation
+from sg3.train.evaluate import Evaluation, check_metrics, open_evaluation
 from sg3.train.loop import Loop
 from sg3.train.snapshots import Pruning
 from sg3.train.state import load_state
@@ -43,7 +44,7 @@ def test_metrics_leave_training_as_it_is(discs: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "metric-eqt4_int.jsonl").read_text().splitlines()]
     assert [line["snapshot_pkl"] for line in lines] == ["network-snapshot-000000.pkl", "network-snapshot-000001.pkl"]
     assert set(lines[0]["recipe"]) >= {"seed", "network_sha256", "versions"}
-    assert set(json.loads((folder / BEST_FILE).read_text())) == {"eqt4_int", "eqr4"}
+    assert set(json.loads((folder / BEST).read_text())) == {"eqt4_int", "eqr4"}
 
 
 def evaluation(tmp_path: Path, monkeypatch, values: list[float], metric: str = "fid1k_full") -> Evaluation:

@@ -16,9 +16,9 @@ import torch
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import NumericalError
+from sg3.processes import World, join
 from sg3.train import bad_steps, spawn
 from sg3.train.config import TrainConfig
-from sg3.train.distributed import World, join
 from sg3.train.feed import real_batches
 from sg3.train.state import load_state, save_state
 from sg3.train.trainer import Trainer

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sg3.run_folder import STATES
 from sg3.train.config import TrainConfig
-from sg3.train.state import PATTERN, load_state
+from sg3.train.state import load_state
 from tests.train import lives
 from tests.train.conftest import tiny_config
 from tests.train.test_resume import assert_same, comparable
@@ -34,7 +35,7 @@ class Run:
 
     def newest(self) -> int:
         """Images up to the newest state, 0 without one. Fails if any state is damaged."""
-        if not list(self.folder.glob(PATTERN)):
+        if not list(self.folder.glob(STATES)):
             return 0
         return int(load_state(self.folder, pytest.fail)["nimg"])
 

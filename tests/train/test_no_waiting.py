@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import sg3
 from sg3.data.dataset import ImageFolderDataset
-from sg3.train.distributed import World
+from sg3.processes import World
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.train.conftest import facts, tiny_config

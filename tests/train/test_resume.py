@@ -11,10 +11,10 @@ import torch
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import TrainingStopped
+from sg3.processes import World
 from sg3.train.bad_steps import Found
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
-from sg3.train.distributed import World
 from sg3.train.log import Stats, StatsWriter
 from sg3.train.loop import Loop
 from sg3.train.state import load_state

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import sg3.formats.atomic
+import sg3.atomic
 import sg3.train.state
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.formats.digest import sha256_of
-from sg3.train.state import is_intact, load_state, save_state, state_path
+from sg3.run_folder import state_path
+from sg3.train.state import is_intact, load_state, save_state
 
 
 def state(nimg: int) -> dict:
@@ -89,7 +90,7 @@ def test_a_failed_write_leaves_the_previous_state(tmp_path: Path, monkeypatch, f
     def fail(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sg3.formats.atomic.os, failing, fail)
+    monkeypatch.setattr(sg3.atomic.os, failing, fail)
     with pytest.raises(StorageError, match=r"training-state-0000000020\.pt(\.new)?: cannot be written: No space left"):
         save_state(tmp_path, state(20))
     monkeypatch.undo()

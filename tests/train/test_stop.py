@@ -12,10 +12,11 @@ import torch
 from torch.distributed import HashStore
 
 from sg3.errors import StorageError
+from sg3.processes import World
+from sg3.run_folder import state_path
 from sg3.train import state as state_module
 from sg3.train import stop as stop_module
-from sg3.train.distributed import World
-from sg3.train.state import StateWriter, is_intact, load_state, require_space, state_path
+from sg3.train.state import StateWriter, is_intact, load_state, require_space
 from sg3.train.stop import StopSignals, WaitInterruptedError
 
 ALONE = World(0, 1, torch.device("cpu"))

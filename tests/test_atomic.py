@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sg3.atomic import write_atomic, write_json
 from sg3.errors import StorageError
-from sg3.formats.atomic import write_atomic, write_json
 
 
 class Full:

@@ -1,0 +1,254 @@
+"""A run's folder: what the files in it are called, and what is done to the folder as a whole.
+
+    training_options.json            what was asked for and what came of it; it makes a folder a run
+    log.txt, stats.jsonl             what was shown, and the statistics, a line per tick
+    reals.png, fakes*.png            image grids: real images, what G made before training and at every snapshot
+    network-snapshot-{kimg}.pkl      the networks
+    training-state-{nimg}.pt         everything that a run needs to go on, with its checksum in ....pt.sha256
+    metric-NAME.jsonl, best.json     results of a metric, a line per snapshot; the best snapshot by each metric
+    exit.json                        how the last life of the run ended
+    failure-{nimg}.json, trace.json  what a numerical breakdown and --profile leave
+
+The first ones have the original's names. This is the only module that spells them; what the files contain is the
+business of those who write them. No torch in here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sg3.atomic import write_atomic
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+
+OPTIONS = "training_options.json"
+LOG = "log.txt"
+STATS = "stats.jsonl"
+REALS = "reals.png"
+FAKES_INIT = "fakes_init.png"
+BEST = "best.json"
+EXIT = "exit.json"
+TRACE = "trace.json"
+LOCK = ".lock"
+SNAPSHOTS = "network-snapshot-*.pkl"
+STATES = "training-state-*.pt"
+METRICS = "metric-*.jsonl"
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def fakes_path(folder: Path, nimg: int) -> Path:
+    """The image grid after `nimg` images."""
+    return folder / f"fakes{nimg // 1000:06d}.png"
+
+
+def snapshot_path(folder: Path, nimg: int) -> Path:
+    """The networks after `nimg` images."""
+    return folder / SNAPSHOTS.replace("*", f"{nimg // 1000:06d}")
+
+
+def kimg_of(snapshot: str | None) -> int | None:
+    """Thousands of images from the name of a snapshot; None if the name says nothing."""
+    found = re.search(SNAPSHOTS.removesuffix("*.pkl") + r"(\d+)", snapshot or "")
+    return int(found[1]) if found else None
+
+
+def state_path(folder: Path, nimg: int) -> Path:
+    """The training state after `nimg` images."""
+    return folder / STATES.replace("*", f"{nimg:010d}")
+
+
+def digest_path(state: Path) -> Path:
+    """The checksum of a training state."""
+    return state.with_name(state.name + ".sha256")
+
+
+def unverified_path(state: Path) -> Path:
+    """Where a training state is written, until it has been read back."""
+    return state.with_name(state.name + ".new")
+
+
+def metric_path(folder: Path, metric: str) -> Path:
+    """The results of a metric."""
+    return folder / METRICS.replace("*", metric)
+
+
+def failure_path(folder: Path, nimg: int) -> Path:
+    """What is known of a numerical breakdown after `nimg` images."""
+    return folder / f"failure-{nimg:010d}.json"
+
+
+# ---- finding --------------------------------------------------------------------------------------------------------
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was started in this folder."""
+    return (folder / OPTIONS).is_file()
+
+
+def find_run(run: str, outdir: Path | None) -> Path:
+    """The run folder named, or for 'latest' the newest under `outdir`. Raises MissingInputError, UsageError."""
+    if run != "latest":
+        if not Path(run).is_dir():
+            raise MissingInputError(f"--continue={run}: no such run folder")
+        return Path(run)
+    if outdir is None:
+        raise UsageError("--continue=latest: needs --outdir, the folder that holds the runs")
+    runs = sorted(p for p in outdir.glob("[0-9]" * 5 + "-*") if is_run(p))
+    if not runs:
+        raise MissingInputError(f"--continue=latest: {outdir} holds no run")
+    return runs[-1]
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """Its network-snapshot-N.pkl, by their numbers: file times do not survive copying."""
+    name = re.compile(re.escape(SNAPSHOTS).replace(r"\*", r"(\d+)"))
+    numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := name.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered)]
+
+
+def newest_snapshot(folder: Path) -> Path:
+    """Raises MissingInputError if there is none."""
+    paths = snapshots(folder)
+    if not paths:
+        raise MissingInputError(f"{folder}: holds no {SNAPSHOTS}")
+    return paths[-1]
+
+
+def states(folder: Path) -> list[Path]:
+    """Its training states, the newest first."""
+    return sorted(folder.glob(STATES), reverse=True)
+
+
+def metric_names(folder: Path) -> list[str]:
+    """Names of the metrics that it has results of."""
+    before, after = METRICS.split("*")
+    return sorted(path.name.removeprefix(before).removesuffix(after) for path in folder.glob(METRICS))
+
+
+# ---- reading and adding ---------------------------------------------------------------------------------------------
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """All of its training_options.json. Raises MissingInputError if it is no run, DataError if the file is damaged."""
+    try:
+        return read_object(folder / OPTIONS)
+    except FileNotFoundError:
+        raise MissingInputError(f"{folder}: is no run folder (it has no {OPTIONS})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises FileNotFoundError, DataError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is not a JSON object; the run is damaged")
+    return content
+
+
+def read_lines(path: Path, newest_first: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects in a .jsonl file, but for lines that a crash has cut off. None without the file."""
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    for line in reversed(lines) if newest_first else lines:
+        if (entry := _parse(line)) is not None:
+            yield entry
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a .jsonl file. Raises StorageError if it cannot be written."""
+    line += "\n"
+    try:
+        with path.open("a+b") as file:
+            if file.tell() > 0:  # a line that a crash cut off must not swallow this one
+                file.seek(-1, 2)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+# ---- creating and locking -------------------------------------------------------------------------------------------
+
+
+def create(outdir: Path, name: str) -> Path:
+    """outdir/NNNNN-name with the next free number. Raises StorageError where it cannot be made."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        while True:
+            taken = [int(m[1]) for p in outdir.iterdir() if (m := re.match(r"(\d{5})(-|$)", p.name))]
+            folder = outdir / f"{max(taken, default=-1) + 1:05d}-{name}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run took the number a moment ago
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        raise StorageError(f"--outdir={outdir}: cannot create a run folder there: {error.strerror}") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError."""
+    import fcntl  # which Windows has not: there networks are read, but nothing is trained
+
+    with open(folder / LOCK, "a+") as file:
+        try:
+            # This process's own: flock's would pass on to the loader's processes, which outlive it by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            who = file.read().strip() or "process unknown"
+            raise UsageError(f"{folder}: another process is training there ({who}); wait for it or stop it") from None
+        with suppress(OSError):
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+# ---- trimming -------------------------------------------------------------------------------------------------------
+
+
+def keep_lines(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the other lines of a .jsonl file, and what a crash has cut off."""
+    if not path.exists():
+        return
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    whole = [(line, _parse(line)) for line in lines if line.endswith("\n")]
+    kept = [line for line, entry in whole if entry is not None and is_kept(entry)]
+    if kept != lines:
+        write_atomic(path, lambda file: file.write("".join(kept).encode()))
+
+
+def drop_snapshots(folder: Path, keep: int, besides: Collection[str]) -> None:
+    """Remove network snapshots but the newest `keep`, one at least, and those of the names `besides`."""
+    for path in snapshots(folder)[:-keep]:
+        if path.name not in besides:
+            path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote a state or a snapshot has left. Nobody else may write."""
+    for pattern in (f".{STATES}*.tmp", f"{STATES}.new", f".{SNAPSHOTS}.*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"{STATES}.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""The dataset of a run: drawn if it is a built-in one, looked at before the run begins, opened when it does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import DataError, StorageError, UsageError
+from sg3.train.config import DatasetFacts, Options, TrainConfig
+
+
+def render_builtin(data: str | None, outdir: Path) -> str | None:
+    """`openmoji[:SUBSET][:RESOLUTION]` -> the path of that dataset under `outdir`, rendered now if it is not there.
+
+    Any other `data` comes back as it is.
+    """
+    if data is None or data.split(":")[0] != "openmoji" or Path(data).exists():
+        return data
+    words = data.split(":")[1:]
+    sizes = [int(word) for word in words if word.isdigit()]
+    subsets = [word for word in words if not word.isdigit()]
+    if len(sizes) > 1 or len(subsets) > 1:
+        raise UsageError(f"--data={data}: expected openmoji, openmoji:64 or openmoji:faces:64")
+    from sg3.data.openmoji import ATTRIBUTION
+    from sg3.data.prepare import prepare_openmoji
+
+    resolution, subset = (sizes or [32])[0], (subsets or ["faces"])[0]
+    path = outdir / f"openmoji-{subset}-{resolution}x{resolution}.zip"
+    if not path.exists():
+        try:
+            outdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
+        made = prepare_openmoji(path, resolution, subset)
+        print(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}", file=sys.stderr)
+    return str(path)
+
+
+def probe_dataset(options: Options) -> DatasetFacts:
+    """Open the dataset once and note what the configuration needs to know. Raises what the dataset raises."""
+    if options.data is None:
+        raise UsageError("--data: needed, a folder or zip of images (or --preset=demo for a ready-made start)")
+    cond = bool(options.cond)
+    data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
+    return DatasetFacts(
+        path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
+        size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
+        content=data.content_hash(),
+    )  # fmt: skip
+
+
+def open_dataset(config: TrainConfig) -> ImageFolderDataset:
+    """The images that the configuration speaks of. Raises DataError if they have changed, and what opening raises."""
+    facts = config.dataset
+    dataset = ImageFolderDataset(
+        facts.path, resolution=facts.resolution, max_size=config.subset, use_labels=config.cond, xflip=config.mirror,
+        random_seed=config.seed,
+    )  # fmt: skip
+    found = (len(dataset), dataset.num_channels)
+    if found != (facts.size, facts.channels):
+        raise DataError(
+            f"{facts.path}: has changed since the run began, {found[0]} images of {found[1]} channels instead of "
+            f"{facts.size} of {facts.channels}; give the old one with --data, or start a new run"
+        )
+    if dataset.content_hash() != facts.content:
+        raise DataError(
+            f"{facts.path}: has changed since the run began, other images or labels under the same names; give the old "
+            "one with --data, or start a new run"
+        )
+    return dataset
