@@ -18,8 +18,10 @@ from bench.roofline import Cost
 from bench.shapes import Layer
 from bench.workloads import Peer, Tensors, compiled, layer_dtype
 from sg3.models.stylegan3 import SynthesisLayer
-from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
+from sg3.train.config import DatasetFacts
+from sg3.train.recipes.stylegan.config import StyleGANConfig
 from sg3.train.recipes.stylegan.loss import Loss
+from sg3.train.recipes.stylegan.options import StyleGANOptions
 from sg3.train.recipes.stylegan.system import build_networks, build_phases
 from sg3.train.recipes.system import MicroBatch
 
@@ -127,17 +129,17 @@ class Training:
     def cost(self) -> Cost | None:
         return None
 
-    def config(self) -> TrainConfig:
+    def config(self) -> StyleGANConfig:
         """The recipe, as `sg3 train` would resolve it."""
         facts = DatasetFacts(
             path="-", name="-", resolution=self.resolution, channels=3, size=1, label_dim=0, has_labels=False,
             content="",
         )  # fmt: skip
-        options = Options(
+        options = StyleGANOptions(
             cfg=self.cfg, batch=self.batch, cbase=self.cbase, cmax=self.cmax, mbstd_group=min(4, self.batch),
             aug="noaug",
         )  # fmt: skip
-        return resolve(options, facts)
+        return StyleGANConfig.resolve(options, facts)
 
     def exact(self, device: torch.device) -> Tensors | None:
         """On a GPU, the reference without half precision."""
@@ -149,7 +151,7 @@ class Training:
     def prepare(self, device: torch.device) -> Callable[[str], Peer]:
         return self.peers(self.config(), device)
 
-    def peers(self, config: TrainConfig, device: torch.device) -> Callable[[str], Peer]:
+    def peers(self, config: StyleGANConfig, device: torch.device) -> Callable[[str], Peer]:
         """As `prepare`, for a configuration."""
         G, D = build_networks(config, device)
         start = [{k: v.clone() for k, v in net.state_dict().items()} for net in (G, D)]

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 from sg3.errors import DataError, UsageError
-from sg3.train.config import DEFAULT_P, DatasetFacts, Options, TrainConfig, check_augmentation, metric_names
-
-# Option -> what the change does to the numbers; everything else is refused.
-CHANGEABLE: dict[str, str] = {
-    **dict.fromkeys(
-        ("kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device", "metrics", "detector_dir",
-         "keep_snapshots", "on_error", "timeout", "profile"),
-        "",
-    ),
-    "data": "",  # the same images at another place
-    "gpus": "sums are taken in another order, which changes their rounding",
-    "batch_gpu": "other samples share a minibatch statistic and layer noise",
-    "tf32": "products are rounded otherwise",
-    "nhwc": "layers with 16 bits are rounded otherwise",
-    "compile": "results are rounded otherwise, and StyleGAN2's layer noise is drawn otherwise",
-    "bf16": "layers with 16 bits are rounded otherwise",
-    **dict.fromkeys(
-        ("gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target"), "from here on another training recipe"
-    ),
-}  # fmt: skip
-FREE_FIELDS = frozenset({*CHANGEABLE, "resume", "desc", "blur_init_sigma", "ema_rampup", "ada_kimg"})
+from sg3.train.config import TrainConfig, metric_names
+from sg3.train.options import Options
+from sg3.train.recipes import recipe_of
 
 
 def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list[str]]:
     """The configuration with the options said on continuing, and one line for each change.
 
-    Raises UsageError for options that cannot change.
+    Raises UsageError for options that cannot change, and for contradictions as at the start of a run.
     """
+    declared = said.declared()
     words = said.said()
-    refused = [name for name in words if name not in CHANGEABLE]
+    refused = [declared[name].flag for name in words if declared[name].changes is None]
     if refused:
-        flags = ", ".join(map(_flag, refused))
-        allowed = ", ".join(map(_flag, CHANGEABLE))
-        raise UsageError(f"{flags}: cannot change in a run that continues (only {allowed} can); start a new one")
+        allowed = ", ".join(option.flag for option in declared.values() if option.changes is not None)
+        raise UsageError(
+            f"{', '.join(refused)}: cannot change in a run that continues (only {allowed} can); start a new one"
+        )
     new: dict[str, Any] = dict(words)
     if "data" in new:
         new["dataset"] = replace(config.dataset, path=str(Path(new.pop("data")).resolve()))
@@ -52,41 +36,31 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
             f"{config.batch_gpu}, which cannot be shared among {new['gpus']}; add --batch-gpu"
         )
     if said.aug == "fixed" and config.aug != "fixed":
-        new.setdefault("p", DEFAULT_P)
-    if problems := check_augmentation(said, said.aug or config.aug):
-        raise UsageError("; ".join(problems))
+        new.setdefault("p", declared["p"].default)
     changed = replace(config, **new)
-    if changed.batch % (changed.gpus * changed.batch_gpu) or changed.batch_gpu % min(
-        changed.mbstd_group, changed.batch_gpu
-    ):
-        raise UsageError(
-            f"--batch-gpu={changed.batch_gpu}: must be a multiple of --mbstd-group={changed.mbstd_group}, and "
-            f"--batch={changed.batch} a multiple of --gpus x --batch-gpu = {changed.gpus * changed.batch_gpu}"
-        )
+    known_already = config.problems(replace(said, **dict.fromkeys(words)))
+    if problems := [problem for problem in changed.problems(said) if problem not in known_already]:
+        raise UsageError("; ".join(problems))
     lines = []
     for name in words:
-        field = "dataset" if name == "data" else name
-        before, after = getattr(config, field), getattr(changed, field)
+        before, after = config.value_of(name), changed.value_of(name)
         if before != after:
-            if isinstance(before, DatasetFacts):
-                before, after = before.path, after.path
-            effect = f" ({CHANGEABLE[name]})" if CHANGEABLE[name] else ""
-            lines.append(f"changed: {_flag(name)} {before} -> {after}{effect}")
+            effect = declared[name].changes
+            lines.append(f"changed: {declared[name].flag} {before} -> {after}" + (f" ({effect})" if effect else ""))
     return changed, lines
 
 
 def require_same_run(state: dict[str, Any], config: TrainConfig, where: str) -> None:
     """Raises DataError that shows each difference if a state was saved by a run of another kind than `config`."""
     ours = config.to_dict()
-    fields = [name for name in ours if name not in FREE_FIELDS and name != "dataset"]
-    pairs = [(name, state.get(name), ours[name]) for name in fields]
-    theirs = state.get("dataset") or {}
+    options = recipe_of(config.cfg).options.declared()
+    free = {"dataset", *config.FREE, *(name for name, option in options.items() if option.changes is not None)}
+    # A field that is newer than the state had its default then.
+    theirs = {f.name: f.default for f in fields(config) if f.default is not MISSING} | state
+    pairs = [(name, theirs.get(name), ours[name]) for name in ours if name not in free]
+    data = state.get("dataset") or {}
     for name in ("resolution", "channels", "size", "label_dim", "content"):
-        pairs.append((f"dataset {name}", theirs.get(name), ours["dataset"][name]))
+        pairs.append((f"dataset {name}", data.get(name), ours["dataset"][name]))
     differences = [f"{name} {a} there, {b} here" for name, a, b in pairs if a != b]
     if differences:
         raise DataError(f"{where}: was saved by another run than this one would be: {'; '.join(differences)}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, StorageError, UsageError
-from sg3.train.config import DatasetFacts, Options, TrainConfig
+from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.options import Options
 
 
 def render_builtin(data: str | None, outdir: Path) -> str | None:

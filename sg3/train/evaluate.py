@@ -119,8 +119,8 @@ def check_metrics(config: TrainConfig) -> None:
     have, MissingInputError for one without its feature network."""
     for name in config.metrics:
         metric = parse(name)
-        if metric.family in ("eqt", "eqr") and config.cfg == "stylegan2":
-            raise UsageError(f"--metrics={name}: measures how images follow the input transform; StyleGAN2 has none")
+        if metric.family in ("eqt", "eqr") and not config.follows_input_transform:
+            raise UsageError(f"--metrics={name}: measures how images follow the input transform; {config.cfg} has none")
     for detector in {parse(name).detector for name in config.metrics} - {None}:
         open_detector(str(detector), folder=_detector_dir(config))
 

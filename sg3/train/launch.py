@@ -19,13 +19,15 @@ from sg3.processes import World, join
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import check_device
-from sg3.train.config import Options, TrainConfig, resolve
+from sg3.train.config import TrainConfig
 from sg3.train.consistency import check_consistency
 from sg3.train.dataset import open_dataset, probe_dataset, render_builtin
 from sg3.train.display import Display
 from sg3.train.ending import Exit, report_failure
 from sg3.train.evaluate import check_metrics, open_evaluation
 from sg3.train.loop import Loop
+from sg3.train.options import Options
+from sg3.train.recipes import read_config, resolve
 from sg3.train.state import load_state, require_space
 from sg3.train.stop import StopSignals
 from sg3.train.summary import summarize
@@ -83,7 +85,7 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """The configuration of a run folder and all of its training_options.json. Raises MissingInputError, DataError."""
     record = read_options(run_dir)
     try:
-        return TrainConfig.from_dict(record["config"]), record
+        return read_config(record["config"]), record
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{run_dir / OPTIONS}: not written by this version of sg3 ({error})") from error
 
@@ -189,7 +191,8 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Dis
     display.message(f"{config.cfg} on {d.name}: {d.size} images, {d.resolution} x {d.resolution} x {d.channels}{label}")
     device, ranks = trainer.device, trainer.world.size
     where = f"{ranks} x {device.type}" if ranks > 1 else str(device)
-    display.message(f"{size}, gamma {config.gamma:g}, batch {config.batch} on {where}, run folder {run_dir}")
+    numbers = ", ".join(f"{name} {value}" for name, value in {**config.highlights, "batch": config.batch}.items())
+    display.message(f"{size}, {numbers} on {where}, run folder {run_dir}")
     display.message(f"implementations: {describe(device)}")
     if d.has_labels and not config.cond:
         display.message("note: the dataset has labels, which are not used; --cond makes the run conditional")

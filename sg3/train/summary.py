@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sg3.train.config import TrainConfig
-from sg3.train.recipes.stylegan.system import build_networks
+from sg3.train.recipes import recipe_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Summary:
 
 def summarize(config: TrainConfig) -> Summary:
     """Tables and memory of one run, for float32 (half-precision layers on a GPU need up to half)."""
-    G, D = (m.to("meta").requires_grad_(True) for m in build_networks(config, torch.device("cpu")))
+    cpu = torch.device("cpu")
+    G, D = (m.to("meta").requires_grad_(True) for m in recipe_of(config.cfg).build_networks(config, cpu))
     n = config.batch_gpu
     z = torch.empty(n, config.z_dim, device="meta")
     c = torch.empty(n, config.dataset.label_dim, device="meta")

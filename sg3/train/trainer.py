@@ -28,7 +28,7 @@ from sg3.train.config import TrainConfig
 from sg3.train.ema import update_ema
 from sg3.train.log import Stats
 from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
-from sg3.train.recipes.stylegan.system import StyleGAN
+from sg3.train.recipes import recipe_of
 from sg3.train.recipes.system import MicroBatch, Phase, System
 from sg3.train.reduce import GradientReducer, RunningMeans
 from sg3.train.timing import PhaseTimer
@@ -49,7 +49,9 @@ class Trainer:
         self.stats = Stats()
         self.timer = PhaseTimer(self.device)
         self.augmentation = Augmentation(config, world)
-        self.system: System = StyleGAN(config, self.device, self.stats, self.augmentation.watch)
+        self.system: System = recipe_of(config.cfg).build_system(
+            config, self.device, self.stats, self.augmentation.watch
+        )
         self.G_ema = copy.deepcopy(self.G).eval()
         reducers = {p.network: GradientReducer(list(p.module.parameters()), world) for p in self.phases if p.is_main}
         self.reducers = {phase.name: reducers[phase.network] for phase in self.phases}

@@ -263,7 +263,7 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
         (["--data=DISCS", "--config=none.toml"], 66, "--config=none.toml: no such file"),
         (["--data=DISCS", "--gpus=3"], 2, "--batch=32: must be a multiple of --gpus=3"),
         (["--data=DISCS", "--cond=1"], 2, "has no labels"),
-        (["--data=DISCS", "--grid=3"], 2, "is not columns x rows"),
+        (["--data=DISCS", "--grid=3"], 2, "expected columns x rows, like 8x4"),
         (["--data=DISCS", "--device=tpu"], 2, "--device=tpu: expected auto, cpu, cuda or cuda:N"),
         (["--data=DISCS", "--resume=nothing.pkl"], 66, "nothing.pkl"),
         (["--data=openmoji:a:b:c"], 2, "--data=openmoji:a:b:c"),

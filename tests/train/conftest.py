@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sg3.train.config import DatasetFacts, Options, TrainConfig, resolve
+from sg3.train.config import DatasetFacts
+from sg3.train.recipes import resolve
+from sg3.train.recipes.stylegan.config import StyleGANConfig
+from sg3.train.recipes.stylegan.options import StyleGANOptions
 
 
 def write_dataset(path: Path, count: int = 12, size: int = 16, labels: int = 0) -> Path:
@@ -42,14 +45,14 @@ def labelled_discs(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "labelled.zip", labels=3)
 
 
-TINY = Options(
+TINY = StyleGANOptions(
     batch=4, mbstd_group=2, cbase=128, cmax=8, latent=8, layers=4, margin=4, map_depth=2, ema_kimg=0.01, kimg=1,
     tick=1, snap=1, grid=(2, 2), workers=0, device="cpu", aug="noaug",
 )  # fmt: skip
 
 
-def tiny_options(data: Path | str | None = None, **said) -> Options:
-    return Options(**{"data": None if data is None else str(data), **said}).over(TINY)
+def tiny_options(data: Path | str | None = None, **said) -> StyleGANOptions:
+    return StyleGANOptions(**{"data": None if data is None else str(data), **said}).over(TINY)
 
 
 def facts(**said) -> DatasetFacts:
@@ -58,5 +61,7 @@ def facts(**said) -> DatasetFacts:
     return DatasetFacts(**{**known, **said})
 
 
-def tiny_config(data: Path | str = "x.zip", dataset: DatasetFacts | None = None, **said) -> TrainConfig:
-    return resolve(tiny_options(data, **said), dataset or facts(path=str(data)))
+def tiny_config(data: Path | str = "x.zip", dataset: DatasetFacts | None = None, **said) -> StyleGANConfig:
+    config = resolve(tiny_options(data, **said), dataset or facts(path=str(data)))
+    assert isinstance(config, StyleGANConfig)
+    return config

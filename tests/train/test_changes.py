@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.train.changes import apply_changes, require_same_run
-from sg3.train.config import Options, resolve
 from sg3.train.launch import read_run
 from sg3.train.option_file import origins, read_options
-from sg3.train.presets import PRESETS
+from sg3.train.recipes import presets, resolve
+from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
 from sg3.train.state import load_state
 from tests.cli.conftest import TINY_ARGS
 from tests.cli.conftest import run as run_fixture
@@ -40,13 +41,35 @@ def test_changes_are_listed_with_their_effect() -> None:
         ({"cmax": 16, "seed": 1}, "--seed, --cmax: cannot change in a run that continues"),
         ({"gpus": 4}, "--gpus=4: the run's steps of 8 images are made of micro-batches of 4, which cannot be shared"),
         ({"batch_gpu": 3}, "--batch-gpu=3: must be a multiple of --mbstd-group=2"),
-        ({"gpus": 2, "batch_gpu": 8}, "--batch=8 a multiple of --gpus x --batch-gpu = 16"),
+        ({"batch_gpu": 1}, "--batch-gpu=1: cannot be smaller than --mbstd-group=2"),  # as at the start of a run
+        ({"gpus": 2, "batch_gpu": 8}, "--batch=8: must be a multiple of --gpus x --batch-gpu = 16"),
     ],
 )
 def test_what_would_be_another_run_is_refused(said: dict, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         apply_changes(tiny_config(batch=8, batch_gpu=4), Options(**said))
     assert message in str(caught.value).replace("--cmax, --seed", "--seed, --cmax")
+
+
+def test_values_are_checked_as_at_the_start() -> None:
+    for said, message in (
+        ({"gamma": float("inf")}, "--gamma=inf: expected a finite number"),
+        ({"glr": -1.0}, "--glr=-1.0: expected at least 0"),
+        ({"p": 3.0, "aug": "fixed"}, "--p=3.0: expected 0 to 1"),
+        ({"workers": -1}, "--workers=-1: expected at least 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            apply_changes(tiny_config(), Options(**said))
+    with pytest.raises(UsageError, match="--bf16 and --fp32: choose one"):
+        apply_changes(tiny_config(fp32=True), Options(bf16=True))
+
+
+def test_a_run_that_was_allowed_more_goes_on() -> None:
+    """31a3443 took --batch-gpu=1 with groups of 2 on continuing: that is no reason to refuse another change now."""
+    config = replace(tiny_config(batch=8, batch_gpu=4), batch_gpu=1)
+    assert apply_changes(config, Options(kimg=9))[0] == replace(config, kimg=9)
+    with pytest.raises(UsageError, match="--batch-gpu=8: must be a multiple of --mbstd-group=3"):
+        apply_changes(replace(config, mbstd_group=3), Options(batch_gpu=8))
 
 
 def test_a_state_of_another_run_is_refused_with_the_difference() -> None:
@@ -66,11 +89,11 @@ def test_options_from_toml_and_json(tmp_path: Path) -> None:
     toml = tmp_path / "a.toml"
     toml.write_text('cfg = "stylegan2"\nbatch-gpu = 4\ngamma = 2\nmirror = true\ngrid = "8x4"\npreset = "demo"\n')
     options, preset = read_options(toml)
-    assert options == Options(cfg="stylegan2", batch_gpu=4, gamma=2.0, mirror=True, grid=(8, 4))
+    assert options == {"cfg": "stylegan2", "batch_gpu": 4, "gamma": 2.0, "mirror": True, "grid": (8, 4)}
     assert preset == "demo"
     record = tmp_path / "training_options.json"  # as a run leaves it
     record.write_text(json.dumps({"options": {"cfg": "stylegan3-r", "grid": [2, 2]}, "config": {"cfg": "x"}}))
-    assert read_options(record) == (Options(cfg="stylegan3-r", grid=(2, 2)), None)
+    assert read_options(record) == ({"cfg": "stylegan3-r", "grid": (2, 2)}, None)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +103,14 @@ def test_options_from_toml_and_json(tmp_path: Path) -> None:
         ("a.json", "{", "a.json: cannot be read as .json"),
         ("a.json", "[]", "expected a table of options, got a list"),
         ("a.toml", "bacth = 3", "'bacth' is no option of sg3 train; did you mean 'batch'?"),
-        ("a.toml", "batch = 3.5", "batch = 3.5: expected int"),
-        ("a.toml", "batch = true", "batch = True: expected int"),
+        ("a.toml", "batch = 3.5", "batch = 3.5: expected a whole number"),
+        ("a.toml", "batch = true", "batch = True: expected a whole number"),
         ("a.toml", "cfg = 'stylegan4'", "cfg = 'stylegan4': expected one of stylegan3-t, stylegan3-r, stylegan2"),
         ("a.toml", "batch = 0", "batch = 0: expected at least 1"),
-        ("a.toml", "gamma = nan", "gamma = nan: expected at least 0"),
-        ("a.toml", "pl-weight = inf", "pl_weight = inf: expected at least 0"),
-        ("a.toml", "p = 2", "p = 2.0: expected 0 to 1"),
-        ("a.toml", "grid = '8'", "grid = '8': expected columns and rows"),
+        ("a.toml", "gamma = nan", "gamma = nan: expected a finite number"),
+        ("a.toml", "pl-weight = inf", "pl_weight = inf: expected a finite number"),
+        ("a.toml", "p = 2", "p = 2: expected 0 to 1"),
+        ("a.toml", "grid = '8'", "grid = '8': expected columns x rows, like 8x4"),
         ("a.toml", "preset = 'x'", "preset = 'x': unknown"),
     ],
 )
@@ -101,7 +124,7 @@ def test_wrong_option_files(tmp_path: Path, name: str, text: str, message: str) 
 
 
 def test_the_command_line_wins_over_file_and_preset() -> None:
-    words, file, preset = Options(batch=4), Options(batch=8, gamma=1.0), Options(kimg=3)
+    words, file, preset = {"batch": 4}, {"batch": 8, "gamma": 1.0}, {"kimg": 3}
     options, where = origins([("command line", words), ("f.toml", file), ("preset p", preset)])
     assert options == Options(batch=4, gamma=1.0, kimg=3)
     named = [where[name] for name in ("batch", "gamma", "kimg", "cfg")]
@@ -110,24 +133,24 @@ def test_the_command_line_wins_over_file_and_preset() -> None:
 
 def test_every_preset_makes_a_configuration() -> None:
     """With the data it is named after; the demo's values are covered where it is run."""
-    published = {name: preset for name, preset in PRESETS.items() if name != "demo"}
+    published = {name: preset for name, preset in presets().items() if name != "demo"}
     assert len(published) >= 40
     for name, preset in published.items():
         size = next((int(word) for word in reversed(name.split("-")) if word in ("128", "256", "512", "1024")), None)
         size = size or {"ada-paper256": 256, "ada-paper512": 512, "ada-paper1024": 1024, "ada-cifar": 32}.get(name, 512)
         config = resolve(preset.options, facts(resolution=size))
         assert config.gamma == preset.options.gamma, name
-    paper = resolve(PRESETS["metfaces-1024-stylegan3-r"].options, facts(resolution=1024))
+    paper = resolve(presets()["metfaces-1024-stylegan3-r"].options, facts(resolution=1024))
     assert (paper.gamma, paper.kimg, paper.snap, paper.mirror, paper.aug) == (3.3, 5000, 10, True, "ada")
     assert paper.resume == "stylegan3-r-ffhq-1024x1024"
-    cifar = resolve(PRESETS["ada-cifar"].options, facts(resolution=32))
+    cifar = resolve(presets()["ada-cifar"].options, facts(resolution=32))
     assert (cifar.pl_weight, cifar.g_reg_interval, cifar.style_mixing_prob, cifar.d_arch) == (0, None, 0, "orig")
 
 
 def test_presets_that_fine_tune_name_published_networks() -> None:
     from sg3.formats.published import published_url
 
-    sources = {preset.options.resume for preset in PRESETS.values()} - {None}
+    sources = {preset.options.resume for preset in presets().values()} - {None}
     assert len(sources) >= 6
     assert [name for name in sources if published_url(name) is None] == []
 

@@ -14,7 +14,7 @@ import torch._inductor.config
 from sg3.errors import Sg3Error, UsageError
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import as_user_error, check_device, reserve_gradients, warm_up
-from sg3.train.config import Options
+from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
 from tests.cli.conftest import TINY_ARGS, run  # noqa: F401  (a fixture)
 from tests.train.conftest import tiny_config
 from tests.train.test_resume import assert_same, comparable, new_trainer, train

@@ -8,8 +8,9 @@ import pytest
 
 from sg3.errors import UsageError
 from sg3.models import stylegan2, stylegan3
-from sg3.train.config import Options, TrainConfig, default_gamma, resolve
-from sg3.train.presets import PRESETS
+from sg3.train.recipes import presets, read_config, resolve
+from sg3.train.recipes.stylegan.config import default_gamma
+from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
 from tests.train.conftest import facts, tiny_config
 
 FFHQ = facts(name="ffhq-1024", resolution=1024, size=70000)
@@ -91,16 +92,52 @@ def test_all_contradictions_at_once() -> None:
 
 def test_json_round_trip() -> None:
     config = tiny_config(desc="note")
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert read_config(json.loads(json.dumps(config.to_dict()))) == config
     assert config.run_name == "stylegan3-t-x-gpus1-batch4-gamma0.0128-note"
 
 
 def test_runs_older_than_an_option_continue() -> None:
     data = tiny_config().to_dict()
     older = {name: value for name, value in data.items() if name not in ("nhwc", "compile")}
-    assert TrainConfig.from_dict(older) == tiny_config()
+    assert read_config(older) == tiny_config()
 
 
 def test_own_words_win_over_a_preset() -> None:
-    options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(PRESETS["demo"].options)
+    options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(presets()["demo"].options)
     assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji:mixed")
+
+
+def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:
+    """training_options.json and training states hold these; a new one needs a default."""
+    assert set(tiny_config().to_dict()) == {
+        "cfg", "dataset", "cond", "mirror", "subset", "seed", "gpus", "batch", "batch_gpu", "kimg", "minutes",
+        "resume", "device", "workers", "nobench", "on_error", "timeout", "profile", "z_dim", "w_dim", "map_depth",
+        "d_map_depth", "d_arch", "cbase", "cmax", "layers", "margin", "num_fp16_res", "conv_clamp", "bf16", "tf32",
+        "nhwc", "compile", "magnitude_ema_beta", "mbstd_group", "freezed", "aug", "augpipe", "p", "target",
+        "ada_kimg", "ada_interval", "gamma", "glr", "dlr", "adam_beta2", "adam_eps", "g_reg_interval",
+        "d_reg_interval", "pl_weight", "pl_batch_shrink", "pl_decay", "style_mixing_prob", "blur_init_sigma",
+        "blur_fade_kimg", "ema_kimg", "ema_rampup", "tick", "snap", "grid", "metrics", "detector_dir",
+        "keep_snapshots", "desc",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("gamma", float("inf"), "gamma = inf: expected a finite number"),
+        ("batch", 4.5, "batch = 4.5: expected a whole number"),
+        ("mirror", None, "mirror = None: expected true or false"),
+        ("grid", [1], r"grid = \[1\]: expected columns x rows"),
+        ("cfg", "stylegan4", "'stylegan4'"),
+        ("metrics", [1], "expected text"),
+    ],
+)
+def test_a_damaged_configuration_is_not_read(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config({**tiny_config().to_dict(), field: value})
+    with pytest.raises(ValueError, match="size = '1': expected a whole number"):
+        read_config({**tiny_config().to_dict(), "dataset": {**facts_of_tiny(), "size": "1"}})
+
+
+def facts_of_tiny() -> dict:
+    return tiny_config().to_dict()["dataset"]

@@ -16,9 +16,9 @@ import torch
 from sg3.models import Discriminator, Generator, stylegan2, stylegan3
 from sg3.models.layers import set_half_type
 from sg3.train.compiled import compiled, warm_up
-from sg3.train.config import TrainConfig
 from sg3.train.ema import ema_beta
 from sg3.train.randomness import seed_torch
+from sg3.train.recipes.stylegan.config import StyleGANConfig
 from sg3.train.recipes.stylegan.loss import Loss
 from sg3.train.recipes.system import Phase, Reporter
 
@@ -29,7 +29,7 @@ class StyleGAN:
     real_batches = 1
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, stats: Reporter, watch: Callable[[torch.Tensor], None]
+        self, config: StyleGANConfig, device: torch.device, stats: Reporter, watch: Callable[[torch.Tensor], None]
     ) -> None:
         self.config = config
         self.G, self.D = build_networks(config, device)
@@ -65,7 +65,7 @@ class StyleGAN:
         self.loss.pl_mean.copy_(state["pl_mean"])
 
 
-def build_networks(config: TrainConfig, device: torch.device) -> tuple[Generator, Discriminator]:
+def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[Generator, Discriminator]:
     """Freshly initialised G and D, a function of the seed."""
     seed_torch(config.seed, "init")
     family = stylegan2 if config.cfg == "stylegan2" else stylegan3
@@ -76,7 +76,7 @@ def build_networks(config: TrainConfig, device: torch.device) -> tuple[Generator
     return G.requires_grad_(False).to(device), D.requires_grad_(False).to(device)
 
 
-def build_phases(config: TrainConfig, loss: Loss) -> list[Phase]:
+def build_phases(config: StyleGANConfig, loss: Loss) -> list[Phase]:
     """Phases in the order they run."""
     G, D = loss.G, loss.D
     phases = []

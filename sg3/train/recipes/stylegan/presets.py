@@ -1,4 +1,4 @@
-"""Ready-made options: the demo, and every published configuration by the name of its data set and network.
+"""Ready-made options: the demo, and every published StyleGAN by the name of its data set and network.
 
 Batches are those of the publications; `--gpus` and `--batch-gpu` are yours. A preset that fine-tunes starts from the
 published network that it names.
@@ -6,20 +6,10 @@ published network that it names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sg3.train.recipes.recipe import Preset
+from sg3.train.recipes.stylegan.options import StyleGANOptions
 
-from sg3.train.config import Options
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One line about it, and what it sets."""
-
-    title: str
-    options: Options
-
-
-_DEMO = Options(
+_DEMO = StyleGANOptions(
     cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024, cmax=32,
     latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=9.0, tick=1, snap=6, grid=(8, 8), workers=0,
     aug="noaug", metrics="fd_efflite500_full",
@@ -30,7 +20,7 @@ def _published() -> dict[str, Preset]:
     presets: dict[str, Preset] = {}
 
     def add(name: str, title: str, **said: object) -> None:
-        presets[name] = Preset(title, Options(**said))  # type: ignore[arg-type]
+        presets[name] = Preset(title, StyleGANOptions(**said))  # type: ignore[arg-type]
 
     # Karras et al. 2021, Appendix G: batch 32 on 8 GPUs. Gamma by network: StyleGAN2, T, R.
     cfgs = ("stylegan2", "stylegan3-t", "stylegan3-r")

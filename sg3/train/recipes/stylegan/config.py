@@ -1,0 +1,151 @@
+"""A run of StyleGAN2 or StyleGAN3: its configuration, the original's defaults by `cfg`, and what must fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleGANConfig(TrainConfig):
+    """A complete run of --cfg=stylegan3-t, stylegan3-r or stylegan2."""
+
+    FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"blur_init_sigma", "ema_rampup"}  # (these depend on --resume)
+
+    w_dim: int
+    map_depth: int
+    d_map_depth: int
+    d_arch: str
+    cbase: int
+    cmax: int
+    layers: int
+    margin: int
+    num_fp16_res: int
+    conv_clamp: float | None
+    magnitude_ema_beta: float
+    mbstd_group: int
+    freezed: int
+
+    gamma: float
+    adam_beta2: float
+    adam_eps: float
+    g_reg_interval: int | None
+    d_reg_interval: int
+    pl_weight: float
+    pl_batch_shrink: int
+    pl_decay: float
+    style_mixing_prob: float
+    blur_init_sigma: float
+    blur_fade_kimg: float
+    ema_kimg: float
+    ema_rampup: float | None
+
+    @classmethod
+    def resolve(cls, options: Options, dataset: DatasetFacts) -> Self:
+        """Fill in what was not said."""
+        o = options.with_defaults()
+        rotation = o.cfg == "stylegan3-r"
+        ema_rampup = (None if o.resume else 0.05) if o.ema_rampup is None else o.ema_rampup or None
+        return cls.from_options(
+            o,
+            dataset,
+            z_dim=o.latent,
+            w_dim=o.latent,
+            num_fp16_res=0 if o.fp32 else 4,
+            conv_clamp=None if o.fp32 else 256.0,
+            magnitude_ema_beta=0.5 ** (o.batch / 20e3),
+            gamma=default_gamma(dataset.resolution, o.batch) if o.gamma is None else o.gamma,
+            adam_beta2=0.99,
+            adam_eps=1e-8,
+            g_reg_interval=4 if o.pl_weight > 0 else None,
+            d_reg_interval=16,
+            pl_batch_shrink=2,
+            pl_decay=0.01,
+            style_mixing_prob=o.style_mix,
+            # R starts with blurred images, which keeps the discriminator from winning on high frequencies (Karras et
+            # al. 2021, Appendix F); a pre-trained network does not need that.
+            blur_init_sigma=10.0 if rotation and not o.resume else 0.0,
+            blur_fade_kimg=o.batch * 200 / 32 if rotation else 0.0,
+            ema_kimg=o.batch * 10 / 32 if o.ema_kimg is None else o.ema_kimg,
+            ema_rampup=ema_rampup,
+        )
+
+    def problems(self, said: Options) -> list[str]:
+        """As in TrainConfig."""
+        problems = super().problems(said)
+        data = self.dataset
+        if self.batch_gpu < self.mbstd_group:
+            problems.append(f"--batch-gpu={self.batch_gpu}: cannot be smaller than --mbstd-group={self.mbstd_group}")
+        elif self.batch_gpu % self.mbstd_group:
+            problems.append(f"--batch-gpu={self.batch_gpu}: must be a multiple of --mbstd-group={self.mbstd_group}")
+        if data.channels not in (1, 3):
+            problems.append(
+                f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
+                "`sg3 dataset --convert=rgb` converts"
+            )
+        if data.resolution < 16 or data.resolution & (data.resolution - 1):
+            problems.append(
+                f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
+                "least 16; `sg3 dataset --resolution=WxH` resizes"
+            )
+        return problems
+
+    @property
+    def is_half(self) -> bool:
+        """Whether some layers run in 16 bits on a GPU."""
+        return self.num_fp16_res > 0
+
+    @property
+    def follows_input_transform(self) -> bool:
+        """StyleGAN3's do, StyleGAN2 has no input to transform."""
+        return self.cfg != "stylegan2"
+
+    @property
+    def highlights(self) -> dict[str, str]:
+        """The one number worth trying."""
+        return {"gamma": f"{self.gamma:g}"}
+
+    def value_of(self, option: str) -> Any:
+        """As in TrainConfig."""
+        names = {"latent": "z_dim", "style_mix": "style_mixing_prob"}
+        return super().value_of(names.get(option, option))
+
+    def generator_kwargs(self) -> dict[str, Any]:
+        """Constructor arguments of the generator of `cfg`."""
+        common = {
+            "z_dim": self.z_dim, "c_dim": self.dataset.label_dim, "w_dim": self.w_dim,
+            "img_resolution": self.dataset.resolution, "img_channels": self.dataset.channels,
+            "mapping_kwargs": {"num_layers": self.map_depth},
+            "num_fp16_res": self.num_fp16_res, "conv_clamp": self.conv_clamp,
+        }  # fmt: skip
+        if self.cfg == "stylegan2":
+            channels = {"channel_base": self.cbase, "channel_max": self.cmax}
+            return {**common, **channels, "fp16_channels_last": self.nhwc}
+        shape = {"num_layers": self.layers, "margin_size": self.margin, "magnitude_ema_beta": self.magnitude_ema_beta}
+        if self.cfg == "stylegan3-t":
+            return {**common, **shape, "channel_base": self.cbase, "channel_max": self.cmax}
+        # R: 1 x 1 convolutions and circularly symmetric filters, with twice the channels (Section 3.2).
+        return {
+            **common, **shape, "channel_base": self.cbase * 2, "channel_max": self.cmax * 2,
+            "conv_kernel": 1, "use_radial_filters": True,
+        }  # fmt: skip
+
+    def discriminator_kwargs(self) -> dict[str, Any]:
+        """Constructor arguments of the discriminator."""
+        return {
+            "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
+            "img_channels": self.dataset.channels, "architecture": self.d_arch,
+            "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.num_fp16_res,
+            "conv_clamp": self.conv_clamp,
+            "block_kwargs": {"freeze_layers": self.freezed, "fp16_channels_last": self.nhwc},
+            "mapping_kwargs": {"num_layers": self.d_map_depth},
+            "epilogue_kwargs": {"mbstd_group_size": self.mbstd_group},
+        }  # fmt: skip
+
+
+def default_gamma(resolution: int, batch: int) -> float:
+    """R1 weight 0.0002 * resolution^2 / batch: the rule of thumb of StyleGAN2-ADA's automatic configuration."""
+    return 0.0002 * resolution**2 / batch

@@ -1,0 +1,52 @@
+"""What can be said of StyleGAN2 and StyleGAN3, beside the options that every system has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sg3.train.options import IMPORTANT, NETWORKS, OPTIMISATION, OTHER_RECIPE, Options, again, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleGANOptions(Options):
+    """Options of --cfg=stylegan3-t, stylegan3-r and stylegan2."""
+
+    cfg: str | None = again(Options, "cfg", default="stylegan3-t", choices=("stylegan3-t", "stylegan3-r", "stylegan2"))
+
+    gamma: float | None = option(
+        "R1 regularisation weight.", IMPORTANT, rule="0.0002 * resolution^2 / batch", at_least=0, changes=OTHER_RECIPE
+    )
+
+    cbase: int | None = option("Channels: cbase / resolution, ...", NETWORKS, default=32768, at_least=1)
+    cmax: int | None = option("... but at most this many.", NETWORKS, default=512, at_least=1)
+    latent: int | None = option("Dimensions of z and w.", NETWORKS, default=512, at_least=1)
+    layers: int | None = option("StyleGAN3: layers without ToRGB.", NETWORKS, default=14, at_least=3)
+    margin: int | None = option("StyleGAN3: pixels beyond the border.", NETWORKS, default=10, at_least=0)
+    map_depth: int | None = option(
+        "Layers of G's mapping network.", NETWORKS, default=2, by_cfg={"stylegan2": 8}, at_least=1
+    )
+    d_map_depth: int | None = option(
+        "Layers of D's mapping network, with --cond.", NETWORKS, default=8, at_least=1
+    )
+    d_arch: str | None = option(
+        "Connections of D's blocks.", NETWORKS, default="resnet", choices=("resnet", "skip", "orig")
+    )
+    mbstd_group: int | None = option("Group size of D's minibatch statistics.", NETWORKS, default=4, at_least=1)
+    freezed: int | None = option("Freeze the first layers of D.", NETWORKS, default=0, at_least=0, metavar="N")
+
+    glr: float | None = again(Options, "glr", default=0.0025, by_cfg={"stylegan2": 0.002})
+    dlr: float | None = again(Options, "dlr", default=0.002)
+    ema_kimg: float | None = option(
+        "Half-life of the weight average.", OPTIMISATION, rule="batch * 10 / 32", at_least=0, metavar="KIMG",
+        changes=OTHER_RECIPE,
+    )  # fmt: skip
+    ema_rampup: float | None = option(
+        "Shorter half-life early on: this share of the images so far; 0 for none.", OPTIMISATION,
+        rule="0.05; with --resume 0", at_least=0,
+    )  # fmt: skip
+    pl_weight: float | None = option(
+        "Path length regularisation of G.", OPTIMISATION, default=0.0, by_cfg={"stylegan2": 2.0}, at_least=0
+    )
+    style_mix: float | None = option(
+        "Style mixing probability.", OPTIMISATION, default=0.0, by_cfg={"stylegan2": 0.9}, at_least=0, at_most=1
+    )
