@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from sg3.models.diffaug import DiffAugDraws
+
 
 class GoldenGan:
     """One group of cases, `GROUP.json` with `GROUP.npz`."""
@@ -34,11 +36,11 @@ class GoldenGan:
     def array(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[name])
 
-    def check(self, case: dict[str, Any], name: str, got: torch.Tensor) -> None:
-        """`got` against the stored tensor, by the case's tolerance for its type (float64 or float32)."""
+    def check(self, case: dict[str, Any], name: str, got: torch.Tensor, bound: float | None = None) -> None:
+        """`got` against the stored tensor, by the case's tolerance for its type (float64 or float32), or `bound`."""
         about = case["tensors"][name]
         assert list(got.shape) == about["shape"], name
-        bound = self.bound(case, name, got.dtype)
+        bound = bound or self.bound(case, name, got.dtype)
         got = got.detach().double()
         key = f"{case['case']}/{name}"
         self.near(sampled(got, about), self.array(key), bound, key)
@@ -91,10 +93,21 @@ def gradient_norms(network: nn.Module, names: Iterable[str]) -> torch.Tensor:
     return torch.stack([grad.double().norm() for grad in grads]).to(grads[0].dtype)  # float32 sums lose four digits
 
 
-def buffer_starts(network: nn.Module) -> torch.Tensor:
-    """The first 4 entries of what batch norms and spectral norms remember, as the golden data has them."""
+def buffer_starts(network: nn.Module, count: int = 4) -> torch.Tensor:
+    """The first entries of what batch norms and spectral norms remember, as the golden data has them."""
     ends = ("running_mean", "running_var", "stored_mean", "stored_var", "weight_u")
-    return torch.cat([tensor.flatten()[:4] for name, tensor in network.state_dict().items() if name.endswith(ends)])
+    state = network.state_dict()
+    return torch.cat([tensor.flatten()[:count] for name, tensor in state.items() if name.endswith(ends)])
+
+
+def diffaug_draws(recorded: Mapping[str, list[float]]) -> DiffAugDraws:
+    """The original calls the vertical axis x."""
+    color = {name: torch.tensor(recorded[name]) for name in ("brightness", "saturation", "contrast")}
+    pairs = {
+        ours: torch.stack([torch.tensor(recorded[f"{theirs}_{axis}"]) for axis in "xy"], dim=1)
+        for ours, theirs in (("shift", "translation"), ("cutout", "offset"))
+    }
+    return DiffAugDraws(**color, **pairs)
 
 
 def one_hot(classes: Iterable[int], count: int) -> torch.Tensor:

