@@ -113,7 +113,7 @@ def whole(gan: GoldenGan, name: str, dtype: torch.dtype) -> None:
 
 
 # In float32 an activation may fall on the other side of its kink. The golden data's own two runs differ by up to 1 %
-# of the gradient where that happened; in this case it happened to us (three activations, one of a head) and not to them.
+# of the gradient where that happened; here it happened to us (to three activations, one of a head), not to them.
 KINKS = {"D64_recipe": 0.01}
 FASTER = ("D64_train", "D64_proj0", "D128_train_sep_diffaug")
 SLOWER = ("D64_eval_diffaug", "D64_proj1", "D64_recipe", "D256_train_cond_diffaug")
