@@ -10,7 +10,7 @@ from typing import Any
 
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.train.options import Options, check_value
-from sg3.train.recipes import DEFAULT_CFG, foreign_options, known_options, options_of, presets, unknown_option
+from sg3.train.recipes import chosen_cfg, foreign_options, known_options, options_of, presets, unknown_option
 
 COMMAND_LINE = "command line"
 
@@ -59,7 +59,7 @@ def origins(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Options, d
             if name not in merged:
                 merged[name], where[name] = value, source
     known = known_options()
-    foreign = foreign_options(merged.get("cfg", DEFAULT_CFG), merged)
+    foreign = foreign_options(chosen_cfg(merged), merged)
     sources = {name: "" if where[name] == COMMAND_LINE else f" (from {where[name]})" for name in foreign}
     if foreign:
         raise UsageError("; ".join(f"{known[name].flag}: {why}{sources[name]}" for name, why in foreign.items()))

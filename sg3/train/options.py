@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from types import NoneType, UnionType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from sg3.errors import UsageError
 
@@ -164,6 +164,8 @@ class Options:
     A system's own options, and other defaults, are those of a subclass: `sg3.train.recipes`.
     """
 
+    _declared: ClassVar[dict[str, Option]]
+
     data: str | None = option(
         "Images: a folder, a zip, or openmoji[:SUBSET][:SIZE], rendered here.", RUN, metavar="PATH",
         changes=NO_EFFECT,  # the same images at another place
@@ -287,9 +289,8 @@ class Options:
                 dataclasses.replace(f.metadata["option"], name=f.name, kind=kind_of(hints[f.name]))
                 for f in dataclasses.fields(cls)
             ]
-            cls._declared = {o.name: o for o in sorted(found, key=lambda o: PANELS.index(o.panel))}  # type: ignore[attr-defined]
-        declared: dict[str, Option] = cls._declared  # type: ignore[attr-defined]
-        return declared
+            cls._declared = {o.name: o for o in sorted(found, key=lambda o: PANELS.index(o.panel))}
+        return cls._declared
 
     def said(self) -> dict[str, Any]:
         """The options that have a value."""

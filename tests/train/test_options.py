@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -95,11 +96,20 @@ def test_what_may_change_on_continuing() -> None:
     assert others == {"gpus", "batch_gpu", "tf32", "nhwc", "compile", "bf16"}
 
 
+def test_what_may_change_is_part_of_the_configuration() -> None:
+    """`apply_changes` puts it there."""
+    for recipe in RECIPES:
+        fields = {field.name for field in dataclasses.fields(recipe.config)}
+        changeable = {name for name, option in recipe.options.declared().items() if option.changes is not None}
+        assert changeable - fields == {"data"}, recipe.name
+
+
 def test_presets_are_options_of_their_own_system() -> None:
     for recipe in RECIPES:
         for name, preset in recipe.presets.items():
             assert type(preset.options) is recipe.options, name
-    assert len(presets()) == sum(len(recipe.presets) for recipe in RECIPES)
+    assert len(presets()) == sum(len(recipe.presets) for recipe in RECIPES), "a name that two systems have"
+    assert f" {len(presets())} presets " in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_the_page_of_options_is_up_to_date() -> None:

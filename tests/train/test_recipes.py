@@ -27,7 +27,7 @@ from sg3.train.recipes.recipe import Preset, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TinyOptions(Options):
-    cfg: str | None = again(Options, "cfg", default="tinygan", choices=("tinygan", "tinygan-wide"))
+    cfg: str | None = again(Options, "cfg", default="tinygan", choices=("tinygan", "tinygan-wide", "stylegan2-tiny"))
     batch: int | None = again(Options, "batch", default=64)
     aug: str | None = again(Options, "aug", default="schedule", choices=("noaug", "schedule"))
     glr: float | None = again(Options, "glr", default=0.0002)
@@ -35,6 +35,7 @@ class TinyOptions(Options):
     width: int | None = option(
         "Channels of every layer.", NETWORKS, default=16, by_cfg={"tinygan-wide": 99}, at_least=2
     )
+    tiny: bool | None = option("With a tiny D.", NETWORKS, default=False)
     warmup: float | None = option("Slow start.", OPTIMISATION, default=1.0, at_least=0, changes=OTHER_RECIPE)
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def build(*_):
     raise NotImplementedError
 
 RECIPE = Recipe(
-    name="tiny", options=TinyOptions, config=TinyConfig, build_networks=build, build_system=build,
+    name="tiny", options=TinyOptions, config=TinyConfig, build_networks=build, build_system=build, switch="tiny",
     presets={"tiny-32": Preset("any data of 32 x 32", TinyOptions(cfg="tinygan", width=4))},
 )
 '''
@@ -97,12 +98,23 @@ def test_its_options_and_defaults() -> None:
     assert known["batch"].shown_default == "32; tiny: 64"
     assert known["glr"].shown_default == "0.0025; stylegan2: 0.002; tiny: 0.0002"
     assert known["aug"].choices == ("noaug", "ada", "fixed", "schedule")
-    assert known["cfg"].choices == ("stylegan3-t", "stylegan3-r", "stylegan2", "tinygan", "tinygan-wide")
+    assert known["cfg"].choices[:3] == ("stylegan3-t", "stylegan3-r", "stylegan2"), "the default system comes first"
+    assert known["cfg"].choices[3:] == ("tinygan", "tinygan-wide", "stylegan2-tiny")
     assert "`--width` | whole number, at least 2 | 16; tinygan-wide: 99 | Channels" in options_page()
-    assert "of every layer. (only tinygan, tinygan-wide)" in options_page()
+    assert "of every layer. (only tinygan, tinygan-wide, stylegan2-tiny)" in options_page()
     assert recipe_of("tinygan-wide").name == "tiny"
     assert presets()["tiny-32"].options == options_of({"cfg": "tinygan", "width": 4})
     assert len(presets()) == 43
+
+
+@pytest.mark.usefixtures("tinygan")
+def test_its_switch_makes_another_system_its_own() -> None:
+    options, where = origins([("command line", {"tiny": True, "width": 2}), ("f.toml", {"cfg": "stylegan2"})])
+    assert (options.cfg, where["cfg"]) == ("stylegan2-tiny", "f.toml")
+    assert resolve(options, facts()).run_name == "stylegan2-tiny-x-gpus1-batch64"
+    with pytest.raises(UsageError, match=r"--tiny: belongs to tinygan, .*, not to --cfg=stylegan3-r"):
+        options_of({"tiny": True, "cfg": "stylegan3-r"})
+    assert options_of({"tiny": False, "cfg": "tinygan"}).cfg == "tinygan"
 
 
 @pytest.mark.usefixtures("tinygan")
@@ -121,7 +133,7 @@ def test_its_errors(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "--pl-weight: belongs to stylegan3-t, stylegan3-r, stylegan2, not to --cfg=tinygan"
     )
-    with pytest.raises(UsageError, match=r"--width: belongs to tinygan, tinygan-wide, not to --cfg=stylegan3-t$"):
+    with pytest.raises(UsageError, match=r"--width: belongs to tinygan, .*, not to --cfg=stylegan3-t$"):
         options_of({"width": 4})
     with pytest.raises(UsageError, match="--aug=ada: expected one of noaug, schedule"):
         options_of({"cfg": "tinygan", "aug": "ada"})

@@ -40,6 +40,15 @@ def recipe_of(cfg: str) -> Recipe:
     raise UsageError(f"--cfg={cfg}: expected one of {known}")
 
 
+def chosen_cfg(said: Mapping[str, Any]) -> str:
+    """The cfg that these options mean."""
+    cfg: str = said.get("cfg") or DEFAULT_CFG
+    for recipe in RECIPES:
+        if recipe.switch is not None and said.get(recipe.switch) and f"{cfg}-{recipe.switch}" in recipe.cfgs:
+            return f"{cfg}-{recipe.switch}"
+    return cfg
+
+
 def presets() -> dict[str, Preset]:
     """The presets of all systems."""
     return {name: preset for recipe in RECIPES for name, preset in recipe.presets.items()}
@@ -74,11 +83,14 @@ def _merge(declared: list[tuple[str, Option]]) -> Option:
 
 
 def options_of(said: Mapping[str, Any], cfg: str | None = None) -> Options:
-    """What was said, as the options of the system that `cfg` means, or else `said["cfg"]`, or else the default one.
+    """What was said, as the options of the system that `cfg` means, or else of the one that was said.
 
     Raises UsageError for names and values that do not exist, and for options of other systems.
     """
-    cfg = cfg or said.get("cfg") or DEFAULT_CFG
+    if cfg is None:
+        cfg = chosen_cfg(said)
+        if cfg != (said.get("cfg") or DEFAULT_CFG):
+            said = {**said, "cfg": cfg}
     recipe = recipe_of(cfg)
     known = known_options()
     problems = [unknown_option(name, known) for name in said if name not in known]
