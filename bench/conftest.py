@@ -7,6 +7,7 @@
     SG3_BENCH_THREADS=1               threads on a CPU (2)
     SG3_BENCH_DEVICE=cpu              where there is a GPU, but the CPU is meant
     SG3_BENCH_BATCH=4                 images per batch on a GPU (8)
+    SG3_BENCH_DEADLINE=120            begin no case after so many seconds
     SG3_BENCH_ORIGINAL=OP=MODULE,...  time these modules' ops as one more peer, 'original', if they can be imported
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,19 @@ class Session:
     clock: Clock
     facts: dict[str, Any]
     cases: list[dict[str, Any]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def is_over(self) -> bool:
+        """Whether no more cases should begin."""
+        deadline = os.environ.get("SG3_BENCH_DEADLINE")
+        return deadline is not None and time.monotonic() - self.began > float(deadline)
+
+    def write(self, path: Path) -> dict[str, Any]:
+        """Write the results so far; returns them."""
+        result = {**self.facts, "cases": self.cases}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        return result
 
 
 SESSION = pytest.StashKey[Session]()
@@ -89,7 +104,7 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 
 @pytest.fixture
-def paired(benchmark: Any, session: Session) -> Callable[..., None]:
+def paired(benchmark: Any, session: Session, request: pytest.FixtureRequest) -> Callable[..., None]:
     """paired(workload, compile, target, memory_of): check the peers, time them in turns, keep the result.
 
     `compile` names the implementations to time under torch.compile as well, `target` the goal that the case counts
@@ -99,6 +114,8 @@ def paired(benchmark: Any, session: Session) -> Callable[..., None]:
     def run(
         workload: Workload, compile: tuple[str, ...] = (), target: str = "", memory_of: tuple[str, ...] = ()
     ) -> None:
+        if session.is_over():
+            pytest.skip("SG3_BENCH_DEADLINE is over")
         on_gpu = session.device.type == "cuda"
         kernels = "triton" if on_gpu else "numba"
         exists = kernels in IMPLEMENTATIONS.get(workload.op, (kernels,))  # for an op; networks are made of several
@@ -136,6 +153,8 @@ def paired(benchmark: Any, session: Session) -> Callable[..., None]:
         benchmark.group = workload.op
         benchmark.extra_info.update(case)
         session.cases.append(case)
+        if request.config.option.results:  # whoever named a file may not wait for the end
+            session.write(Path(request.config.option.results))
         admitted.clear()
         release(session.device)
 
@@ -156,10 +175,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     made = config.stash.get(SESSION, None)
     if made is None or not made.cases:
         return
-    result = {**made.facts, "cases": made.cases}
     path = result_path(config, made.facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    result = made.write(path)
     terminalreporter.section("benchmarks")
     terminalreporter.write_line(report.markdown(result))
     terminalreporter.write_line(f"Written to {path}; `python -m bench.report {path} --plot=bench.png` draws it.")

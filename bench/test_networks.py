@@ -42,7 +42,11 @@ class TestCpu:
 @pytest.mark.skipif(not ON_GPU, reason="real networks, for GPUs")
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r"])
 class TestGpu:
-    """T and R at 1024 pixels with all of their channels. R1 is always eager: it differentiates a gradient."""
+    """T and R at 1024 and 256 pixels with all of their channels. R1 is always eager: it differentiates a gradient."""
+
+    @pytest.mark.parametrize("part", ["G", "Gboth"])
+    def test_256(self, cfg: str, part: str, paired: Callable[..., None]) -> None:
+        paired(Training(part, cfg, 256, 16384, 512, BATCH, DEVICE))
 
     @pytest.mark.parametrize("batch", sorted({SMALL_BATCH, BATCH}), ids=lambda batch: f"batch{batch}")
     def test_generator_step(self, cfg: str, batch: int, paired: Callable[..., None]) -> None:
