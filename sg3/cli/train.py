@@ -17,6 +17,8 @@ from sg3.train.option_file import COMMAND_LINE, origins, read_options
 from sg3.train.options import GRID, PANELS, RUN, Option, Options, check_value, read_value
 from sg3.train.recipes import known_options, options_of, presets, recipe_of
 
+OPTIONS = known_options()
+
 
 class Value(click.ParamType[Any]):
     """A value of one of the declared options."""
@@ -40,7 +42,7 @@ class Value(click.ParamType[Any]):
 
 def with_declared_options(function: Any) -> Any:
     """Give a command the options of all systems. Switches work as --mirror and as --mirror=1."""
-    for option in reversed(known_options().values()):
+    for option in reversed(OPTIONS.values()):
         kind = Value(option)
         text = f"{option.help}  [default: {option.shown_default}]" if option.shown_default else option.help
         switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if option.kind is bool else {}
@@ -50,7 +52,7 @@ def with_declared_options(function: Any) -> Any:
 
 def panels() -> list[Any]:
     """The help's panels: the declared options, and in the first panel also the command's own."""
-    names = {panel: [o.flag for o in known_options().values() if o.panel == panel] for panel in PANELS}
+    names = {panel: [o.flag for o in OPTIONS.values() if o.panel == panel] for panel in PANELS}
     own = ["--preset", "--config", "--continue", "--dry-run", "--list-presets", "--help"]
     names[RUN] = ["--outdir", *names[RUN], *own]
     return [{"name": panel, "options": options} for panel, options in names.items()]
