@@ -60,15 +60,15 @@ def filtered_lrelu(layer: Layer, batch: int, channels: int, dtype: torch.dtype, 
     inputs, outputs = planes * layer.conv_size**2, planes * s.out_size**2
     between = planes * ((s.out_size - 1) * layer.down + layer.down_taps) ** 2  # samples between the filters
     size = dtype.itemsize
-    rank = layer.rank(dtype)
+    terms = layer.terms(dtype)
     full = layer.down_taps**2 if layer.radial else None
 
     up = (layer.up, layer.up_taps, 1, None)
-    down = (layer.down, layer.down_taps, rank, full)
+    down = (layer.down, layer.down_taps, terms, full)
     forward = Cost(
         (inputs + outputs) * size + (between * SIGN_BYTES if backward else 0),
         2 * outputs * useful_macs(up, down, layer.conv_size / s.out_size),
-        2 * outputs * banded_macs(layer.up, layer.down, layer.up_taps, layer.down_taps, 1, rank, tile),
+        2 * outputs * banded_macs(layer.up, layer.down, layer.up_taps, layer.down_taps, 1, terms, tile),
         dtype,
     )
     if not backward:
@@ -77,7 +77,7 @@ def filtered_lrelu(layer: Layer, batch: int, channels: int, dtype: torch.dtype, 
     return forward + Cost(
         (inputs + outputs) * size + between * SIGN_BYTES,
         forward.useful,
-        2 * inputs * banded_macs(layer.down, layer.up, layer.down_taps, layer.up_taps, rank, 1, tile),
+        2 * inputs * banded_macs(layer.down, layer.up, layer.down_taps, layer.up_taps, terms, 1, tile),
         dtype,
     )
 
@@ -87,18 +87,18 @@ def useful_macs(
 ) -> float:
     """Multiply-adds per output pixel of separable polyphase filtering, x before y.
 
-    A filter is (factor, taps, rank, taps of the full filter or None): a radial one is applied as it is or as the sum
-    of `rank` separable ones, whichever takes less. `in_per_out` is the ratio of the sizes of input and output.
+    A filter is (factor, taps, terms, taps of the full filter or None): a radial one is applied as it is or as the sum
+    of `terms` separable ones, whichever takes less. `in_per_out` is the ratio of the sizes of input and output.
     """
-    (u, u_taps, _, _), (d, d_taps, rank, full) = up, down
+    (u, u_taps, _, _), (d, d_taps, terms, full) = up, down
     rows = in_per_out  # input rows per output row; there are d rows between the filters for each output row
     first = 0.0 if u_taps == 1 else (d * rows + d * d) * u_taps / u
-    second = 0.0 if d_taps == 1 else float((d + 1) * d_taps * rank)
+    second = 0.0 if d_taps == 1 else float((d + 1) * d_taps * terms)
     return first + (second if full is None else min(second, full))
 
 
 def banded_macs(
-    up: int, down: int, up_taps: int, down_taps: int, up_rank: int, down_rank: int, tile: int
+    up: int, down: int, up_taps: int, down_taps: int, up_terms: int, down_terms: int, tile: int
 ) -> float:
     """Multiply-adds per output pixel of four dense products on a tile of tile x tile samples between the filters.
 
@@ -113,8 +113,8 @@ def banded_macs(
     if valid < 1:
         return math.inf
     x, y = dot_size(math.ceil((tile + up_taps - 1) / up)), dot_size(valid)
-    upsample = up_rank * (tile * x * x + tile * tile * x) if up_taps > 1 else 0
-    downsample = down_rank * (y * tile * tile + y * y * tile) if down_taps > 1 else 0
+    upsample = up_terms * (tile * x * x + tile * tile * x) if up_taps > 1 else 0
+    downsample = down_terms * (y * tile * tile + y * y * tile) if down_taps > 1 else 0
     return (upsample + downsample) / valid**2
 
 
@@ -203,7 +203,7 @@ def layer_rows(layer: Layer, batch: int, tile: int) -> list[Row]:
     s = layer.spec
     dtype = torch.float16 if s.use_fp16 else torch.float32
     i, o = s.in_channels, s.out_channels
-    kind = f"k{layer.kernel}", f"u{layer.up} d{layer.down}" + (f" rank {layer.rank(dtype)}" if layer.radial else "")
+    kind = f"k{layer.kernel}", f"u{layer.up} d{layer.down}" + (f" {layer.terms(dtype)} terms" if layer.radial else "")
     conv = [modulated_conv2d(layer, batch, i, o, dtype, backward) for backward in (False, True)]
     act = [filtered_lrelu(layer, batch, o, dtype, backward, tile) for backward in (False, True)]
     return [

@@ -58,7 +58,7 @@ class Layer:
         fd = design_lowpass_filter(self.down_taps, s.out_cutoff, 2 * s.out_half_width, self.tmp_rate, self.radial)
         return tuple(f if f is None else f.to(device) for f in (fu, fd))  # type: ignore[return-value]
 
-    def rank(self, dtype: torch.dtype) -> int:
+    def terms(self, dtype: torch.dtype) -> int:
         """How many separable filters the downsampling filter is the sum of, to `dtype`'s precision."""
         fd = self.filters()[1]
         if fd is None or fd.ndim == 1:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sg3.kernels import bias_act, conv2d_resample, setup_filter
-from sg3.kernels.bias_act.op import ACTIVATIONS
+from sg3.kernels.bias_act.activations import ACTIVATIONS
 
 
 class FullyConnectedLayer(nn.Module):

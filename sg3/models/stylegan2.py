@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from sg3.kernels import bias_act, conv2d_resample, setup_filter, upsample2d
-from sg3.kernels.bias_act.op import ACTIVATIONS, scaled_bias_act
+from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.bias_act.op import scaled_bias_act
 from sg3.models.discriminator import (
     Discriminator,
     DiscriminatorBlock,

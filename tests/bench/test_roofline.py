@@ -60,12 +60,12 @@ def test_unknown_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "dtype", "rank"),
+    ("title", "dtype", "terms"),
     [("r-1024/L10_1044_161", torch.float16, 2), ("r-1024/L10_1044_161", torch.float32, 3),
      ("r-1024/L13_1024_64", torch.float32, 1), ("t-1024/L6_148_512", torch.float32, 1)],
 )  # fmt: skip
-def test_rank_of_radial_filters(title: str, dtype: torch.dtype, rank: int) -> None:
-    assert layer(title).rank(dtype) == rank
+def test_terms_of_radial_filters(title: str, dtype: torch.dtype, terms: int) -> None:
+    assert layer(title).terms(dtype) == terms
 
 
 def test_macs_of_the_ordinary_layer() -> None:
@@ -77,9 +77,9 @@ def test_macs_of_the_ordinary_layer() -> None:
 
 def test_macs_of_a_radial_filter() -> None:
     direct = roofline.useful_macs((2, 12, 1, None), (2, 12, 9, 144), 1.0)
-    low_rank = roofline.useful_macs((2, 12, 1, None), (2, 12, 2, 144), 1.0)
+    few_terms = roofline.useful_macs((2, 12, 1, None), (2, 12, 2, 144), 1.0)
     assert direct == 36 + 144
-    assert low_rank == 36 + 72
+    assert few_terms == 36 + 72
 
 
 def test_nothing_to_resample_costs_no_flop() -> None:

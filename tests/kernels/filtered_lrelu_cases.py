@@ -1,4 +1,4 @@
-"""filtered_lrelu's cases, and what the reference makes of them between the filters and in the derivative."""
+"""filtered_lrelu's cases, and what the reference makes of them between the filters and in the gradient."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def between_filters(case: Case, x: torch.Tensor, b: torch.Tensor | None, fu: tor
     return torch.nn.functional.leaky_relu(v, case.slope)
 
 
-def derivative(case: Case, factor: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, g: torch.Tensor,
-               x: torch.Tensor) -> torch.Tensor:  # fmt: skip
+def gradient(case: Case, factor: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, g: torch.Tensor,
+             x: torch.Tensor) -> torch.Tensor:  # fmt: skip
     """What g is for x by the reference, given the factors 0, slope or 1 between the filters."""
     x = torch.zeros_like(x, requires_grad=True)
     v = upfirdn2d_ref(x, fu, (case.up, case.up), (1, 1), case.padding, case.flip, case.up**2) * 1.3

@@ -20,8 +20,8 @@ TABLE = Path(__file__).with_name("resources.json")
 
 # What the layers of StyleGAN3 and 2 run most, about 50 compilations for two architectures.
 QUICK = "|".join([
-    r"filtered_lrelu/(1|2|4)( radial)?->(1|2|4)( radial)?/float16/(keeping|derivative)",
-    r"filtered_lrelu/(2->2|2 radial->4)/float32/(keeping|derivative)",
+    r"filtered_lrelu/(1|2|4)( radial)?->(1|2|4)( radial)?/float16/(with signs|grad)",
+    r"filtered_lrelu/(2->2|2 radial->4)/float32/(with signs|grad)",
     r"modulated_conv2d/(wide|small) float16 nchw", r"modulated_conv2d/medium float32 nchw",
     r"upfirdn2d/float16/contiguous/(4x4|1x61)/up1down1", r"^(scaled_)?bias_act(_grad)?/lrelu/float16/contiguous",
 ])  # fmt: skip

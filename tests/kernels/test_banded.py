@@ -60,7 +60,7 @@ def test_every_tile_reproduces_both_filters(up, down, taps, up_padding, down_pad
     torch.testing.assert_close(got, expected, atol=1e-9 * float(y.abs().max()), rtol=0)
 
 
-def test_radial_filters_have_low_rank() -> None:
+def test_radial_filters_have_few_terms() -> None:
     """As design: two to four terms, by dtype; and the terms add up to the filter within the tolerance."""
     f = design_lowpass_filter(12, cutoff=8, width=16, fs=64, radial=True)
     assert f is not None

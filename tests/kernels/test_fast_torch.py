@@ -188,7 +188,7 @@ def test_portions_and_memory_formats(monkeypatch: pytest.MonkeyPatch, shape: tup
 
 
 def test_nothing_between_the_filters_is_kept() -> None:
-    """What autograd holds for the derivative is of the input's size, not of the four times larger signal's."""
+    """What autograd holds for the gradient is of the input's size, not of the four times larger signal's."""
     f, x = torch.rand(12), torch.randn(1, 16, 20, 20, requires_grad=True)
     sizes: list[int] = []
 

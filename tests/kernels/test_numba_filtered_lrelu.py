@@ -18,7 +18,7 @@ from sg3.kernels import filtered_lrelu
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_numba, filtered_lrelu_ref
 from tests.conftest import ROOT
 from tests.kernels.compare import assert_within_budget
-from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, derivative
+from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
 
 numba = pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
 kernel = pytest.importorskip("sg3.kernels.filtered_lrelu.impl_numba")
@@ -34,11 +34,11 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return request.param
 
 
-def signs_of(kept: torch.Tensor, up: int, down: int, lanes: int) -> torch.Tensor:
+def signs_of(plane: torch.Tensor, up: int, down: int, lanes: int) -> torch.Tensor:
     """As the kernel lays them out -> [N, C, rows, columns]."""
-    n, c, rows, columns = kept.shape
+    n, c, rows, columns = plane.shape
     period, planes = lcm(up, down), []
-    for image in kept.reshape(n, -1):
+    for image in plane.reshape(n, -1):
         for channel in range(0, c, lanes):
             block = image[channel * rows * columns : (channel + lanes) * rows * columns]
             parts = block.reshape(rows, period, columns // period, -1)  # [row, phase, position, lane]
@@ -48,11 +48,11 @@ def signs_of(kept: torch.Tensor, up: int, down: int, lanes: int) -> torch.Tensor
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_value_signs_and_derivatives(case: Case, memory_format: torch.memory_format, tiles: str) -> None:
+def test_value_signs_and_gradients(case: Case, memory_format: torch.memory_format, tiles: str) -> None:
     fu, fd = case.filters("cpu")
     x, b = case.inputs(F32, "cpu")
     x = x.contiguous(memory_format=memory_format).requires_grad_()
-    y, kept = filtered_lrelu_numba(x, fu, fd, b, *case.arguments(), True)
+    y, plane = filtered_lrelu_numba(x, fu, fd, b, *case.arguments(), True)
     exact_b = None if b is None else b.double()
     exact = filtered_lrelu_ref(x.double(), fu, fd, exact_b, *case.arguments())
     assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact, "y")
@@ -64,7 +64,7 @@ def test_value_signs_and_derivatives(case: Case, memory_format: torch.memory_for
     expected = torch.where(v > 0, 0, 1)
     if case.clamp is not None:
         expected[v.abs() > case.clamp] = 2
-    signs = signs_of(kept, case.up, case.down, lanes=2 if tiles == "small tiles" else x.shape[1])
+    signs = signs_of(plane, case.up, case.down, lanes=2 if tiles == "small tiles" else x.shape[1])
     assert signs.shape[2] == height
     assert width <= signs.shape[3] < width + lcm(case.up, case.down)
     assert (signs <= 2).all()  # everywhere: memory is poisoned beforehand
@@ -75,11 +75,11 @@ def test_value_signs_and_derivatives(case: Case, memory_format: torch.memory_for
         unsure |= (v.abs() - case.clamp).abs() < edge
     assert torch.equal(signs[~unsure], expected.to(torch.uint8)[~unsure])
 
-    # With these signs the derivative is linear, and so is the derivative of that.
+    # With these signs the gradient op is linear, and so is its own gradient op.
     factor = torch.tensor([1.0, case.slope, 0.0])[signs.long()]
     g = torch.randn(y.shape, requires_grad=True)
     (dx,) = torch.autograd.grad(y, x, g, create_graph=True)
-    exact, eager = (derivative(case, factor.to(t), fu, fd, g.to(t), x.to(t)) for t in (F64, F32))
+    exact, eager = (gradient(case, factor.to(t), fu, fd, g.to(t), x.to(t)) for t in (F64, F32))
     assert_within_budget(dx, eager, exact, "dx")
 
     h = torch.randn_like(x)
@@ -104,7 +104,7 @@ def test_blocks_of_channels(channels: int) -> None:
 
 
 def test_real_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image that is cut in both directions, and the same in one piece: equal bits, derivative included."""
+    """An image that is cut in both directions, and the same in one piece: equal bits, gradient included."""
     x = torch.randn(1, 64, 80, 300, requires_grad=True)
     fu, fd = Case().filters("cpu")
     results = []
@@ -290,19 +290,19 @@ def test_any_geometry(up, down, up_taps, down_taps, size, low, out, flip, clamp,
         fu, fd = torch.outer(fu, fu), torch.outer(fd, fd)
     x, b = case.inputs(F32, "cpu")
     x.requires_grad_()
-    y, kept = filtered_lrelu_numba(x, fu, fd, b, *case.arguments(), True)
+    y, plane = filtered_lrelu_numba(x, fu, fd, b, *case.arguments(), True)
     exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
     assert y.shape[2:] == out
     whole = filtered_lrelu_ref(x.double().abs(), *(abs(t.double()) for t in (fu, fd, b)), up, down, case.padding, 1.3,
                                1.0, None, flip)  # fmt: skip
     close(y, exact, whole)
 
-    signs = signs_of(kept, up, down, lanes=2)[..., : (out[1] - 1) * down + down_taps]
+    signs = signs_of(plane, up, down, lanes=2)[..., : (out[1] - 1) * down + down_taps]
     factor = torch.tensor([1.0, case.slope, 0.0], dtype=F64)[signs.clamp(max=2).long()]  # unneeded rows are not made
     g = torch.randn(y.shape)
     (dx,) = torch.autograd.grad(y, x, g)
-    exact = derivative(case, factor, fu, fd, g.double(), x.double())
-    close(dx, exact, derivative(case, factor, abs(fu), abs(fd), g.double().abs(), x.double()))
+    exact = gradient(case, factor, fu, fd, g.double(), x.double())
+    close(dx, exact, gradient(case, factor, abs(fu), abs(fd), g.double().abs(), x.double()))
 
 
 def close(result: torch.Tensor, exact: torch.Tensor, whole: torch.Tensor) -> None:

@@ -21,7 +21,7 @@ from sg3.kernels import (
     upfirdn2d,
     upsample2d,
 )
-from sg3.kernels.bias_act.op import ACTIVATIONS
+from sg3.kernels.bias_act.activations import ACTIVATIONS
 
 F64 = torch.float64
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import bias_act
-from sg3.kernels.bias_act.op import ACTIVATIONS, PIECEWISE_LINEAR, scaled_bias_act
+from sg3.kernels.bias_act.activations import ACTIVATIONS, PIECEWISE_LINEAR
+from sg3.kernels.bias_act.op import scaled_bias_act
 from sg3.kernels.dispatch import ImplUnavailableError
 from sg3.models.stylegan2 import SynthesisLayer
 from tests.kernels.compare import assert_within_budget
@@ -151,12 +152,12 @@ def test_offsets_beyond_32_bits(device: str, monkeypatch: pytest.MonkeyPatch) ->
         x = torch.empty(4, 2**30, dtype=torch.float16, device=device)
         row = torch.randn(4, 64, device=device).half()
         x[:, :64] = row
-        y, codes = torch.ops.sg3.bias_act_triton(x, None, None, None, 0, "relu", 0.0, 1.0, None, False, True)
+        y, signs = torch.ops.sg3.bias_act_triton(x, None, None, None, 0, "relu", 0.0, 1.0, None, False, True)
     except RuntimeError:  # where memory is not overcommitted
         pytest.skip("no room for two buffers of 8 GB of address space")
     assert torch.equal(y[:, :64], row.relu())
     du = torch.ops.sg3.bias_act_grad_triton(
-        x, codes, None, None, None, None, 0, "relu", 0.0, 1.0, None, False
+        x, signs, None, None, None, None, 0, "relu", 0.0, 1.0, None, False
     )
     assert torch.equal(du[:, :64], row.relu())
 
@@ -184,18 +185,18 @@ def saved_bytes(function) -> int:
     return total
 
 
-def test_what_is_kept_for_backward(device: str) -> None:
-    """2 bits per element, or x; nothing for a plain sum; no codes without a gradient."""
+def test_what_is_saved_for_backward(device: str) -> None:
+    """2 bits per element, or x; nothing for a plain sum; no signs without a gradient."""
     x, b = torch.randn(2, 4, 8, 8, device=device, requires_grad=True), torch.randn(4, device=device)
 
-    def kept(**kwargs: Any) -> int:
+    def saved(**kwargs: Any) -> int:
         return saved_bytes(lambda: bias_act(x, b, impl="triton", **kwargs))
 
-    assert kept(act="linear") == 0
-    assert kept(act="linear", clamp=1.0) == kept(act="relu") == kept(act="lrelu", clamp=1.0) == x.numel() // 4
-    assert kept(act="swish", clamp=1.0) == 4 * (x.numel() + b.numel())
-    codes = torch.ops.sg3.bias_act_triton(x, b, None, None, 1, "lrelu", 0.2, 1.0, None, False, False)[1]
-    assert codes.numel() == 0
+    assert saved(act="linear") == 0
+    assert saved(act="linear", clamp=1.0) == saved(act="relu") == saved(act="lrelu", clamp=1.0) == x.numel() // 4
+    assert saved(act="swish", clamp=1.0) == 4 * (x.numel() + b.numel())
+    signs = torch.ops.sg3.bias_act_triton(x, b, None, None, 1, "lrelu", 0.2, 1.0, None, False, False)[1]
+    assert signs.numel() == 0
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False, False), (False, True, False, False),
@@ -236,10 +237,10 @@ def test_as_ops(act: str, device: str) -> None:
         piecewise = act in PIECEWISE_LINEAR
         rest = (1, act, 0.2, 1.5, 0.9, layout == torch.channels_last)
         torch.library.opcheck(torch.ops.sg3.bias_act_triton, (*inputs, *rest, piecewise))
-        codes = torch.ops.sg3.bias_act_triton(*inputs, *rest, piecewise)[1]
+        signs = torch.ops.sg3.bias_act_triton(*inputs, *rest, piecewise)[1]
         dy = torch.randn_like(x).requires_grad_()
         u_from = (None,) * 4 if piecewise else inputs
-        torch.library.opcheck(torch.ops.sg3.bias_act_grad_triton, (dy, codes, *u_from, *rest))
+        torch.library.opcheck(torch.ops.sg3.bias_act_grad_triton, (dy, signs, *u_from, *rest))
         if not piecewise:
             constants = [t.detach() for t in (dy, dy, *inputs)]
             torch.library.opcheck(torch.ops.sg3.bias_act_second_grad_triton, (*constants, *rest))

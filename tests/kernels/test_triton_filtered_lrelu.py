@@ -15,19 +15,19 @@ from sg3.kernels.filtered_lrelu.op import (
     filtered_lrelu_triton,
 )
 from tests.kernels.compare import assert_within_budget
-from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, derivative
+from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 def signs_of(packed: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, C, H, W / 4] -> what each sample is multiplied by in the derivative: 0, 1 or 2 [N, C, H, W]."""
+    """uint8 [N, C, H, W / 4] -> what each sample is multiplied by in the gradient: 0, 1 or 2 [N, C, H, W]."""
     return torch.stack([(packed >> shift) & 3 for shift in (0, 2, 4, 6)], dim=-1).flatten(-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["f32", "f16", "bf16"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_value_signs_and_derivatives(case: Case, dtype: torch.dtype, device: str) -> None:
+def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) -> None:
     fu, fd = case.filters(device)
     x, b = case.inputs(dtype, device)
     x.requires_grad_()
@@ -56,11 +56,11 @@ def test_value_signs_and_derivatives(case: Case, dtype: torch.dtype, device: str
         unsure |= (v.abs() - case.clamp).abs() < 16 * torch.finfo(dtype).eps * v.abs().max()
     assert torch.equal(signs[~unsure], expected.to(torch.uint8)[~unsure])
 
-    # With these signs the derivative is linear, and so is the derivative of that.
+    # With these signs the gradient op is linear, and so is its own gradient op.
     factor = torch.tensor([1.0, case.slope, 0.0], dtype=dtype, device=device)[signs.long()]
     g = torch.randn(y.shape, dtype=dtype, device=device, requires_grad=True)
     (dx,) = torch.autograd.grad(y, x, g, create_graph=True)
-    exact, eager = (derivative(case, factor.to(t), fu, fd, g.to(t), x.to(t)) for t in (F64, dtype))
+    exact, eager = (gradient(case, factor.to(t), fu, fd, g.to(t), x.to(t)) for t in (F64, dtype))
     assert_within_budget(dx, eager, exact, "dx", ulps)
 
     h = torch.randn_like(x)
@@ -177,8 +177,8 @@ def test_only_what_is_needed(device: str) -> None:
     case = Case()
     fu, fd = case.filters(device)
     x, b = case.inputs(torch.float32, device)
-    kept = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), False)[1]
-    assert kept.numel() == 0
+    signs = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), False)[1]
+    assert signs.numel() == 0
     y = filtered_lrelu(x, fu, fd, b, 2, 2, case.padding, impl="triton")
     assert not y.requires_grad
     again = filtered_lrelu(x, fu, fd, b, 2, 2, case.padding, impl="triton")
@@ -232,13 +232,13 @@ def test_registered_as_pytorch_expects(op, device: str) -> None:
     x, b = case.inputs(torch.float32, device)
     arguments = (x.requires_grad_(), fu, fd, b.requires_grad_(), *case.arguments(), True)
     torch.library.opcheck(op, arguments)
-    y, kept = op(*arguments)
-    linear = getattr(torch.ops.sg3, op.name().removeprefix("sg3::") + "_linear").default
+    y, signs = op(*arguments)
+    grad = getattr(torch.ops.sg3, op.name().removeprefix("sg3::").replace("lrelu", "lrelu_grad")).default
     g = torch.randn_like(y, requires_grad=True)
-    source, bias = (x.detach(), b.detach()) if op is filtered_lrelu_torch else (kept, None)
+    source = (None, x.detach(), b.detach()) if op is filtered_lrelu_torch else (signs, None, None)
     first, second = ([2, 2], [2, 2])
     torch.library.opcheck(
-        linear, (g, source, bias, fd, fu, 2, 2, first, second, [6, 5], [1.0, 4.0], 1.3, 0.2, 0.8, True, True),
+        grad, (g, *source, fd, fu, 2, 2, first, second, [1.0, 4.0], True, [6, 5], 1.3, 0.2, 0.8, True),
     )
 
 

@@ -6,10 +6,10 @@ The tensor is a matrix [rows, columns] in the order of memory: its columns are t
 channels lie closest together (channels_last, [N, C]), the channels. Either way one division per row finds bias and
 scale, and columns are read 16 bytes at a time.
 
-relu and lrelu, and every clamp, have a derivative that is one of a few constants. So that nothing else need be kept for
-backward, the forward pass can write 2 bits per element: bit 0 says that u is on the slope, bit 1 that v was clamped. A
-byte holds the codes of four elements of one column, a quarter of the rows apart: a program works on four tiles of rows
-at once, and packing takes no exchange between threads.
+relu and lrelu, and every clamp, have a derivative that is one of a few constants. So that nothing else need be saved
+for backward, the forward pass can write signs, 2 bits per element: bit 0 says that u is on the slope, bit 1 that v was
+clamped. A byte holds the signs of four elements of one column, a quarter of the rows apart: a program works on four
+tiles of rows at once, and packing takes no exchange between threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.bias_act.op import ACTIVATIONS, Settings
+from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.triton_launch import launch
 
 WARPS = 4
@@ -33,14 +34,14 @@ NARROWEST = 16  # columns of a tile; wider is the next power of two
 
 @triton.jit
 def _forward_kernel(
-    x_ptr, b_ptr, scale_ptr, noise_ptr, y_ptr, codes_ptr,
+    x_ptr, b_ptr, scale_ptr, noise_ptr, y_ptr, signs_ptr,
     rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
     ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     first_row, column = _tile(columns, ROWS, COLUMNS)
     in_columns, quarter = column < columns, tl.cdiv(rows, 4)
-    codes = tl.zeros([ROWS, COLUMNS], tl.uint8)
+    signs = tl.zeros([ROWS, COLUMNS], tl.uint8)
     for k in tl.static_range(4):
         row, in_rows = _rows(first_row, k, quarter, rows)
         at, wanted = row * columns + column, in_rows & in_columns
@@ -51,31 +52,31 @@ def _forward_kernel(
         if CLAMPED:
             y = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
         tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=wanted)
-        if codes_ptr is not None:
+        if signs_ptr is not None:
             if ACT == "relu":  # so that at NaN, too, it is as in torch
-                codes |= tl.where(u <= 0, 1 << 2 * k, 0).to(tl.uint8)
+                signs |= tl.where(u <= 0, 1 << 2 * k, 0).to(tl.uint8)
             if ACT == "lrelu":
-                codes |= tl.where(u > 0, 0, 1 << 2 * k).to(tl.uint8)
+                signs |= tl.where(u > 0, 0, 1 << 2 * k).to(tl.uint8)
             if CLAMPED:
-                codes |= tl.where(_within(v, clamp), 0, 2 << 2 * k).to(tl.uint8)
-    if codes_ptr is not None:
+                signs |= tl.where(_within(v, clamp), 0, 2 << 2 * k).to(tl.uint8)
+    if signs_ptr is not None:
         row = first_row.to(tl.int64)
-        tl.store(codes_ptr + (row * columns + column), codes, mask=(row < quarter) & in_columns)
+        tl.store(signs_ptr + (row * columns + column), signs, mask=(row < quarter) & in_columns)
 
 
 @triton.jit
-def _gradient_kernel(
-    dy_ptr, codes_ptr, x_ptr, b_ptr, scale_ptr, noise_ptr, du_ptr,
+def _grad_kernel(
+    dy_ptr, signs_ptr, x_ptr, b_ptr, scale_ptr, noise_ptr, du_ptr,
     rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
     ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """du = dy * dv/du where not clamped; from the codes, or for smooth activations from x."""
+    """du = dy * dv/du where not clamped; from the signs, or for smooth activations from x."""
     first_row, column = _tile(columns, ROWS, COLUMNS)
     in_columns, quarter = column < columns, tl.cdiv(rows, 4)
-    if codes_ptr is not None:
+    if signs_ptr is not None:
         row = first_row.to(tl.int64)
-        codes = tl.load(codes_ptr + (row * columns + column), mask=(row < quarter) & in_columns, other=0)
+        signs = tl.load(signs_ptr + (row * columns + column), mask=(row < quarter) & in_columns, other=0)
     for k in tl.static_range(4):
         row, in_rows = _rows(first_row, k, quarter, rows)
         at, wanted = row * columns + column, in_rows & in_columns
@@ -86,18 +87,18 @@ def _gradient_kernel(
             du *= _derivative(u, ACT)
             if CLAMPED:
                 du = tl.where(_within(_activation(u, alpha, ACT) * gain, clamp), du, 0.0)
-        if codes_ptr is not None:
+        if signs_ptr is not None:
             if ACT == "relu":
-                du = tl.where((codes & 1 << 2 * k) != 0, 0.0, du)
+                du = tl.where((signs & 1 << 2 * k) != 0, 0.0, du)
             if ACT == "lrelu":
-                du = tl.where((codes & 1 << 2 * k) != 0, du * alpha, du)
+                du = tl.where((signs & 1 << 2 * k) != 0, du * alpha, du)
             if CLAMPED:
-                du = tl.where((codes & 2 << 2 * k) != 0, 0.0, du)
+                du = tl.where((signs & 2 << 2 * k) != 0, 0.0, du)
         tl.store(du_ptr + at, du.to(du_ptr.dtype.element_ty), mask=wanted)
 
 
 @triton.jit
-def _second_gradient_kernel(
+def _second_grad_kernel(
     g_ptr, dy_ptr, x_ptr, b_ptr, scale_ptr, noise_ptr, out_ptr,
     rows, columns, channels, pixels, noise_step, alpha, gain, clamp,
     ACT: tl.constexpr, CLAMPED: tl.constexpr, CHANNELS_ARE_COLUMNS: tl.constexpr,
@@ -278,31 +279,31 @@ def forward(
     scale: torch.Tensor | None,
     noise: torch.Tensor | None,
     settings: Settings,
-    want_codes: bool,
+    with_signs: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y, in the layout of the settings, and the codes, uint8 [ceil(rows / 4), columns] ([0, 0] if not wanted)."""
-    y, codes = settings.new_like(x), settings.new_codes(x, want_codes)
-    _launch(_forward_kernel, [x, b, scale, noise, y, codes if want_codes else None], y, noise, settings)
-    return y, codes
+    """y, in the layout of the settings, and the signs, uint8 [ceil(rows / 4), columns] ([0, 0] if not wanted)."""
+    y, signs = settings.new_like(x), settings.new_signs(x, with_signs)
+    _launch(_forward_kernel, [x, b, scale, noise, y, signs if with_signs else None], y, noise, settings)
+    return y, signs
 
 
-def gradient(
+def grad(
     dy: torch.Tensor,
-    codes: torch.Tensor,
+    signs: torch.Tensor,
     x: torch.Tensor | None,
     b: torch.Tensor | None,
     scale: torch.Tensor | None,
     noise: torch.Tensor | None,
     settings: Settings,
 ) -> torch.Tensor:
-    """du from dy and the codes or, for smooth activations, what the forward pass was given."""
+    """du from dy and the signs or, for smooth activations, what the forward pass was given."""
     du = settings.new_like(dy)
-    tensors = [dy, codes if codes.numel() else None, x, b, scale, noise, du]
-    _launch(_gradient_kernel, tensors, du, noise, settings)
+    tensors = [dy, signs if signs.numel() else None, x, b, scale, noise, du]
+    _launch(_grad_kernel, tensors, du, noise, settings)
     return du
 
 
-def second_gradient(
+def second_grad(
     g: torch.Tensor,
     dy: torch.Tensor,
     x: torch.Tensor,
@@ -314,7 +315,7 @@ def second_gradient(
     """The gradient of u from the gradient g of du; for smooth activations."""
     out = settings.new_like(dy)
     tensors = [g, dy, x, b, scale, noise, out]
-    _launch(_second_gradient_kernel, tensors, out, noise, settings)
+    _launch(_second_grad_kernel, tensors, out, noise, settings)
     return out
 
 
@@ -352,12 +353,12 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], object]]]:
                 b, scale, noise = torch.empty(64, dtype=dtype), torch.empty(2, 64), torch.empty(2, 1, 32, 64)
                 settings = Settings(1, act, 0.2, 1.5, 256.0, layout == "channels_last")
                 name = f"{act}/{str(dtype).removeprefix('torch.')}/{layout}"
-                codes = settings.new_codes(x, wanted=not settings.smooth)
+                signs = settings.new_signs(x, wanted=not settings.smooth)
                 yield f"bias_act/{name}", partial(forward, x, b, None, None, settings, not settings.smooth)
                 if not settings.smooth:
-                    yield f"bias_act_grad/{name}", partial(gradient, x, codes, None, None, None, None, settings)
+                    yield f"bias_act_grad/{name}", partial(grad, x, signs, None, None, None, None, settings)
                 else:
-                    yield f"bias_act_grad/{name}", partial(gradient, x, codes, x, b, None, None, settings)
-                    yield f"bias_act_second_grad/{name}", partial(second_gradient, x, x, x, b, None, None, settings)
+                    yield f"bias_act_grad/{name}", partial(grad, x, signs, x, b, None, None, settings)
+                    yield f"bias_act_second_grad/{name}", partial(second_grad, x, x, x, b, None, None, settings)
                 if common:
                     yield f"scaled_bias_act/{name}", partial(forward, x, b, scale, noise, settings, not settings.smooth)

@@ -11,41 +11,18 @@ clamp's is 1 up to and including its bounds and 0 beyond; a NaN stays a NaN, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
-from math import prod, sqrt
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image
+from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.memory_format import is_channels_last, new_image
+from sg3.kernels.memory_format import is_channels_last
 from sg3.kernels.registration import register
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation function, its default slope parameter and its default gain."""
-
-    function: Callable[[torch.Tensor, float], torch.Tensor]
-    alpha: float
-    gain: float
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "linear": Activation(lambda x, _: x, 0.0, 1.0),
-    "relu": Activation(lambda x, _: F.relu(x), 0.0, sqrt(2)),
-    "lrelu": Activation(lambda x, alpha: F.leaky_relu(x, alpha), 0.2, sqrt(2)),
-    "tanh": Activation(lambda x, _: torch.tanh(x), 0.0, 1.0),
-    "sigmoid": Activation(lambda x, _: torch.sigmoid(x), 0.0, 1.0),
-    "elu": Activation(lambda x, _: F.elu(x), 0.0, 1.0),
-    "selu": Activation(lambda x, _: F.selu(x), 0.0, 1.0),
-    "softplus": Activation(lambda x, _: F.softplus(x), 0.0, 1.0),
-    "swish": Activation(lambda x, _: torch.sigmoid(x) * x, 0.0, sqrt(2)),
-}
-PIECEWISE_LINEAR = ("linear", "relu", "lrelu")  # the others are called smooth
 
 
 def bias_act(
@@ -185,55 +162,25 @@ def bias_act_triton(
 ) -> torch.Tensor:
     """One elementwise Triton kernel, for each order of gradient another one.
 
-    What backward keeps: 2 bits per element for relu, lrelu and clamped linear, nothing for linear, x for the smooth
-    activations, whose derivatives are computed again; with scale always x and scale, as their product must.
+    What is saved for backward: signs, 2 bits per element, for relu, lrelu and clamped linear, nothing for linear, x for
+    the smooth activations, whose derivatives are computed again; with scale always x and scale, as their product must.
     """
     channels_last = x.ndim == 4 and is_channels_last(x)
     differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, b, scale, noise))
-    codes = differentiable and (act in ("relu", "lrelu") or (act == "linear" and clamp is not None))
+    with_signs = differentiable and (act in ("relu", "lrelu") or (act == "linear" and clamp is not None))
     if noise is not None and noise.ndim == 2:
         noise = noise[None, None]
-    y: torch.Tensor = _forward_op(x, b, scale, noise, dim, act, alpha, gain, clamp, channels_last, codes)[0]
+    y: torch.Tensor = _forward_op(x, b, scale, noise, dim, act, alpha, gain, clamp, channels_last, with_signs)[0]
     return y
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the ops below share, in the order of their arguments. channels_last is the layout of y and of gradients."""
-
-    dim: int
-    act: str
-    alpha: float
-    gain: float
-    clamp: float | None
-    channels_last: bool
-
-    @property
-    def smooth(self) -> bool:
-        return self.act not in PIECEWISE_LINEAR
-
-    def in_memory_order(self, x: torch.Tensor) -> torch.Tensor:
-        """x with its dimensions in the order of the layout."""
-        return x.permute(0, 2, 3, 1) if self.channels_last else x
-
-    def matrix(self, x: torch.Tensor) -> tuple[int, int, bool]:
-        """x as the kernels see it: rows, columns, and whether columns are channels (otherwise each row is in one)."""
-        order = [0, 2, 3, 1] if self.channels_last else list(range(x.ndim))
-        sizes, axis = [x.shape[i] for i in order], order.index(self.dim)
-        outer, channels, inner = prod(sizes[:axis]), sizes[axis], prod(sizes[axis + 1 :])
-        return (outer, channels, True) if inner == 1 else (outer * channels, inner, False)
-
-    def new_like(self, x: torch.Tensor) -> torch.Tensor:
-        """An empty tensor like x, in the layout of the settings."""
-        if not self.channels_last:
-            return x.new_empty(x.shape)
-        return new_image(x, x.shape[2], x.shape[3], channels_last=True)
-
-    def new_codes(self, x: torch.Tensor, wanted: bool) -> torch.Tensor:
-        """Room for the codes of x, four to a byte."""
-        rows, columns, _ = self.matrix(x)
-        return x.new_empty(((rows + 3) // 4, columns) if wanted else (0, 0), dtype=torch.uint8)
-
+# ---- impl='triton': the op, its gradient op and that one's, registered with PyTorch ----
+#
+#     y  = v(u), u = scale * x + noise + b       bias_act_triton; signs are empty unless asked for
+#     du = dy * dv/du                            bias_act_grad_triton, by the signs, or for smooth activations by u
+#     g * dy * d2v/du2                           bias_act_second_grad_triton, for smooth activations
+#
+# A gradient of u is one of x, b, scale and noise by plain sums and products.
 
 Optional = torch.Tensor | None
 
@@ -259,7 +206,7 @@ def _from_sum(
     return dx, db, dscale, dnoise
 
 
-def _keep(ctx: Any, needed: Sequence[bool], inputs: tuple[Optional, ...], others: tuple[Any, ...]) -> None:
+def _save_inputs(ctx: Any, needed: Sequence[bool], inputs: tuple[Optional, ...], others: tuple[Any, ...]) -> None:
     """Save x, b, scale and noise, of these what backward needs, and all `others`."""
     x, b, scale, noise = inputs
     again = ctx.settings.smooth  # the derivatives come from u, which is computed again
@@ -279,57 +226,57 @@ def _launch(x: torch.Tensor, b: Optional, scale: Optional, noise: Optional, *res
 
 def _allocate(x: torch.Tensor, b: Optional, scale: Optional, noise: Optional, *rest: Any) -> Any:
     settings = Settings(*rest[:-1])
-    return settings.new_like(x), settings.new_codes(x, rest[-1])
+    return settings.new_like(x), settings.new_signs(x, rest[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     ctx.settings = Settings(*inputs[4:-1])
-    ctx.set_materialize_grads(False)  # codes have none
-    _keep(ctx, ctx.needs_input_grad, inputs[:4], (output[1],))
+    ctx.set_materialize_grads(False)  # signs have none
+    _save_inputs(ctx, ctx.needs_input_grad, inputs[:4], (output[1],))
 
 
 def _backward(ctx: Any, dy: torch.Tensor, _: None) -> tuple[Optional, ...]:
-    x, b, scale, noise, codes = ctx.saved_tensors
+    x, b, scale, noise, signs = ctx.saved_tensors
     settings = ctx.settings
     if settings.act == "linear" and settings.clamp is None:
         du = dy if settings.gain == 1 else dy * settings.gain
     else:
         u_from = (x, b, scale, noise) if settings.smooth else (None, None, None, None)
-        du = _gradient_op(dy, codes, *u_from, *astuple(settings))
+        du = _grad_op(dy, signs, *u_from, *astuple(settings))
     return *_from_sum(ctx.needs_input_grad, du, x, scale, ctx.noise, settings.dim), *[None] * 7
 
 
-def _launch_gradient(dy: torch.Tensor, codes: torch.Tensor, *rest: Any) -> Any:
+def _launch_grad(dy: torch.Tensor, signs: torch.Tensor, *rest: Any) -> Any:
     from sg3.kernels.bias_act import impl_triton as kernels
 
     x, b, scale, noise, *settings = rest
-    return kernels.gradient(dy, codes, x, b, scale, noise, Settings(*settings))
+    return kernels.grad(dy, signs, x, b, scale, noise, Settings(*settings))
 
 
-def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    dy, codes, *rest = inputs
+def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    dy, signs, *rest = inputs
     ctx.settings = Settings(*rest[4:])
-    _keep(ctx, ctx.needs_input_grad[2:], tuple(rest[:4]), (codes, dy if ctx.settings.smooth else None))
+    _save_inputs(ctx, ctx.needs_input_grad[2:], tuple(rest[:4]), (signs, dy if ctx.settings.smooth else None))
 
 
-def _backward_gradient(ctx: Any, g: torch.Tensor) -> tuple[Optional, ...]:
+def _backward_grad(ctx: Any, g: torch.Tensor) -> tuple[Optional, ...]:
     """du is linear in dy; on u it depends where the activation is smooth."""
-    x, b, scale, noise, codes, dy = ctx.saved_tensors
+    x, b, scale, noise, signs, dy = ctx.saved_tensors
     settings, needed = ctx.settings, ctx.needs_input_grad
     u_from = (x, b, scale, noise) if settings.smooth else (None, None, None, None)
-    ddy = _gradient_op(g, codes, *u_from, *astuple(settings)) if needed[0] else None
+    ddy = _grad_op(g, signs, *u_from, *astuple(settings)) if needed[0] else None
     second: tuple[Optional, ...] = (None, None, None, None)
     if any(needed[2:6]):
-        du = _second_gradient_op(g, dy, *u_from, *astuple(settings))
+        du = _second_grad_op(g, dy, *u_from, *astuple(settings))
         second = _from_sum(needed[2:6], du, x, scale, ctx.noise, settings.dim)
     return ddy, None, *second, *[None] * 6
 
 
-def _launch_second_gradient(g: torch.Tensor, dy: torch.Tensor, *rest: Any) -> Any:
+def _launch_second_grad(g: torch.Tensor, dy: torch.Tensor, *rest: Any) -> Any:
     from sg3.kernels.bias_act import impl_triton as kernels
 
     x, b, scale, noise, *settings = rest
-    return kernels.second_gradient(g, dy, x, b, scale, noise, Settings(*settings))
+    return kernels.second_grad(g, dy, x, b, scale, noise, Settings(*settings))
 
 
 def _no_third_order(ctx: Any, *grads: torch.Tensor) -> None:
@@ -339,15 +286,15 @@ def _no_third_order(ctx: Any, *grads: torch.Tensor) -> None:
 _INPUTS = "Tensor{} x, Tensor? b, Tensor? scale, Tensor? noise, "
 _SETTINGS = "int dim, str act, float alpha, float gain, float? clamp, bool channels_last"
 _forward_op = register(
-    f"bias_act_triton({_INPUTS.format('')}{_SETTINGS}, bool codes) -> (Tensor, Tensor)",
+    f"bias_act_triton({_INPUTS.format('')}{_SETTINGS}, bool with_signs) -> (Tensor y, Tensor signs)",
     _launch, _allocate, _save, _backward,
 )  # fmt: skip
-_gradient_op = register(
-    f"bias_act_grad_triton(Tensor dy, Tensor codes, {_INPUTS.format('?')}{_SETTINGS}) -> Tensor",
-    _launch_gradient, lambda dy, codes, *rest: Settings(*rest[4:]).new_like(dy), _save_gradient, _backward_gradient,
+_grad_op = register(
+    f"bias_act_grad_triton(Tensor dy, Tensor signs, {_INPUTS.format('?')}{_SETTINGS}) -> Tensor",
+    _launch_grad, lambda dy, signs, *rest: Settings(*rest[4:]).new_like(dy), _save_grad, _backward_grad,
 )  # fmt: skip
-_second_gradient_op = register(
+_second_grad_op = register(
     f"bias_act_second_grad_triton(Tensor g, Tensor dy, {_INPUTS.format('')}{_SETTINGS}) -> Tensor",
-    _launch_second_gradient, lambda g, dy, *rest: Settings(*rest[4:]).new_like(dy),
+    _launch_second_grad, lambda g, dy, *rest: Settings(*rest[4:]).new_like(dy),
     lambda ctx, inputs, output: None, _no_third_order,
 )  # fmt: skip

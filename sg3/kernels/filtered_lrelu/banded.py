@@ -5,8 +5,9 @@ Along one axis, both steps of filtered_lrelu are products with a Toeplitz matrix
     upsampling     s[j] = sum_i U[j, i] x[i]     U[j, i] = f[j + n - 1 - p - i * up]
     downsampling   y[o] = sum_j D[o, j] s[j]     D[o, j] = f[o * down + n - 1 - p - j]
 
-for n taps and padding p on the left, entries beyond the taps being 0. Cut into tiles of `step` outputs, with `step`
-chosen so that both resampling phases repeat from tile to tile, all tiles share one small U and one small D.
+for n taps and padding p on the left, entries beyond the taps being 0. `up` rows further down, U is the same one column
+further right; one row further down, D is the same `down` columns further right. So if the samples s of two tiles begin
+a multiple of `up` apart, both are made with the same small part of U and of D, of which a plan holds one for all tiles.
 
 A filter that is not separable is a sum of separable terms, its singular value decomposition: StyleGAN3's radial
 filters take two to four before what is left drowns in rounding. The plan lies on the device in the signal's dtype.
@@ -51,29 +52,29 @@ class FilterPlan:
     s_step: int
     x_origin: tuple[int, int]
     s_origin: tuple[int, int]
-    up_x: torch.Tensor | None    # [rank, tile.x, tile.s]
-    up_y: torch.Tensor | None    # [rank, tile.s, tile.x]
-    down_x: torch.Tensor | None  # [rank, tile.s, tile.y]
-    down_y: torch.Tensor | None  # [rank, tile.y, tile.s]
+    up_x: torch.Tensor | None    # [terms, tile.x, tile.s]
+    up_y: torch.Tensor | None    # [terms, tile.s, tile.x]
+    down_x: torch.Tensor | None  # [terms, tile.s, tile.y]
+    down_y: torch.Tensor | None  # [terms, tile.y, tile.s]
 
     @property
-    def up_rank(self) -> int:
+    def up_terms(self) -> int:
         return 0 if self.up_x is None else len(self.up_x)
 
     @property
-    def down_rank(self) -> int:
+    def down_terms(self) -> int:
         return 0 if self.down_x is None else len(self.down_x)
 
 
 def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """f[y, x] = sum_r fy[r, y] fx[r, x], up to `tolerance` of the largest singular value; returns fx, fy."""
+    """f[y, x] = sum_t fy[t, y] fx[t, x], up to `tolerance` of the largest singular value; returns fx, fy."""
     if not np.isfinite(f).all():  # has none, and makes everything NaN, as it would be without
         return np.full([1, f.shape[1]], np.nan), np.full([1, f.shape[0]], np.nan)
     u, s, vt = np.linalg.svd(f)
-    rest = s[::-1].cumsum()[::-1]  # what is lost by stopping before term r
-    rank = max(int((rest > tolerance * s[0]).sum()), 1)
-    root = np.sqrt(s[:rank, None])
-    return vt[:rank] * root, u.T[:rank] * root
+    rest = s[::-1].cumsum()[::-1]  # what is lost by stopping before term t
+    terms = max(int((rest > tolerance * s[0]).sum()), 1)
+    root = np.sqrt(s[:terms, None])
+    return vt[:terms] * root, u.T[:terms] * root
 
 
 def banded(taps: np.ndarray, rows: int, columns: int, offset: int, row_step: int, column_step: int) -> np.ndarray:
@@ -84,9 +85,10 @@ def banded(taps: np.ndarray, rows: int, columns: int, offset: int, row_step: int
 
 
 def fit(tile: Tile, up_taps: int, down_taps: int, up: int, down: int, lead: int) -> int:
-    """The largest usable step of a tile, 0 if there is none. `lead` samples come before the first that is needed.
+    """How many outputs along an axis a tile of this size can make, its `step`; 0 if it has no room for any.
 
-    The step keeps both phases, and the bytes of four samples in which signs are packed, the same for every tile.
+    Its samples begin with `lead` ones that no output needs. From tile to tile they move on by step * down: a multiple
+    of `up`, so that all tiles have the same matrices, and of 4, so that each begins with a whole byte of signs.
     """
     unit = math.lcm(up // math.gcd(up, down), 4 // math.gcd(4, down))
     for step in range(tile.y // unit * unit, 0, -unit):
@@ -98,15 +100,15 @@ def fit(tile: Tile, up_taps: int, down_taps: int, up: int, down: int, lead: int)
 
 
 def build(
-    fu: torch.Tensor | None, fd: torch.Tensor | None, geometry: Resampling, tile: Tile, dtype: torch.dtype,
+    fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, tile: Tile, dtype: torch.dtype,
     device: torch.device,
 ) -> FilterPlan:  # fmt: skip
     """The plan for one tile size. Reads the filters back to the host. Raises ValueError if they do not fit the tile."""
-    up, down = geometry.up, geometry.down
-    ux, uy = separable_taps(fu, geometry.filter_gains[0], geometry.flip_filter, dtype)
-    dx, dy = separable_taps(fd, geometry.filter_gains[1], geometry.flip_filter, dtype)
-    # The first sample of a row of tiles lies at a multiple of four, up to three before the first that is needed.
-    lead = (-geometry.down_padding[0]) % 4
+    up, down = resampling.up, resampling.down
+    ux, uy = separable_taps(fu, resampling.filter_gains[0], resampling.flip_filter, dtype)
+    dx, dy = separable_taps(fd, resampling.filter_gains[1], resampling.flip_filter, dtype)
+    # A tile's samples begin with a whole byte of signs, at a multiple of 4: up to three before the first that it needs.
+    lead = (-resampling.down_padding[0]) % 4
     plain_up, plain_down = fu is None and up == 1, fd is None and down == 1 and lead == 0
     if plain_up:
         tile = Tile(tile.s, tile.s, tile.y)
@@ -117,15 +119,16 @@ def build(
     step = fit(tile, up_taps, down_taps, up, down, lead)
     if step == 0:
         raise ValueError(f"fu, fd: {up_taps} and {down_taps} taps do not fit a tile of {tile}")
-    s_origin = -geometry.down_padding[0] - lead, -geometry.down_padding[1]
-    x_origin = tuple(math.ceil((s - p) / up) for s, p in zip(s_origin, geometry.up_padding, strict=True))
-    # The first sample's distance from its first pixel: 0 down to 1 - up.
-    phase = [s - p - i * up for s, p, i in zip(s_origin, geometry.up_padding, x_origin, strict=True)]
+    s_origin = -resampling.down_padding[0] - lead, -resampling.down_padding[1]
+    # Pixel i lies at sample p + i * up. The first that the tile's first sample is made of lies at it, or up to up - 1
+    # samples after it; `shift` is that distance, 0 or negative.
+    x_origin = tuple(math.ceil((s - p) / up) for s, p in zip(s_origin, resampling.up_padding, strict=True))
+    shift = [s - p - i * up for s, p, i in zip(s_origin, resampling.up_padding, x_origin, strict=True)]
 
-    def stage_up(taps: np.ndarray, axis: int) -> np.ndarray:  # [rank, tile.s, tile.x]
-        return banded(taps, tile.s, tile.x, phase[axis] + taps.shape[1] - 1, 1, up)
+    def stage_up(taps: np.ndarray, axis: int) -> np.ndarray:  # [terms, tile.s, tile.x]
+        return banded(taps, tile.s, tile.x, shift[axis] + taps.shape[1] - 1, 1, up)
 
-    def stage_down(taps: np.ndarray, lead: int) -> np.ndarray:  # [rank, tile.y, tile.s]
+    def stage_down(taps: np.ndarray, lead: int) -> np.ndarray:  # [terms, tile.y, tile.s]
         matrices = banded(taps, tile.y, tile.s, taps.shape[1] - 1 + lead, down, 1)
         matrices[:, step:] = 0
         return matrices
@@ -145,7 +148,7 @@ def build(
 def separable_taps(
     f: torch.Tensor | None, gain: float, flip: bool, dtype: torch.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A filter as separable terms [rank, taps] along x and y, in float64, as many as a signal of `dtype` can tell.
+    """A filter as separable terms [terms, taps] along x and y, in float64, as many as a signal of `dtype` can tell.
 
     The square root of the gain goes along each axis. The taps stand as a convolution's, turned round where `flip` asks
     for a correlation.
@@ -182,7 +185,7 @@ class PlanCache:
         self,
         fu: torch.Tensor | None,
         fd: torch.Tensor | None,
-        geometry: Resampling,
+        resampling: Resampling,
         tile: Tile,
         dtype: torch.dtype,
         device: torch.device,
@@ -193,7 +196,7 @@ class PlanCache:
                            "once before the capture (and create it outside of inference_mode)")  # fmt: skip
         if capturing and any(f is not None and f.is_inference() for f in (fu, fd)):
             raise new
-        use = geometry, tile, dtype, device
+        use = resampling, tile, dtype, device
         identity = _identity(fu), _identity(fd), *use
         with self._lock:
             known = self._known.get(identity)
@@ -207,7 +210,7 @@ class PlanCache:
         if capturing:
             raise new
         values = _values(fu), _values(fd), *use
-        plan = self._plans.get(values) or self._captured.get(values) or build(fu, fd, geometry, tile, dtype, device)
+        plan = self._plans.get(values) or self._captured.get(values) or build(fu, fd, resampling, tile, dtype, device)
         with self._lock:
             self._plans[values] = plan
             self._known[identity] = values, [None if f is None else f.detach() for f in (fu, fd)]

@@ -1,32 +1,17 @@
-"""Sizes and paddings of filtered_lrelu, for all of its implementations."""
+"""Sizes and paddings of filtered_lrelu, and the room that signs take, for all of its implementations.
+
+Between the filters lies the middle: the upsampled signal, as far as the second filter reads it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
 
 import torch
 
 from sg3.kernels.arguments import filter_size
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """The geometry of one op: factors, padding [x, y] on the left and above, factors that go with the filters."""
-
-    up: int
-    down: int
-    up_padding: tuple[int, int]
-    down_padding: tuple[int, int]
-    filter_gains: tuple[float, float]
-    flip_filter: bool
-
-
-def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:
-    """[height, width] of what the second filter reads to make an output of `size`."""
-    taps_x, taps_y = filter_size(fd)
-    return (size[0] - 1) * down + taps_y, (size[1] - 1) * down + taps_x
 
 
 def output_size(
@@ -40,9 +25,58 @@ def output_size(
     return out_h, out_w
 
 
-def opposite_padding(padding: Sequence[int], f: torch.Tensor | None) -> list[int]:
+def middle_size(size: Sequence[int], fd: torch.Tensor | None, down: int) -> tuple[int, int]:
+    """[height, width] of what the second filter reads to make an output of `size`."""
+    taps_x, taps_y = filter_size(fd)
+    return (size[0] - 1) * down + taps_y, (size[1] - 1) * down + taps_x
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """An upsampling and then a downsampling filter step: the factors, the padding of either, [x, y] on the left and
+    above, a factor that goes with either filter, and whether the filters correlate instead of convolve.
+
+    The size of the result is given beside it, so that nothing need be said of the padding on the right and below.
+    """
+
+    up: int
+    down: int
+    up_padding: tuple[int, int]
+    down_padding: tuple[int, int]
+    filter_gains: tuple[float, float]
+    flip_filter: bool
+
+    @classmethod
+    def of(
+        cls, up: int, down: int, up_padding: Sequence[int], down_padding: Sequence[int],
+        filter_gains: Sequence[float], flip_filter: bool,
+    ) -> Resampling:  # fmt: skip
+        """From a registered op's arguments, in which pairs are lists."""
+        (up_x, up_y), (down_x, down_y), (before, after) = up_padding, down_padding, filter_gains
+        return cls(up, down, (up_x, up_y), (down_x, down_y), (before, after), flip_filter)
+
+    @classmethod
+    def forward(cls, up: int, down: int, padding: Sequence[int], flip_filter: bool) -> Resampling:
+        """That of the op itself, `padding` being its [x0, x1, y0, y1]. Zero insertion costs energy, hence up^2."""
+        return cls(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
+
+    def transposed(self, fu: torch.Tensor | None, fd: torch.Tensor | None) -> Resampling:
+        """That of the transpose, with filters fd and fu: either step becomes the other, with its filter reversed."""
+        return Resampling(
+            self.down, self.up, opposite_padding(self.down_padding, fd), opposite_padding(self.up_padding, fu),
+            self.filter_gains[::-1], not self.flip_filter,
+        )  # fmt: skip
+
+    def arguments(self) -> list[object]:
+        """As a registered op takes them."""
+        return [self.up, self.down, list(self.up_padding), list(self.down_padding), list(self.filter_gains),
+                self.flip_filter]  # fmt: skip
+
+
+def opposite_padding(padding: tuple[int, int], f: torch.Tensor | None) -> tuple[int, int]:
     """The padding [x, y] on the left and above of the transpose of a filter step that has `padding` there."""
-    return [taps - 1 - pad for taps, pad in zip(filter_size(f), padding, strict=True)]
+    taps_x, taps_y = filter_size(f)
+    return taps_x - 1 - padding[0], taps_y - 1 - padding[1]
 
 
 def both_sides(
@@ -55,21 +89,17 @@ def both_sides(
     return first[0], x1, first[1], y1
 
 
-# Room for the signs that a kernel keeps of a plane between the filters: [rows, columns] for its [height, width], up,
-# down.
-SignsSize = Callable[[tuple[int, int], int, int], list[int]]
+# The signs of a middle of [height, width]: what a sample's is, and two ways to lay them out.
+
+PASSED, SLOPED, CLAMPED = 0, 1, 2
 
 
-def packed_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
-    """Triton's: two bits for every sample that the second filter reads, four samples in a byte."""
-    return [middle[0], (middle[1] + 3) // 4]
+def signs_in_bits(height: int, width: int, up: int, down: int) -> tuple[int, int]:
+    """Triton's: two bits for every sample, four samples in a byte, the first in the lowest bits."""
+    return height, (width + 3) // 4
 
 
-def whole_signs(middle: tuple[int, int], up: int, down: int) -> list[int]:
+def signs_by_phase(height: int, width: int, up: int, down: int) -> tuple[int, int]:
     """Numba's: a byte for every sample, with a row's end filled up to a multiple of the period of its phases."""
     period = lcm(up, down)
-    return [middle[0], (middle[1] + period - 1) // period * period]
-
-
-def signs_shape(size: SignsSize, y: torch.Tensor, fd: torch.Tensor | None, up: int, down: int) -> list[int]:
-    return [*y.shape[:2], *size(middle_size(y.shape[2:], fd, down), up, down)]
+    return height, (width + period - 1) // period * period

@@ -2,7 +2,7 @@
 
 A thread takes some channels of a part of the image and goes down its rows. Every row of the upsampled signal is made,
 bent and filtered down again while it is in the cache; none of them reaches memory, except for a byte a sample that says
-where the signal was negative or clamped, if a derivative is going to ask.
+where the signal took the slope or was clamped (`signs`), if a gradient is going to ask.
 
     rows of x  --up_y-->  row  --up_x-->  middle  --bend-->  middle  --down_x-->  a row of the ring  --down_y-->  y
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from sg3.kernels.filtered_lrelu.banded import separable_taps
-from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.filtered_lrelu.geometry import CLAMPED, PASSED, SLOPED, Resampling
 from sg3.kernels.numba_jit import compiled, start
 
 LANES = 64          # most channels that are worked on together
@@ -31,8 +31,6 @@ ROW = 256 * 32      # most numbers in a row of outputs: what is made of it stays
 TILE_HEIGHT = 32    # least outputs of a tile along y: some rows above and below are made once more
 UNITS = 8           # as many tiles at least, if the image is tall enough, so that all cores have work
 GROUP = 6           # taps in one step, as `_weigh` has written out; StyleGAN3's filters have 6 per phase, or 12
-
-POSITIVE, NEGATIVE, CLAMPED = 0, 1, 2  # what a byte of `signs` says of its sample
 
 
 class Columns(NamedTuple):
@@ -70,7 +68,7 @@ class Place(NamedTuple):
     first_middle: int  # position of a row of the middle, at position 0
     first_row: int     # of y
     end_middle: int    # the position and
-    end_row: int       # the row of the middle from which on another tile notes the signs
+    end_row: int       # the row of the middle from which on another tile writes the signs
 
 
 class Bend(NamedTuple):
@@ -81,43 +79,69 @@ class Bend(NamedTuple):
     clamp: np.float32
 
 
-def run(
+def forward(
     x: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
     signs: torch.Tensor | None,
-    read_signs: bool,
     fu: torch.Tensor | None,
     fd: torch.Tensor | None,
-    geometry: Resampling,
+    resampling: Resampling,
     gain: float,
     slope: float,
     clamp: float | None,
 ) -> None:
     """Fill y [N, C, OH, OW] from x [N, C, H, W], both float32 on the CPU; fastest if they are channels_last.
 
-    `signs`, uint8 [N, C, rows, phases * positions] of the middle, is written, or read instead of bending the signal;
-    how it lies in there only this module knows: [N, blocks of LANES channels, row, phase, position, lane].
+    `signs`, uint8 [N, C, rows, phases * positions] of the middle, is written, if it is not None; how it lies in there
+    only this module knows: [N, blocks of LANES channels, row, phase, position, lane].
     """
-    factors = geometry.up, geometry.down, math.lcm(geometry.up, geometry.down)
-    assert read_signs or geometry.down_padding == (0, 0)  # or the rows of signs would begin before the middle does
+    assert resampling.down_padding == (0, 0)  # or the rows of signs would begin before the middle does
+    _run(x, b, y, signs, False, fu, fd, resampling, gain, slope, clamp)
+
+
+def grad(
+    g: torch.Tensor,
+    y: torch.Tensor,
+    signs: torch.Tensor,
+    x: None,
+    b: None,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    resampling: Resampling,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    transposed: bool,
+) -> None:
+    """Fill y from g; the signs are read instead of bending the signal."""
+    _run(g, None, y, signs.contiguous(), True, fu, fd, resampling, gain, slope, clamp)
+
+
+def _run(
+    x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None, read_signs: bool,
+    fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, gain: float, slope: float,
+    clamp: float | None,
+) -> None:  # fmt: skip
+    up, down = resampling.up, resampling.down
+    factors = up, down, math.lcm(up, down)
     assert signs is None or (signs.dtype == torch.uint8 and signs.shape[:2] == x.shape[:2] == y.shape[:2])
-    up_x, up_y = separable_taps(fu, geometry.filter_gains[0], geometry.flip_filter, x.dtype)
-    down_x, down_y = separable_taps(fd, geometry.filter_gains[1], geometry.flip_filter, x.dtype)
-    tile = tile_size(y, factors[2] // geometry.down)
-    columns = plan_columns(up_x, down_x, geometry.up_padding[0], geometry.down_padding[0], factors, tile[1])
-    middle = signs.shape[2] if signs is not None else (y.shape[2] - 1) * geometry.down + down_y.shape[1]
-    rows = plan_rows(up_y, down_y, geometry.up_padding[1], geometry.down_padding[1], geometry.up, middle)
+    up_x, up_y = separable_taps(fu, resampling.filter_gains[0], resampling.flip_filter, x.dtype)
+    down_x, down_y = separable_taps(fd, resampling.filter_gains[1], resampling.flip_filter, x.dtype)
+    tile = tile_size(y, factors[2] // down)
+    columns = plan_columns(up_x, down_x, resampling.up_padding[0], resampling.down_padding[0], factors, tile[1])
+    middle = signs.shape[2] if signs is not None else (y.shape[2] - 1) * down + down_y.shape[1]
+    rows = plan_rows(up_y, down_y, resampling.up_padding[1], resampling.down_padding[1], up, middle)
     bend = Bend(*(np.float32(v) for v in (gain, gain * slope, math.inf if clamp is None else clamp)))
 
     pixels = x.detach().permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
     result = y.detach().permute(0, 2, 3, 1)
     room = result if result.is_contiguous() else y.new_empty(result.shape)
     bias = np.zeros(x.shape[1], np.float32) if b is None else b.detach().contiguous().numpy()
-    notes = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
+    plane = np.empty([*x.shape[:2], middle, 0], np.uint8) if signs is None else signs.detach().numpy()
     start(
         _tiles_by_threads, _tiles_in_turn,
-        pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), notes, read_signs, columns, rows, bend, factors, tile,
+        pixels.flatten(2).numpy(), bias, room.flatten(2).numpy(), plane, read_signs, columns, rows, bend, factors, tile,
     )  # fmt: skip
     if room is not result:
         result.copy_(room)
@@ -220,9 +244,9 @@ def _bend(v, bend):
 
 
 @compiled()
-def _bend_and_note(v, signs, bend):
+def _bend_and_sign(v, signs, bend):
     for i in range(len(v)):
-        sign = np.uint8(NEGATIVE) if v[i] <= 0 else np.uint8(POSITIVE)
+        sign = np.uint8(SLOPED) if v[i] <= 0 else np.uint8(PASSED)
         s = v[i] * (bend.negative if v[i] <= 0 else bend.positive)
         signs[i] = np.uint8(CLAMPED) if abs(s) > bend.clamp else sign
         s = -bend.clamp if s < -bend.clamp else s
@@ -231,9 +255,9 @@ def _bend_and_note(v, signs, bend):
 
 @compiled()
 def _apply_signs(v, signs, bend):
-    """v times the derivative of `_bend`, as noted."""
+    """v times the derivative of `_bend`, by the signs."""
     for i in range(len(signs)):
-        factor = bend.negative if signs[i] == NEGATIVE else bend.positive
+        factor = bend.negative if signs[i] == SLOPED else bend.positive
         v[i] *= np.float32(0) if signs[i] == CLAMPED else factor
 
 
@@ -284,7 +308,7 @@ def _write_row(y_row, channels, row, place, phases):
 def _bend_row(middle, signs, read_signs, length, bend, first, end):
     """Bend a row of the middle [phase, length], which begins `first` numbers after the whole image's.
 
-    `signs` [phase, ...], if there are any, are those of the whole image's row; what comes before `end` is to be noted.
+    `signs` [phase, ...], if there are any, are those of the whole image's row, to be written before `end`.
     """
     phases = len(middle) // length
     sign_length = len(signs) // phases
@@ -299,9 +323,9 @@ def _bend_row(middle, signs, read_signs, length, bend, first, end):
             inside = row[start:stop]
             _apply_signs(inside, row_signs[first + start :][: len(inside)], bend)
         else:
-            noted = row_signs[first:end]
-            _bend_and_note(row[: len(noted)], noted, bend)
-            _bend(row[len(noted) :], bend)
+            own = row_signs[first:end]
+            _bend_and_sign(row[: len(own)], own, bend)
+            _bend(row[len(own) :], bend)
 
 
 @compiled()

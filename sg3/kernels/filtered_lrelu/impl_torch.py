@@ -1,7 +1,7 @@
 """filtered_lrelu on plain PyTorch (impl='torch'): fast resampling around the pointwise step, a few planes at a time.
 
 Between the filters there are up^2 times the samples. They exist for one portion of planes only, forward and backward:
-the derivative computes them again from the input. On a CPU this is not only smaller but faster than to keep them, as
+the gradient computes them again from the input. On a CPU this is not only smaller but faster than to keep them, as
 memory that is new costs more than the filter (first touch of 4 kB: as long as filtering 1,000 samples).
 """
 
@@ -11,90 +11,94 @@ from math import inf
 
 import torch
 
-from sg3.kernels.filtered_lrelu.geometry import both_sides, middle_size, opposite_padding, output_size
-from sg3.kernels.memory_format import new_image
-from sg3.kernels.upfirdn2d.impl_torch import Portion, passes, portions, prepared, resample
+from sg3.kernels.filtered_lrelu.geometry import Resampling, both_sides, middle_size
+from sg3.kernels.upfirdn2d.impl_torch import Pass, Portion, passes, portions, prepared, resample
 
 
 def forward(
     x: torch.Tensor,
+    b: torch.Tensor | None,
+    y: torch.Tensor,
+    signs: None,
     fu: torch.Tensor | None,
     fd: torch.Tensor | None,
-    b: torch.Tensor | None,
-    up: int,
-    down: int,
-    padding: list[int],
+    resampling: Resampling,
     gain: float,
     slope: float,
     clamp: float | None,
-    flip_filter: bool,
-    keep: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The op of `sg3.kernels.filtered_lrelu`, on fast resampling; keeps nothing, so its second result is empty.
+) -> None:
+    """Fill y [N, C, OH, OW] from x [N, C, H, W].
 
     The gain moves into the upsampling: a positive factor passes through a leaky ReLU.
     """
-    y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-    middle = middle_size(y.shape[2:], fd, down)
-    margins = both_sides([padding[0], padding[2]], x.shape[2:], up, 1, fu, middle)
-    before = passes(fu, (up, up), (1, 1), margins, flip_filter, up**2, x, post_gain=gain)
-    after = passes(fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, 1.0, x)
+    middle = middle_size(y.shape[2:], fd, resampling.down)
+    before, after = _steps(x, y, middle, fu, fd, resampling, gain)
     for place in portions(x, middle[0] * middle[1]):
         v = resample(_biased(x, b, place), before)
         v = torch.ops.aten.leaky_relu_(v, slope)
         if clamp is not None:
             v = v.clamp_(-clamp, clamp)
         place.write(y, resample(v, after))
-    return y, x.new_empty([0])
 
 
-def linear(
+def grad(
+    g: torch.Tensor,
+    y: torch.Tensor,
+    signs: None,
     x: torch.Tensor,
-    kept: torch.Tensor,
     b: torch.Tensor | None,
     fu: torch.Tensor | None,
     fd: torch.Tensor | None,
-    up: int,
-    down: int,
-    up_padding: list[int],
-    down_padding: list[int],
-    size: list[int],
-    filter_gains: list[float],
+    resampling: Resampling,
     gain: float,
     slope: float,
     clamp: float | None,
-    flip_filter: bool,
-    adjoint: bool,
-) -> torch.Tensor:
-    """The derivative on fast resampling. `kept` is the input of the op that is derived, from which the signal between
-    the filters is computed again. As torch's own gradients: the slope at 0, 1 at the clamp's edge."""
-    y = new_image(x, size[0], size[1])
-    # The op that is derived went through the filters in the same order, or in the opposite one.
-    if adjoint:
-        middle = middle_size(x.shape[2:], fu, up)
-        padding = opposite_padding(down_padding, fd)
-        first, factor, first_gain = fd, down, filter_gains[1]
+    transposed: bool,
+) -> None:
+    """Fill y from g. The signal between the filters is made again from x and b, as the op made it that is derived.
+
+    As torch's own gradients: the slope at 0, 1 at the clamp's edge.
+    """
+    # That op went through the filters in the same order, or in the opposite one.
+    if transposed:
+        derived, first = resampling.transposed(fu, fd), fd
+        middle = middle_size(g.shape[2:], fu, resampling.up)
     else:
-        middle = middle_size(size, fd, down)
-        padding, first, factor, first_gain = up_padding, fu, up, filter_gains[0]
-    margins = both_sides(padding, kept.shape[2:], factor, 1, first, middle)
-    again = passes(first, (factor, factor), (1, 1), margins, flip_filter != adjoint, first_gain, x, post_gain=gain)
-    margins = both_sides(up_padding, x.shape[2:], up, 1, fu, middle)
-    before = passes(fu, (up, up), (1, 1), margins, flip_filter, filter_gains[0], x, post_gain=gain)
-    margins = both_sides(down_padding, middle, 1, down, fd, size)
-    after = passes(fd, (1, 1), (down, down), margins, flip_filter, filter_gains[1], x)
+        derived, first = resampling, fu
+        middle = middle_size(y.shape[2:], fd, resampling.down)
+    again = _upsampling(x, middle, first, derived, gain)
+    before, after = _steps(g, y, middle, fu, fd, resampling, gain)
     if clamp is not None:
         # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
-        edge = torch.tensor([clamp, inf], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        edge = torch.tensor([clamp, inf], dtype=torch.float64 if g.dtype == torch.float64 else torch.float32)
         bound = float(torch.nextafter(edge[0], edge[1]))
-    for place in portions(x, middle[0] * middle[1]):
-        result = torch.ops.aten.leaky_relu_(resample(_biased(kept, b, place), again), slope)
-        v = resample(prepared(place.read(x)), before)
-        torch.ops.aten.leaky_relu_backward(v, result, slope, True, grad_input=v)
+    for place in portions(g, middle[0] * middle[1]):
+        bent = torch.ops.aten.leaky_relu_(resample(_biased(x, b, place), again), slope)
+        v = resample(prepared(place.read(g)), before)
+        torch.ops.aten.leaky_relu_backward(v, bent, slope, True, grad_input=v)
         if clamp is not None:
-            torch.ops.aten.hardtanh_backward(v, result, -bound, bound, grad_input=v)
+            torch.ops.aten.hardtanh_backward(v, bent, -bound, bound, grad_input=v)
         place.write(y, resample(v, after))
-    return y
+
+
+def _upsampling(
+    x: torch.Tensor, middle: tuple[int, int], fu: torch.Tensor | None, resampling: Resampling, gain: float
+) -> list[Pass]:
+    """The first filter step, from x to a middle of that size, times the gain."""
+    up = resampling.up
+    margins = both_sides(resampling.up_padding, x.shape[2:], up, 1, fu, middle)
+    return passes(fu, (up, up), (1, 1), margins, resampling.flip_filter, resampling.filter_gains[0], x, post_gain=gain)
+
+
+def _steps(
+    x: torch.Tensor, y: torch.Tensor, middle: tuple[int, int], fu: torch.Tensor | None, fd: torch.Tensor | None,
+    resampling: Resampling, gain: float,
+) -> tuple[list[Pass], list[Pass]]:  # fmt: skip
+    """Both filter steps, from x to the middle and on to y."""
+    down = resampling.down
+    margins = both_sides(resampling.down_padding, middle, 1, down, fd, y.shape[2:])
+    after = passes(fd, (1, 1), (down, down), margins, resampling.flip_filter, resampling.filter_gains[1], x)
+    return _upsampling(x, middle, fu, resampling, gain), after
 
 
 def _biased(x: torch.Tensor, b: torch.Tensor | None, place: Portion) -> torch.Tensor:

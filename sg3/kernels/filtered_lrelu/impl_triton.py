@@ -1,12 +1,12 @@
 """filtered_lrelu in one kernel: a tile is four small matrix products around a pointwise step.
 
     V = Uy X Ux^T      upsample: X are input pixels, U the banded matrices of a `FilterPlan`
-    V = act(gain V)    leaky ReLU and clamp, or, in the derivative, times what was kept of them
+    V = act(gain V)    leaky ReLU and clamp, or, in the gradient op, times 1, the slope or 0 by the signs
     Y = Dy V Dx^T      downsample
 
-V, which has up^2 times the samples, never leaves the chip but as two bits a sample: 0 where it passed, 1 where it took
-the slope, 2 where it was clamped; four neighbours in a byte, the first in the lowest bits. The plane of these bits
-begins at the first sample that the second filter reads and ends with the last; what fills its last byte up is 2.
+V, which has up^2 times the samples, never leaves the chip but for its signs, two bits a sample: 0 where it passed, 1
+where it took the slope, 2 where it was clamped; four neighbours in a byte, the first in the lowest bits. A plane of
+signs begins at the first sample that the second filter reads and ends with the last; what fills its last byte up is 2.
 
 Non-finite input spoils its tile rather than only its surroundings (0 * inf in the products).
 """
@@ -40,7 +40,7 @@ def _filtered_lrelu_kernel(
     x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,  # strides
     tiles_x, tiles_y, step, x_step, s_step, x_origin_x, x_origin_y, s_origin_x, s_origin_y,
     gain, slope, clamp,
-    UP_RANK: tl.constexpr, DOWN_RANK: tl.constexpr,  # 0: the step passes its input through
+    UP_TERMS: tl.constexpr, DOWN_TERMS: tl.constexpr,  # 0: the step passes its input through
     WRITE: tl.constexpr, READ: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_CLAMP: tl.constexpr,
     X: tl.constexpr, S: tl.constexpr, Y: tl.constexpr, X_BLOCK: tl.constexpr, Y_BLOCK: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
@@ -75,14 +75,14 @@ def _filtered_lrelu_kernel(
     bias = 0.0
     if HAS_BIAS:
         bias = tl.load(b_ptr + c).to(tl.float32)
-    if UP_RANK == 0:
+    if UP_TERMS == 0:
         in_x = ((row + i_s >= 0) & (row + i_s < x_height))[:, None]
         in_x = in_x & ((column + i_s >= 0) & (column + i_s < x_width))[None, :]
         v = tl.load(x_ptr + i_s[:, None] * x_h + i_s[None, :] * x_w, mask=in_x, other=0).to(tl.float32)
         v = tl.where(in_x, v + bias, 0.0)
     else:
         v = tl.zeros([S, S], dtype=tl.float32)
-        for r in range(UP_RANK):
+        for t in range(UP_TERMS):
             for i in range(0, X, X_BLOCK):  # a block of pixel rows
                 wide = tl.zeros([X_BLOCK, S], dtype=tl.float32)
                 for j in range(0, X, X_BLOCK):  # a block of pixel columns
@@ -92,33 +92,33 @@ def _filtered_lrelu_kernel(
                     x = tl.load(x_ptr + i_row[:, None] * x_h + i_column[None, :] * x_w, mask=in_x, other=0)
                     if HAS_BIAS:
                         x = tl.where(in_x, x.to(tl.float32) + bias, 0.0)
-                    up_x = tl.load(up_x_ptr + r * X * S + i_column[:, None] * S + i_s[None, :])  # [X_BLOCK, S]
+                    up_x = tl.load(up_x_ptr + t * X * S + i_column[:, None] * S + i_s[None, :])  # [X_BLOCK, S]
                     wide = tl.dot(x.to(OPERAND), up_x.to(OPERAND), acc=wide, input_precision=PRECISION)
-                up_y = tl.load(up_y_ptr + r * S * X + i_s[:, None] * X + (i + i_b)[None, :])  # [S, X_BLOCK]
+                up_y = tl.load(up_y_ptr + t * S * X + i_s[:, None] * X + (i + i_b)[None, :])  # [S, X_BLOCK]
                 v = tl.dot(up_y.to(OPERAND), wide.to(OPERAND), acc=v, input_precision=PRECISION)
     v = v * gain
 
     if READ:
         byte = tl.load(signs_ptr + plane * s_height * s_bytes + o_s, mask=in_s, other=0xAA)
-        bits = (byte.to(tl.int32)[:, :, None] >> quarter) & 3
-        bits = tl.reshape(bits, [S, S])
-        v = tl.where(bits == 0, v, tl.where(bits == 1, v * slope, 0.0))
+        signs = (byte.to(tl.int32)[:, :, None] >> quarter) & 3
+        signs = tl.reshape(signs, [S, S])
+        v = tl.where(signs == 0, v, tl.where(signs == 1, v * slope, 0.0))
     else:
         positive = v > 0
-        bits = tl.where(positive, 0, 1)
+        signs = tl.where(positive, 0, 1)
         v = tl.where(positive, v, v * slope)
         if HAS_CLAMP:
-            bits = tl.where(tl.abs(v) <= clamp, bits, 2)  # NaN, too
+            signs = tl.where(tl.abs(v) <= clamp, signs, 2)  # NaN, too
             v = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
     if WRITE:
-        bits = tl.where(filler[None, :], 2, bits)
-        byte = tl.sum(tl.reshape(bits, [S, S // 4, 4]) << quarter, axis=2)
+        signs = tl.where(filler[None, :], 2, signs)
+        byte = tl.sum(tl.reshape(signs, [S, S // 4, 4]) << quarter, axis=2)
         tl.store(signs_ptr + plane * s_height * s_bytes + o_s, byte.to(tl.uint8), mask=in_s)
 
     row, column = tile_y * step, tile_x * step
     y_ptr += n * y_n + c * y_c + row.to(tl.int64) * y_h + column.to(tl.int64) * y_w
     y_height, y_width = tl.minimum(y_height - row, step), tl.minimum(y_width - column, step)  # what is left of it
-    if DOWN_RANK == 0:
+    if DOWN_TERMS == 0:
         in_y = (i_s < y_height)[:, None] & (i_s < y_width)[None, :]
         tl.store(y_ptr + i_s[:, None] * y_h + i_s[None, :] * y_w, v.to(y_ptr.dtype.element_ty), mask=in_y)
     else:
@@ -126,10 +126,10 @@ def _filtered_lrelu_kernel(
         for j in range(0, Y, Y_BLOCK):  # a block of output columns
             i_column = j + tl.arange(0, Y_BLOCK)
             y = tl.zeros([Y, Y_BLOCK], dtype=tl.float32)
-            for r in range(DOWN_RANK):
-                down_x = tl.load(down_x_ptr + r * S * Y + i_s[:, None] * Y + i_column[None, :])  # [S, Y_BLOCK]
+            for t in range(DOWN_TERMS):
+                down_x = tl.load(down_x_ptr + t * S * Y + i_s[:, None] * Y + i_column[None, :])  # [S, Y_BLOCK]
                 narrow = tl.dot(v, down_x.to(OPERAND), input_precision=PRECISION)
-                down_y = tl.load(down_y_ptr + r * Y * S + i_y[:, None] * S + i_s[None, :])  # [Y, S]
+                down_y = tl.load(down_y_ptr + t * Y * S + i_y[:, None] * S + i_s[None, :])  # [Y, S]
                 y = tl.dot(down_y.to(OPERAND), narrow.to(OPERAND), acc=y, input_precision=PRECISION)
             in_y = (i_y < y_height)[:, None] & (i_column < y_width)[None, :]
             tl.store(y_ptr + i_y[:, None] * y_h + i_column[None, :] * y_w, y.to(y_ptr.dtype.element_ty), mask=in_y)
@@ -183,43 +183,66 @@ def choose(up_taps: int, down_taps: int, up: int, down: int, dtype: torch.dtype)
     )
 
 
-def run(
+def forward(
     x: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
     signs: torch.Tensor | None,
-    read: bool,
     fu: torch.Tensor | None,
     fd: torch.Tensor | None,
-    geometry: Resampling,
+    resampling: Resampling,
     gain: float,
     slope: float,
     clamp: float | None,
 ) -> None:
-    """x [N, C, H, W] -> y [N, C, OH, OW], which is written, as are `signs`, unless they are None or to be read.
+    """Fill y [N, C, OH, OW] from x [N, C, H, W], both of any strides.
 
-    signs: uint8 [N, C, SH, ceil(SW / 4)], see the module. Strides of x and y are arbitrary.
+    `signs`, uint8 [N, C, SH, ceil(SW / 4)], see the module, are written, if they are not None.
     """
+    s_width = (y.shape[3] - 1) * resampling.down + (1 if fd is None else fd.shape[-1])
+    _launch(x, b, y, signs, s_width, False, fu, fd, resampling, gain, slope, clamp)
+
+
+def grad(
+    g: torch.Tensor,
+    y: torch.Tensor,
+    signs: torch.Tensor,
+    x: None,
+    b: None,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    resampling: Resampling,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    transposed: bool,
+) -> None:
+    """Fill y from g; the signs are read instead of bending the signal."""
+    _launch(g, None, y, signs.contiguous(), signs.shape[3] * 4, True, fu, fd, resampling, gain, slope, clamp)
+
+
+def _launch(
+    x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None, s_width: int, read: bool,
+    fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, gain: float, slope: float,
+    clamp: float | None,
+) -> None:  # fmt: skip
     if max(x.stride()[2:]) >= 2**23:  # offsets within a tile of up to 128 are 32 bit
         x = x.contiguous()
     up_taps, down_taps = (1 if f is None else max(f.shape) for f in (fu, fd))
-    config = choose(up_taps, down_taps, geometry.up, geometry.down, x.dtype)
-    plan = plans.get(fu, fd, geometry, config.tile, x.dtype, x.device)
+    config = choose(up_taps, down_taps, resampling.up, resampling.down, x.dtype)
+    plan = plans.get(fu, fd, resampling, config.tile, x.dtype, x.device)
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
     tiles_x, tiles_y = triton.cdiv(out_width, plan.step), triton.cdiv(out_height, plan.step)
     s_height = 0 if signs is None else signs.shape[2]
-    s_width = 0 if signs is None else signs.shape[3] * 4
-    if signs is not None and not read:
-        s_width = (out_width - 1) * geometry.down + (1 if fd is None else fd.shape[-1])
     launch(
         _filtered_lrelu_kernel, (tiles_x * tiles_y * n * c,),
         x, None if b is None else b.contiguous(), y, signs, plan.up_x, plan.up_y, plan.down_x, plan.down_y,
-        c, height, width, out_height, out_width, s_height, s_width,
+        c, height, width, out_height, out_width, s_height, 0 if signs is None else s_width,
         *x.stride(), *y.stride(),
         tiles_x, tiles_y, plan.step, plan.x_step, plan.s_step, *plan.x_origin, *plan.s_origin,
         gain, slope, 0.0 if clamp is None else clamp,
-        like=x, UP_RANK=plan.up_rank, DOWN_RANK=plan.down_rank, WRITE=signs is not None and not read, READ=read,
+        like=x, UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
         HAS_BIAS=b is not None, HAS_CLAMP=clamp is not None and not read, X=plan.tile.x, S=plan.tile.s, Y=plan.tile.y,
         X_BLOCK=config.x_block, Y_BLOCK=config.y_block, OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype),
         num_warps=config.warps, num_stages=1,
@@ -227,13 +250,13 @@ def run(
     )  # fmt: skip
 
 
-# The classes of StyleGAN3's layers and of their derivatives: up, its taps, down, its taps (0: none, negative: radial);
+# The classes of StyleGAN3's layers and of their gradients: up, its taps, down, its taps (0: none, negative: radial);
 # then one for each row of the table that these do not reach.
 LAYERS = {
     "1->1": (1, 0, 1, 0), "2->2": (2, 12, 2, 12), "4->2": (4, 24, 2, 12),
     "2->2 radial": (2, 12, 2, -12), "4->2 radial": (4, 24, 2, -12),
 }  # fmt: skip
-DERIVATIVES = {"2->4": (2, 12, 4, 24), "2 radial->2": (2, -12, 2, 12), "2 radial->4": (2, -12, 4, 24)}
+GRADIENTS = {"2->4": (2, 12, 4, 24), "2 radial->2": (2, -12, 2, 12), "2 radial->4": (2, -12, 4, 24)}
 OTHERS = {"3->3": (3, 18, 3, 18), "1->1 long": (1, 32, 1, 32)}
 
 
@@ -244,25 +267,27 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
             kind = str(dtype).removeprefix("torch.")
             if precision != "highest":
                 kind += {"high": " bf16x3", "medium": " tf32"}[precision]
-            for name, (up, up_taps, down, down_taps) in {**LAYERS, **DERIVATIVES, **OTHERS}.items():
+            for name, (up, up_taps, down, down_taps) in {**LAYERS, **GRADIENTS, **OTHERS}.items():
                 fu, fd = (_test_filter(taps) for taps in (up_taps, down_taps))
-                geometry = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
-                for mode in ("derivative",) if name in DERIVATIVES else ("plain", "keeping signs", "derivative"):
-                    launch_it = partial(_compile, dtype, precision, mode, fu, fd, geometry)
-                    yield f"filtered_lrelu/{name}/{kind}/{mode}", launch_it
+                resampling = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
+                for mode in ("grad",) if name in GRADIENTS else ("plain", "with signs", "grad"):
+                    run = partial(_compile, dtype, precision, mode, fu, fd, resampling)
+                    yield f"filtered_lrelu/{name}/{kind}/{mode}", run
 
 
 def _compile(
     dtype: torch.dtype, precision: str, mode: str, fu: torch.Tensor | None, fd: torch.Tensor | None,
-    geometry: Resampling,
+    resampling: Resampling,
 ) -> None:  # fmt: skip
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     x, y = torch.empty(1, 2, 36, 37, dtype=dtype), torch.empty(1, 2, 35, 35, dtype=dtype)
     signs = None if mode == "plain" else torch.empty(1, 2, 90, 25, dtype=torch.uint8)
-    read = mode == "derivative"
-    bias, clamp = (None, None) if read else (torch.empty(2, dtype=dtype), 256.0)
-    run(x, bias, y, signs, read, fu, fd, geometry, 1.0, 0.2, clamp)
+    if mode == "grad":
+        assert signs is not None
+        grad(x, y, signs, None, None, fu, fd, resampling, 1.0, 0.2, None, transposed=True)
+    else:
+        forward(x, torch.empty(2, dtype=dtype), y, signs, fu, fd, resampling, 1.0, 0.2, 256.0)
     torch.set_float32_matmul_precision(before)
 
 

@@ -5,12 +5,18 @@
 The pointwise nonlinearity runs at a higher sampling rate, where the frequencies that it creates can still be told
 apart from aliases, and the second filter removes them before the rate goes down again. The bias is added before the
 zero padding, so the padded border holds 0, not b.
+
+Words of this room:
+    signs  what the gradient needs to know of each sample between the filters: it passed, took the slope or was clamped
+    terms  the separable filters whose sum a two-dimensional filter is, as many as the dtype can tell
+    grad   the gradient op: the same filters with 1, the slope or 0 between them; linear, so it is its own gradient op
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -30,12 +36,10 @@ from sg3.kernels.dispatch import resolve
 from sg3.kernels.filtered_lrelu import impl_torch
 from sg3.kernels.filtered_lrelu.geometry import (
     Resampling,
-    SignsSize,
-    opposite_padding,
+    middle_size,
     output_size,
-    packed_signs,
-    signs_shape,
-    whole_signs,
+    signs_by_phase,
+    signs_in_bits,
 )
 from sg3.kernels.memory_format import new_image
 from sg3.kernels.registration import register
@@ -96,8 +100,8 @@ def filtered_lrelu(
         with no_autocast(x):
             return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
     op = {"triton": filtered_lrelu_triton, "numba": filtered_lrelu_numba, "torch": filtered_lrelu_torch}[impl]
-    keep = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    y: torch.Tensor = op(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, keep)[0]
+    with_signs = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    y: torch.Tensor = op(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, with_signs)[0]
     return y
 
 
@@ -121,150 +125,130 @@ def filtered_lrelu_ref(
     return upfirdn2d_ref(x, fd, (1, 1), (down, down), (0, 0, 0, 0), flip_filter, gain=1.0)
 
 
-def _ops_of_kernel(
-    load: Callable[[], Callable[..., None]], signs_size: SignsSize
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The op and its derivative by a kernel that does both. `load` imports it: `run` of impl_triton or
-    impl_numba."""
+# ---- impl='triton', 'numba', 'torch': an op and its gradient op for each, registered with PyTorch ----
+#
+# `signs` is empty unless asked for, and always for impl='torch', which looks at x and b again instead.
+#
+# The gradient op takes a gradient g back through the filters, or, being its own gradient op, a change of x forward. It
+# is given the signs, or for impl='torch' the x and b that they are made from again. What a filter step goes by stands
+# in a row as in `Resampling`; `size` is the result's [height, width]; `transposed` says that the filters are in each
+# other's place.
 
-    def forward(
-        x: torch.Tensor,
-        fu: torch.Tensor | None,
-        fd: torch.Tensor | None,
-        b: torch.Tensor | None,
-        up: int,
-        down: int,
-        padding: list[int],
-        gain: float,
-        slope: float,
-        clamp: float | None,
-        flip_filter: bool,
-        keep: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        kept = x.new_empty(signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
-        geometry = Resampling(up, down, (padding[0], padding[2]), (0, 0), (up**2, 1.0), flip_filter)
-        load()(x, b, y, kept if keep else None, False, fu, fd, geometry, gain, slope, clamp)
-        return y, kept
-
-    def linear(
-        x: torch.Tensor,
-        kept: torch.Tensor,
-        b: torch.Tensor | None,
-        fu: torch.Tensor | None,
-        fd: torch.Tensor | None,
-        up: int,
-        down: int,
-        up_padding: list[int],
-        down_padding: list[int],
-        size: list[int],
-        filter_gains: list[float],
-        gain: float,
-        slope: float,
-        clamp: float | None,
-        flip_filter: bool,
-        adjoint: bool,
-    ) -> torch.Tensor:
-        if kept.ndim != 4:
-            raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x "
-                               "requires a gradient); use impl='torch'")  # fmt: skip
-        y = new_image(x, size[0], size[1])
-        (x0, y0), (s0, t0), (before, after) = up_padding, down_padding, filter_gains
-        geometry = Resampling(up, down, (x0, y0), (s0, t0), (before, after), flip_filter)
-        load()(x, None, y, kept.contiguous(), True, fu, fd, geometry, gain, slope, clamp)
-        return y
-
-    return forward, linear
-
-
-def _load_triton() -> Callable[..., None]:
-    from sg3.kernels.filtered_lrelu import impl_triton
-
-    return impl_triton.run
-
-
-def _load_numba() -> Callable[..., None]:
-    from sg3.kernels.filtered_lrelu import impl_numba
-
-    return impl_numba.run
-
-
-# The op as PyTorch sees it. `kept`, which only the derivative reads, says where the signal between the filters was
-# negative or clamped; it is empty without `keep`, and for impl='torch', which looks at x and b again instead.
 SCHEMA = (
     "(Tensor x, Tensor? fu, Tensor? fd, Tensor? b, int up, int down, SymInt[] padding, float gain, float slope, "
-    "float? clamp, bool flip_filter, bool keep) -> (Tensor y, Tensor kept)"
+    "float? clamp, bool flip_filter, bool with_signs) -> (Tensor y, Tensor signs)"
 )
-
-# The derivative: upsample, multiply by 1, the slope or 0, downsample. Linear in x, so its own derivative is the same op
-# again, with the filters in each other's place; `adjoint` tells whether they are. `kept` and b are what the former op
-# kept, or its x and b. Paddings are [x, y], what lies left of and above the image before either filter; `size` is the
-# result's [height, width]; each filter comes with a factor (up^2 for the one that upsampled at first).
-LINEAR_SCHEMA = (
-    "(Tensor x, Tensor kept, Tensor? b, Tensor? fu, Tensor? fd, int up, int down, SymInt[] up_padding, "
-    "SymInt[] down_padding, SymInt[] size, float[] filter_gains, float gain, float slope, float? clamp, "
-    "bool flip_filter, bool adjoint) -> Tensor"
+GRAD_SCHEMA = (
+    "(Tensor g, Tensor? signs, Tensor? x, Tensor? b, Tensor? fu, Tensor? fd, int up, int down, SymInt[] up_padding, "
+    "SymInt[] down_padding, float[] filter_gains, bool flip_filter, SymInt[] size, float gain, float slope, "
+    "float? clamp, bool transposed) -> Tensor"
 )
 
 
-def _register(
-    name: str, ops: tuple[Callable[..., Any], Callable[..., Any]], signs_size: SignsSize | None
-) -> Callable[..., Any]:
-    """Register `sg3::filtered_lrelu_NAME` and its derivative `..._linear`; returns the former."""
-    forward, linear = ops
+def _implementation(impl: str) -> ModuleType:
+    """The file with the functions `forward` and `grad`. Two of them import what is slow to, or not there."""
+    if impl == "triton":
+        from sg3.kernels.filtered_lrelu import impl_triton
 
-    def forward_fake(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, keep):  # type: ignore[no-untyped-def]
-        y = new_image(x, *output_size(x, fu, fd, up, down, padding))
-        if signs_size is None:
-            return y, x.new_empty([0])
-        return y, x.new_empty(signs_shape(signs_size, y, fd, up, down) if keep else [0], dtype=torch.uint8)
+        return impl_triton
+    if impl == "numba":
+        from sg3.kernels.filtered_lrelu import impl_numba
 
-    def linear_fake(x, kept, b, fu, fd, up, down, up_padding, down_padding, size, *_):  # type: ignore[no-untyped-def]
-        return new_image(x, *size)
+        return impl_numba
+    return impl_torch
 
-    def forward_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        x, fu, fd, b, up, down, (x0, _, y0, _), *pointwise, flip_filter, _ = inputs
-        kept, b = (x, b) if signs_size is None else (output[1], None)
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # or the backward pass would begin with zeros as large as `kept`
-        linear_save(ctx, (x, kept, b, fu, fd, up, down, [x0, y0], [0, 0], None, [up**2, 1.0], *pointwise, flip_filter,
-                          False))  # fmt: skip
 
-    def linear_save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor | None = None) -> None:
-        x, kept, b, fu, fd, up, down, up_padding, down_padding, _, filter_gains, *pointwise, flip, adjoint = inputs
-        ctx.save_for_backward(kept, b, fu, fd)
-        ctx.factors = up, down
-        ctx.paddings = up_padding, down_padding
-        ctx.size = list(x.shape[2:])
-        ctx.filter_gains = filter_gains
-        ctx.pointwise = pointwise  # gain, slope, clamp
-        ctx.flip_filter, ctx.adjoint = flip, adjoint
+class _Registration:
+    """`sg3::filtered_lrelu_IMPL` and its gradient op `sg3::filtered_lrelu_grad_IMPL`.
 
-    def derive(ctx: Any, g: torch.Tensor) -> torch.Tensor:
-        """What a gradient g of the result is for the input: the filters change places and are reversed."""
-        kept, b, fu, fd = ctx.saved_tensors
-        up, down = ctx.factors
-        up_padding, down_padding = ctx.paddings
-        first, second = opposite_padding(down_padding, fd), opposite_padding(up_padding, fu)
-        dx: torch.Tensor = linear_op(
-            g, kept.detach(), None if b is None else b.detach(), fd, fu, down, up, first, second, ctx.size,
-            ctx.filter_gains[::-1], *ctx.pointwise, not ctx.flip_filter, not ctx.adjoint,
+    `signs_size(height, width, up, down)` are the rows and columns of uint8 that the signs of one plane take, for as
+    many samples as the second filter reads; None for an implementation that has none.
+    """
+
+    def __init__(self, impl: str, signs_size: Callable[[int, int, int, int], tuple[int, int]] | None) -> None:
+        self.impl, self.signs_size = impl, signs_size
+        self.grad_op = register(
+            f"filtered_lrelu_grad_{impl}{GRAD_SCHEMA}", self.grad, self.allocate_grad, self.save_grad,
+            self.backward_grad,
         )  # fmt: skip
+        self.op = register(f"filtered_lrelu_{impl}{SCHEMA}", self.forward, self.allocate, self.save, self.backward)
+
+    def forward(
+        self, x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, b: torch.Tensor | None, up: int,
+        down: int, padding: list[int], gain: float, slope: float, clamp: float | None, flip_filter: bool,
+        with_signs: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        y, signs = self.allocate(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, with_signs)
+        _implementation(self.impl).forward(
+            x, b, y, signs if signs.ndim == 4 else None, fu, fd, Resampling.forward(up, down, padding, flip_filter),
+            gain, slope, clamp,
+        )  # fmt: skip
+        return y, signs
+
+    def allocate(
+        self, x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, b: torch.Tensor | None, up: int,
+        down: int, padding: list[int], gain: float, slope: float, clamp: float | None, flip_filter: bool,
+        with_signs: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        y = new_image(x, *output_size(x, fu, fd, up, down, padding))
+        shape = [0]
+        if with_signs and self.signs_size is not None:
+            shape = [*y.shape[:2], *self.signs_size(*middle_size(y.shape[2:], fd, down), up, down)]
+        return y, x.new_empty(shape, dtype=torch.uint8)
+
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, _ = inputs
+        signs = output[1]
+        ctx.mark_non_differentiable(signs)
+        ctx.set_materialize_grads(False)  # or the backward pass would begin with zeros as large as the signs
+        source = (None, x, b) if self.signs_size is None else (signs, None, None)
+        ctx.save_for_backward(*source, fu, fd)
+        ctx.resampling, ctx.transposed = Resampling.forward(up, down, padding, flip_filter), False
+        ctx.size, ctx.pointwise = list(x.shape[2:]), (gain, slope, clamp)
+
+    def backward(self, ctx: Any, g: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
+        need_x, _, _, need_b, *_ = ctx.needs_input_grad
+        dx = self.take_back(ctx, g) if g is not None and (need_x or need_b) else None
+        db = dx.sum([0, 2, 3]) if dx is not None and need_b else None
+        return (dx if need_x else None, None, None, db, *[None] * 8)
+
+    def take_back(self, ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        """What a gradient g of the result is for the input: the filters change places and are reversed."""
+        signs, x, b, fu, fd = (t if t is None else t.detach() for t in ctx.saved_tensors)
+        resampling = ctx.resampling.transposed(fu, fd)
+        dx: torch.Tensor = self.grad_op(
+            g, signs, x, b, fd, fu, *resampling.arguments(), ctx.size, *ctx.pointwise, not ctx.transposed
+        )
         return dx
 
-    def forward_backward(ctx: Any, g: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-        dx = derive(ctx, g) if g is not None and (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]) else None
-        db = dx.sum([0, 2, 3]) if dx is not None and ctx.needs_input_grad[3] else None
-        return (dx if ctx.needs_input_grad[0] else None, None, None, db, *[None] * 8)
+    def grad(
+        self, g: torch.Tensor, signs: torch.Tensor | None, x: torch.Tensor | None, b: torch.Tensor | None,
+        fu: torch.Tensor | None, fd: torch.Tensor | None, up: int, down: int, up_padding: list[int],
+        down_padding: list[int], filter_gains: list[float], flip_filter: bool, size: list[int], gain: float,
+        slope: float, clamp: float | None, transposed: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        if signs is not None and signs.ndim != 4:
+            raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x "
+                               "requires a gradient); use impl='torch'")  # fmt: skip
+        resampling = Resampling.of(up, down, up_padding, down_padding, filter_gains, flip_filter)
+        y = new_image(g, size[0], size[1])
+        _implementation(self.impl).grad(g, y, signs, x, b, fu, fd, resampling, gain, slope, clamp, transposed)
+        return y
 
-    def linear_backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (derive(ctx, g) if ctx.needs_input_grad[0] else None, *[None] * 15)
+    def allocate_grad(self, g: torch.Tensor, *rest: Any) -> torch.Tensor:
+        height, width = rest[11]
+        return new_image(g, height, width)
 
-    schema = f"filtered_lrelu_{name}_linear{LINEAR_SCHEMA}"
-    linear_op = register(schema, linear, linear_fake, linear_save, linear_backward)
-    return register(f"filtered_lrelu_{name}{SCHEMA}", forward, forward_fake, forward_save, forward_backward)
+    def save_grad(self, ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        g, signs, x, b, fu, fd, *resampling, _, gain, slope, clamp, transposed = inputs
+        ctx.save_for_backward(signs, x, b, fu, fd)
+        ctx.resampling, ctx.transposed = Resampling.of(*resampling), transposed
+        ctx.size, ctx.pointwise = list(g.shape[2:]), (gain, slope, clamp)
+
+    def backward_grad(self, ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (self.take_back(ctx, g) if ctx.needs_input_grad[0] else None, *[None] * 16)
 
 
-filtered_lrelu_torch = _register("torch", (impl_torch.forward, impl_torch.linear), None)
-filtered_lrelu_numba = _register("numba", _ops_of_kernel(_load_numba, whole_signs), whole_signs)
-filtered_lrelu_triton = _register("triton", _ops_of_kernel(_load_triton, packed_signs), packed_signs)
+filtered_lrelu_torch = _Registration("torch", None).op
+filtered_lrelu_numba = _Registration("numba", signs_by_phase).op
+filtered_lrelu_triton = _Registration("triton", signs_in_bits).op

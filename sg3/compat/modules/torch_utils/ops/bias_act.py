@@ -13,7 +13,7 @@ import torch
 
 from sg3 import kernels
 from sg3.compat.modules.dnnlib.util import EasyDict
-from sg3.kernels.bias_act.op import ACTIVATIONS
+from sg3.kernels.bias_act.activations import ACTIVATIONS
 
 _plugin = None  # never loaded: see torch_utils.custom_ops
 
