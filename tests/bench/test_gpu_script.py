@@ -34,11 +34,10 @@ def test_the_rehearsal_makes_every_step(tmp_path: Path) -> None:
             assert found["ended"] == "exit code 0", log
     assert steps["tests"]["skipped"] > 0, "there is no GPU here"
     for name in ("ops", "networks"):
-        assert steps[name]["cases"] == 1
-        (ratios,) = steps[name]["times_as_fast_as_ref"].values()
-        assert ratios["ref"] == 1
-        assert ratios["torch"] > 0
-        assert json.loads((tmp_path / f"{name}.json").read_text())["cases"]
+        found = steps[name]["times_as_fast_as_ref"]
+        assert found
+        assert all(ratios["ref"] == 1 and ratios["torch"] > 0 for ratios in found.values())
+        assert len(json.loads((tmp_path / f"{name}.json").read_text())["cases"]) == steps[name]["cases"] == len(found)
     assert steps["cold_start"]["measured"][0]["first_image_s"] > 0
     assert {entry["option"] for entry in steps["options"]["measured"]} == {"plain", "graphs", "nhwc"}
     assert sorted(steps["training"]["files"]) == ["fakes.png", "reals.png", "stats.jsonl"]
