@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sg3.metrics import RealImages, compute
+from sg3.metrics import RealImages, compute, parse
 from sg3.metrics.detectors import InceptionDetector
 from sg3.metrics.functional import frechet_from_moments, precision_recall
 from sg3.models import stylegan3
@@ -99,8 +99,9 @@ def test_one_pass_against_metric_by_metric(tmp_path: Path) -> None:
 
     def values(each: list[str]) -> list[dict[str, float]]:
         results = compute(
-            each, G, RealImages(tmp_path), device="cpu", detectors={"inception": detector}, cache=False, batch=8
-        )
+            [parse(name) for name in each], G, RealImages(tmp_path), device="cpu",
+            detectors={"inception": detector}, cache=False, batch=8,
+        )  # fmt: skip
         return [result.results for result in results]
 
     ours, value = seconds(lambda: values(names))

@@ -68,7 +68,7 @@ def command(
     """
     from sg3.errors import UsageError
     from sg3.metrics import parse
-    from sg3.metrics.evaluate import Job, evaluate, evaluate_in_processes, find_snapshots
+    from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes
     from sg3.metrics.plot import plot
     from sg3.plotting import check_plot
 
@@ -76,13 +76,11 @@ def command(
         raise UsageError(f"--plot: needs a run folder, {network} is none")
     if plot_path is not None:
         check_plot(plot_path, "--plot")  # now rather than after the work
-    chosen = tuple(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
     if names is None and plot_path is None:
-        chosen = ("fid50k_full",)
+        names = "fid50k_full"
+    chosen = tuple(dict.fromkeys(parse(name.strip()) for name in (names or "").split(",") if name.strip()))
     if names is not None and not chosen:
         raise UsageError("--metrics: names none, expected a list such as fid50k_full,kid50k_full")
-    for name in chosen:
-        parse(name)
     if chosen:
         job = Job(
             find_snapshots(network, every), chosen, data, mirror, device, seed, batch, workers, detector_dir, cache,
@@ -90,11 +88,11 @@ def command(
         )  # fmt: skip
         display = Display(as_json, named=len(job.snapshots) > 1)
         if gpus > 1:
-            evaluate_in_processes(job, display, gpus)
+            measure_in_processes(job, display, gpus)
         else:
-            evaluate(job, display)
+            measure(job, display)
     if plot_path is not None:
-        count = plot(Path(network), plot_path, chosen or None)
+        count = plot(Path(network), plot_path, [metric.name for metric in chosen])
         click.echo(f"{plot_path}: {count} metric{'s' if count > 1 else ''}", err=as_json)
 
 

@@ -1,6 +1,6 @@
-"""`compute`: metrics of a generator, by name.
+"""`compute`: metrics of a generator.
 
-    names -> one pass over images for all that compare features -> per-class FID -> path lengths -> equivariance
+    one pass over images for all that compare features -> per-class FID -> path lengths -> equivariance
 
 Every process of the default torch.distributed group calls it alike, and every one gets the results.
 """
@@ -20,21 +20,23 @@ import torch
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.equivariance_psnr import check_transform, equivariance
-from sg3.metrics.feature_metrics import evaluate, generated_statistics, generated_want, per_class, real_want
-from sg3.metrics.names import Metric, parse
-from sg3.metrics.path_length import path_length
-from sg3.metrics.real import RealImages, check_fits, real_count
-from sg3.metrics.record import MetricResult, versions
+from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
+from sg3.metrics.features import FeatureMetric, RealComparison, generated_statistics
+from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
+from sg3.metrics.metric import Metric, Values
+from sg3.metrics.path_length import PathLength, path_length
+from sg3.metrics.progress import Progress, Report
+from sg3.metrics.real_images import RealImages, check_fits
+from sg3.metrics.real_statistics import RealStatistics
+from sg3.metrics.results import MetricResult, versions
 from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
-from sg3.metrics.statistics import RealStatistics
-from sg3.metrics.watch import Progress, Watch
+from sg3.metrics.statistics import Statistics, StatisticsSpec
 from sg3.models import Generator
 from sg3.processes import Stopped, World, already_met
 
 
 def compute(
-    names: Sequence[str],
+    metrics: Sequence[Metric],
     G: Generator,
     dataset: RealImages | None = None,
     *,
@@ -44,12 +46,12 @@ def compute(
     workers: int = 0,
     detector_dir: Path | None = None,
     detectors: dict[str, Detector] | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     stop: Callable[[], object] | None = None,
     on_result: Callable[[MetricResult], object] | None = None,
     cache: bool = True,
 ) -> list[MetricResult]:
-    """Evaluate the generator `G` with the metrics of these names (see `sg3.metrics.names`).
+    """Evaluate the generator `G` by these metrics, which `sg3.metrics.parse` makes of their names.
 
     dataset: the real images, also the source of labels for a conditional network. batch: images at a time; results do
     not depend on it, nor on the number of processes, but for rounding. workers: processes that decode real images.
@@ -60,13 +62,12 @@ def compute(
     `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
     finished until then is returned.
 
-    Raises UsageError (unknown name, network or dataset that does not fit), MissingInputError (dataset or detector not
+    Raises UsageError (network or dataset that does not fit), MissingInputError (dataset or detector not
     found), DataError, StorageError (images that cannot be read).
     """
-    metrics = [parse(name) for name in dict.fromkeys(names)]
+    metrics = list(dict.fromkeys(metrics))
     device = torch.device(device)
     world = already_met(device)
-    watch = Watch(progress, stop)
     if batch < 1:
         raise UsageError(f"batch={batch}: expected at least 1")
     if not needs_dataset(metrics, G):
@@ -80,7 +81,7 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, world, watch)
+        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, world, Progress(progress, stop))
 
     results: list[MetricResult] = []
 
@@ -100,7 +101,7 @@ def compute(
 
 def needs_dataset(metrics: Sequence[Metric], G: Generator) -> bool:
     """Whether real images matter, or their labels."""
-    return G.c_dim > 0 or any(metric.needs_real for metric in metrics)
+    return G.c_dim > 0 or any(metric.real is not None for metric in metrics)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Run:
     detectors: dict[str, Detector]
     seed: int
     world: World
-    watch: Watch
+    progress: Progress
 
 
 def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool) -> Iterator[MetricResult]:
@@ -123,63 +124,64 @@ def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cach
     facts = run.world.on_main(lambda: _facts(run, device, samples.batch))
     record = _Recorder(run, facts)
     statistics = None
-    if run.dataset is not None and any(metric.needs_real for metric in metrics):
+    if run.dataset is not None and any(metric.real is not None for metric in metrics):
         statistics = RealStatistics(
-            run.dataset, run.detectors, run.world, run.watch, device, batch=batch, workers=workers, cache=cache
+            run.dataset, run.detectors, run.world, run.progress, device, batch=batch, workers=workers, cache=cache
         )
 
-    pooled = [m for m in metrics if m.family not in ("ppl", "eqt", "eqr") and not m.per_class]
+    pooled = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
     if pooled:
         yield from _pooled(run, pooled, samples, statistics, record)
     for metric in metrics:
         began = time.monotonic()
-        if metric.per_class:
+        if isinstance(metric, FrechetDistancePerClass):
             assert statistics is not None
             assert run.data is not None
-            values = per_class(metric, samples, run.data, statistics, run.watch)
+            values = fid_per_class(metric, samples, run.data, statistics, run.progress)
             yield record(metric, values, began, num_real=len(run.data))
-        elif metric.family == "ppl":
-            detector = run.detectors["vgg16"]
-            values = path_length(metric, run.G, run.labels, detector, run.seed, run.world, run.watch)
+        elif isinstance(metric, PathLength):
+            detector = run.detectors[metric.detector]
+            values = path_length(metric, run.G, run.labels, detector, run.seed, run.world, run.progress)
             yield record(metric, values, began)
-    moved = [m for m in metrics if m.family in ("eqt", "eqr")]
+    moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
         began = time.monotonic()
-        values = equivariance(moved, run.G, run.labels, run.seed, run.world, run.watch)
+        values = equivariance(moved, run.G, run.labels, run.seed, run.world, run.progress)
         for metric in moved:
             yield record(metric, {metric.name: values[metric.name]}, began)
 
 
 def _pooled(
-    run: Run, metrics: list[Metric], samples: Samples, statistics: RealStatistics | None, record: _Recorder
+    run: Run, metrics: list[FeatureMetric], samples: Samples, statistics: RealStatistics | None, record: _Recorder
 ) -> Iterator[MetricResult]:
     """All metrics that compare features: the real images, then one pass over generated ones, then the formulas."""
     shared = time.monotonic()
-    real_wants = {}
+    real_specs: dict[Metric, StatisticsSpec] = {}
     for metric in metrics:
-        if metric.needs_real:
+        if isinstance(metric, RealComparison):
             assert run.data is not None
             assert run.dataset is not None
-            count = real_count(run.data, run.dataset, full=metric.full, most=metric.max_real)
-            real_wants[metric] = real_want(metric, count, mirrored=run.dataset.xflip and not metric.full)
-    real = statistics.get(set(real_wants.values())) if statistics is not None and real_wants else {}
-    wants = {metric: generated_want(metric) for metric in metrics}
-    every = set(wants.values())
-    made = generated_statistics(every, samples, run.detectors, run.world, run.watch, "generated images")
+            count, mirrored = run.dataset.count(run.data, metric.real), run.dataset.is_mirrored(metric.real)
+            real_specs[metric] = metric.real_statistics(count, mirrored)
+    real = statistics.get(set(real_specs.values())) if statistics is not None and real_specs else {}
+    specs = {metric: metric.generated_statistics() for metric in metrics}
+    what = "generated images"
+    made = generated_statistics(set(specs.values()), samples, run.detectors, run.world, run.progress, what)
     shared = time.monotonic() - shared
     for metric in metrics:
         began = time.monotonic() - shared
-        assert metric.detector is not None
-        detector, want = run.detectors[metric.detector], real_wants.get(metric)
-        run.watch.report(metric.name, 0, 1)
+        detector, real_spec = run.detectors[metric.detector], real_specs.get(metric)
+        run.progress.tell(metric.name, 0, 1)
 
-        def numbers(metric: Metric = metric, want: Any = want, detector: Detector = detector) -> dict[str, float]:
-            _check_finite(metric, made[wants[metric]])
-            return evaluate(metric, real.get(want), made[wants[metric]], detector, run.seed)
+        def numbers(
+            metric: FeatureMetric = metric, real_spec: StatisticsSpec | None = real_spec, detector: Detector = detector
+        ) -> Values:
+            of_real = None if real_spec is None else real[real_spec]
+            return metric.numbers(of_real, _finite(metric, made[specs[metric]]), detector, run.seed)
 
         values = run.world.on_main(numbers)
-        run.watch.report(metric.name, 1, 1)
-        yield record(metric, values, began, num_real=None if want is None else want.count)
+        run.progress.tell(metric.name, 1, 1)
+        yield record(metric, values, began, num_real=None if real_spec is None else real_spec.count)
 
 
 class _Recorder:
@@ -190,16 +192,16 @@ class _Recorder:
         self._facts = facts
 
     def __call__(
-        self, metric: Metric, values: dict[str, float], began: float, num_real: int | None = None
+        self, metric: Metric, values: Values, began: float, num_real: int | None = None
     ) -> MetricResult:
         recipe: dict[str, Any] = {"num_gen": metric.num_gen, "num_real": num_real, **self._facts}
         if not needs_dataset([metric], self._run.G):  # it was named for another metric
             recipe["dataset"] = None
         if metric.detector is not None:
             recipe |= {"detector": metric.detector, "detector_sha256": self._run.detectors[metric.detector].sha256}
-        if num_real is not None and self._run.dataset is not None:
-            recipe["mirrored"] = self._run.dataset.xflip and not metric.full
-        return MetricResult(metric.name, values, time.monotonic() - began, self._run.world.size, recipe)
+        if metric.real is not None and self._run.dataset is not None:
+            recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
+        return MetricResult(metric, values, time.monotonic() - began, self._run.world.size, recipe)
 
 
 def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
@@ -219,30 +221,32 @@ def _check(
     metrics: Sequence[Metric], G: Generator, dataset: RealImages | None, data: ImageFolderDataset | None
 ) -> None:
     """Everything that can be known to be wrong before hours are spent. Raises UsageError."""
-    moved = [metric.name for metric in metrics if metric.family in ("eqt", "eqr")]
+    moved = [metric.name for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
         check_transform(G, moved)
     for metric in metrics:
         if metric.detector is not None and G.img_channels not in (1, 3):
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
-        if not metric.needs_real:
+        if metric.real is None:
             continue
         if data is None or dataset is None:
             raise UsageError(f"{metric.name}: compares with real images; name them with --data")
         check_fits(data, G.img_channels, G.img_resolution, dataset.path)
-        count = real_count(data, dataset, full=metric.full, most=metric.max_real)
-        if count < max(metric.k + 1, 2):
-            raise UsageError(f"{metric.name}: needs at least {max(metric.k + 1, 2)} real images, {dataset.path} has "
+        count = dataset.count(data, metric.real)
+        if count < metric.real.least:
+            raise UsageError(f"{metric.name}: needs at least {metric.real.least} real images, {dataset.path} has "
                              f"{count}")
-        if metric.per_class and not (data.has_onehot_labels and G.c_dim > 0):
+        if isinstance(metric, FrechetDistancePerClass) and not (data.has_onehot_labels and G.c_dim > 0):
             raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
 
 
-def _check_finite(metric: Metric, statistics: Any) -> None:
-    """A name for what the formulas would only call NaN."""
+def _finite(metric: Metric, statistics: Statistics | None) -> Statistics:
+    """Statistics of generated images, with a name for what the formulas would only call NaN. Raises UsageError."""
+    assert statistics is not None
     tensor = statistics if isinstance(statistics, torch.Tensor) else statistics.total
     if not bool(torch.isfinite(tensor).all()):
         raise UsageError(f"{metric.name}: features of generated images are not finite; the detector does not fit")
+    return statistics
 
 
 @contextmanager

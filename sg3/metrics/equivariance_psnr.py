@@ -9,6 +9,7 @@ a transform; which one depends on (seed, number of the four) and nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import cos, log10, nan, pi, sin
 
 import torch
@@ -20,15 +21,22 @@ from sg3.metrics.equivariance import (
     translate_fractional,
     translate_integer,
 )
-from sg3.metrics.names import Metric
+from sg3.metrics.metric import Metric
+from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, randomize_noise
-from sg3.metrics.watch import Watch
 from sg3.models import Generator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
 BATCH = 4  # images that share a transform
 MAX_SHIFT = 0.125  # of the image
+
+
+@dataclass(frozen=True)
+class Equivariance(Metric):
+    """EQ-T if the operator is int (whole pixels) or frac, EQ-R if it is rotate."""
+
+    operator: str
 
 
 def check_transform(G: Generator, names: Sequence[str]) -> None:
@@ -39,7 +47,7 @@ def check_transform(G: Generator, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def equivariance(
-    metrics: Sequence[Metric], G: Generator, labels: Labels, seed: int, world: World, watch: Watch
+    metrics: Sequence[Equivariance], G: Generator, labels: Labels, seed: int, world: World, progress: Progress
 ) -> dict[str, float]:
     """PSNR in dB for each of the metrics, by name; the untransformed images are made once for all of them.
 
@@ -51,7 +59,7 @@ def equivariance(
     plain = torch.eye(3, device=device)
 
     def measure() -> None:
-        for part in watch.each("equivariance", parts):
+        for part in progress.each("equivariance", parts):
             number = part.start // BATCH
             z = latents(seed, "metrics/eq/z", part.start, BATCH, G.z_dim).to(device)
             ws = G.mapping(z, labels(part.start, BATCH).to(device))

@@ -15,9 +15,18 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from sg3.errors import UsageError
+from sg3.metrics.density_coverage import DensityCoverage
+from sg3.metrics.equivariance_psnr import Equivariance
+from sg3.metrics.fid import EffliteDistance, FrechetDistance
+from sg3.metrics.fid_per_class import FrechetDistancePerClass
+from sg3.metrics.inception_score import InceptionScore
+from sg3.metrics.kid import KernelDistance
+from sg3.metrics.metric import Metric
+from sg3.metrics.path_length import PathLength
+from sg3.metrics.precision_recall import NeighbourMetric, PrecisionRecall
 
 STANDARD = (
     "fid50k_full", "kid50k_full", "pr50k3_full", "ppl2_wend", "eqt50k_int", "eqt50k_frac", "eqr50k",
@@ -26,77 +35,35 @@ STANDARD = (
     "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full",
 )  # fmt: skip
 
-DETECTORS = {"fid": "inception", "kid": "inception", "is": "inception", "pr": "vgg16", "dc": "vgg16", "ppl": "vgg16",
-             "fd_efflite": "efflite"}  # fmt: skip
-MOST_REAL = {"kid": 1_000_000, "pr": 200_000, "dc": 200_000}  # of a *_full metric; no limit for the others
-
-_PATTERNS = [
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<family>fid)(?P<count>\d+k?)(?P<full>_full)(?P<per_class>_per_class)",
-        r"(?P<family>fid|kid)(?P<count>\d+k?)(?P<full>_full)?",
-        r"(?P<family>pr|dc)(?P<count>\d+k|\d+(?=_))_?(?P<k>\d+)(?P<full>_full)?",
-        r"(?P<family>fd_efflite)(?P<count>\d+k?)(?P<full>_full)?",
-        r"(?P<family>fd_efflite)",
-        r"(?P<family>is)(?P<count>\d+k?)",
-        r"(?P<family>ppl)(?P<count>\d+k?)?_(?P<space>[zw])(?P<sampling>full|end)",
-        r"(?P<family>eqt)(?P<count>\d+k?)_(?P<operator>int|frac)",
-        r"(?P<family>eqr)(?P<count>\d+k?)",
-    )
-]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric, parsed. `family` is fid, kid, pr, dc, fd_efflite, is, ppl, eqt or eqr."""
-
-    name: str
-    family: str
-    num_gen: int  # generated images; pairs of them for ppl; of each class if per_class
-    full: bool = False  # against all real images, not mirrored
-    k: int = 0  # neighbours that make a ball's radius, for pr and dc
-    space: str = ""  # z or w, for ppl
-    sampling: str = ""  # end or full, for ppl
-    operator: str = ""  # int, frac or rotate, for eqt and eqr
-    per_class: bool = False
-
-    @property
-    def detector(self) -> str | None:
-        """Name of the network whose features it compares."""
-        return DETECTORS.get(self.family)
-
-    @property
-    def needs_real(self) -> bool:
-        """Whether it compares with real images."""
-        return self.family in ("fid", "kid", "pr", "dc", "fd_efflite")
-
-    @property
-    def max_real(self) -> int | None:
-        """How many real images it takes at most, the first ones; None for all."""
-        return MOST_REAL.get(self.family) if self.full else self.num_gen
+_WITH_NEIGHBOURS = r"(\d+k|\d+(?=_))_?(\d+)(_full)?"  # 50k3: 50,000 images, 3 neighbours
+# Pattern of a name -> the metric, from the name and what the pattern's groups found in it (None where they are optional
+# and found nothing).
+_RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
+    (r"fid(\d+k?)_full_per_class", lambda name, n: FrechetDistancePerClass(name, _number(n))),
+    (r"fid(\d+k?)(_full)?", lambda name, n, full: FrechetDistance(name, _number(n), bool(full))),
+    (r"kid(\d+k?)(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
+    (r"pr" + _WITH_NEIGHBOURS, lambda name, n, k, full: PrecisionRecall(name, _number(n), bool(full), int(k))),
+    (r"dc" + _WITH_NEIGHBOURS, lambda name, n, k, full: DensityCoverage(name, _number(n), bool(full), int(k))),
+    (r"fd_efflite(\d+k?)(_full)?", lambda name, n, full: EffliteDistance(name, _number(n), bool(full))),
+    (r"fd_efflite", lambda name: EffliteDistance(name, 5000, full=True)),
+    (r"is(\d+k?)", lambda name, n: InceptionScore(name, _number(n))),
+    (r"ppl2?_([zw])(full|end)", lambda name, space, sampling: PathLength(name, 50_000, space, sampling)),  # version 2
+    (r"ppl(\d+k?)_([zw])(full|end)", lambda name, n, space, sampling: PathLength(name, _number(n), space, sampling)),
+    (r"eqt(\d+k?)_(int|frac)", lambda name, n, operator: Equivariance(name, _number(n), operator)),
+    (r"eqr(\d+k?)", lambda name, n: Equivariance(name, _number(n), "rotate")),
+)
 
 
 def parse(name: str) -> Metric:
     """The metric of this name. Raises UsageError with the names to choose from."""
-    for pattern in _PATTERNS:
-        found = pattern.fullmatch(name)
-        if found is None:
-            continue
-        parts = found.groupdict()
-        family, count, k = parts["family"], parts.get("count"), int(parts.get("k") or 0)
-        if family == "ppl" and count in (None, "2"):  # the 2 is the metric's version
-            count = "50k"
-        bare = family == "fd_efflite" and count is None
-        metric = Metric(
-            name=name, family=family, num_gen=_number(count or "5k"), full=bool(parts.get("full")) or bare, k=k,
-            space=parts.get("space") or "", sampling=parts.get("sampling") or "",
-            operator=parts.get("operator") or ("rotate" if family == "eqr" else ""),
-            per_class=bool(parts.get("per_class")),
-        )  # fmt: skip
-        smallest = {"pr": k + 1, "dc": k + 1, "is": 10, "kid": 2}.get(family, 1)
-        if metric.num_gen < smallest or (family in ("pr", "dc") and k < 1):
-            raise UsageError(f"metric {name}: needs at least {max(smallest, 2)} images and 1 neighbour")
-        return metric
+    for pattern, make in _RULES:
+        if found := re.fullmatch(pattern, name):
+            metric = make(name, *found.groups())
+            if metric.num_gen < metric.least_gen:
+                raise UsageError(f"metric {name}: needs at least {metric.least_gen} generated images")
+            if isinstance(metric, NeighbourMetric) and metric.k < 1:
+                raise UsageError(f"metric {name}: needs at least 1 neighbour")
+            return metric
     raise UsageError(
         f"metric {name!r}: unknown; choose from {' '.join(STANDARD)}, or one of them with another number of images, "
         "like fid1k_full"

@@ -8,8 +8,9 @@ Networks run in float32: in float16 steps of 1e-4 would drown in rounding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import nan
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,9 @@ import torch.nn.functional as F
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector
 from sg3.metrics.functional import perceptual_path_length
-from sg3.metrics.names import Metric
+from sg3.metrics.metric import Metric, Values
+from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
-from sg3.metrics.watch import Watch
 from sg3.models import Generator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
@@ -28,6 +29,17 @@ EPSILON = 1e-4
 NOISE_GROUP = 2  # pairs that share StyleGAN2's noise, the original's batch
 BATCH = 4  # pairs at a time where there is no noise; an LPIPS vector of 256 pixels has 7.7 million numbers
 SIZE = 256  # pixels that LPIPS looks at, at most
+
+
+@dataclass(frozen=True)
+class PathLength(Metric):
+    """PPL of `num_gen` pairs: `space` is z or w, `sampling` end or full."""
+
+    space: str
+    sampling: str
+
+    detector: ClassVar[str] = "vgg16"
+    less_is_better: ClassVar[bool] = True
 
 
 @runtime_checkable
@@ -39,8 +51,8 @@ class Perceptual(Protocol):
 
 
 def path_length(
-    metric: Metric, G: Generator, labels: Labels, detector: Detector, seed: int, world: World, watch: Watch
-) -> dict[str, float]:
+    metric: PathLength, G: Generator, labels: Labels, detector: Detector, seed: int, world: World, progress: Progress
+) -> Values:
     """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
@@ -50,7 +62,7 @@ def path_length(
     distances: list[torch.Tensor] = []
 
     def measure() -> None:
-        for part in watch.each(f"{metric.name}: pairs", parts):
+        for part in progress.each(f"{metric.name}: pairs", parts):
             full = range(part.start, part.start + size)  # all of a group that shares noise
             vectors = detector.lpips(_images(metric, G, labels, seed, full)[: 2 * size])
             first, second = vectors.double().chunk(2)
@@ -72,7 +84,7 @@ def path_length(
     return {metric.name: world.on_main(average)}
 
 
-def _images(metric: Metric, G: Generator, labels: Labels, seed: int, which: range) -> torch.Tensor:
+def _images(metric: PathLength, G: Generator, labels: Labels, seed: int, which: range) -> torch.Tensor:
     """Both images of each pair, float in 0..255: [2 n, C, H, W], first all at t, then all at t + eps."""
     device = next(G.parameters()).device
     count = len(which)

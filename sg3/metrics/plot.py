@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sg3.errors import MissingInputError
-from sg3.metrics.record import read
+from sg3.metrics.results import read
 from sg3.plotting import check_plot, new_figure, save_figure
 from sg3.run_folder import METRICS, kimg_of, metric_names
 
 
-def plot(folder: Path, path: Path, names: Sequence[str] | None = None) -> int:
-    """Draw the metrics of a run folder, a panel each, into an image file; returns how many.
+def plot(folder: Path, path: Path, names: Sequence[str] = ()) -> int:
+    """Draw metrics of a run folder, all of them if none is named, a panel each, into an image file; returns how many.
 
     Of several values for one snapshot the last one counts. Raises MissingInputError if there is nothing to draw, and
     what `check_plot` raises.

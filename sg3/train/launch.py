@@ -24,7 +24,7 @@ from sg3.train.consistency import check_consistency
 from sg3.train.dataset import open_dataset, probe_dataset, render_builtin
 from sg3.train.display import Display
 from sg3.train.ending import Exit, report_failure
-from sg3.train.evaluate import check_metrics, open_evaluation
+from sg3.train.evaluation import check_metrics, open_evaluation
 from sg3.train.loop import Loop
 from sg3.train.options import Options
 from sg3.train.recipes import read_config, resolve

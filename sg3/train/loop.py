@@ -23,7 +23,7 @@ import torch
 
 from sg3.errors import TrainingStopped
 from sg3.train.display import Display
-from sg3.train.evaluate import Evaluation
+from sg3.train.evaluation import Evaluation
 from sg3.train.failure import BadStepsWatch
 from sg3.train.feed import Batch, real_batches
 from sg3.train.profile import profiling

@@ -11,7 +11,7 @@ from torch import nn
 from sg3.formats import Snapshot, save
 from sg3.run_folder import FAKES_INIT, REALS, drop_snapshots, fakes_path, snapshot_path
 from sg3.train.consistency import check_consistency
-from sg3.train.evaluate import Evaluation
+from sg3.train.evaluation import Evaluation
 from sg3.train.grid import Grid
 from sg3.train.stop import StopSignals
 from sg3.train.tick import Moment

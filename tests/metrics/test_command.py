@@ -12,8 +12,8 @@ import pytest
 
 import sg3
 import sg3.cli
-from sg3.metrics import driver
-from sg3.metrics.evaluate import Job, evaluate
+from sg3.metrics import driver, parse
+from sg3.metrics.network_files import Job, measure
 from tests.metrics.conftest import generator2, generator3, pixel_detectors
 
 FIELDS = {"results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp", "recipe"}
@@ -200,7 +200,9 @@ class TestFiles:
             def result(self, line: dict, known: bool) -> None:
                 shown.append(line)
 
-        evaluate(Job((path,), ("eqt10_int",), device="cpu"), Display())
+            def close(self) -> None: ...
+
+        measure(Job((path,), (parse("eqt10_int"),), device="cpu"), Display())
         assert line["results"]["eqt10_int"] == pytest.approx(shown[0]["results"]["eqt10_int"], rel=1e-6)
         assert wrong.returncode == 66
         assert wrong.stdout == ""

@@ -1,4 +1,4 @@
-"""`compute`: names in, numbers and recipes out, the same whatever the batch, the company or the number of processes."""
+"""`compute`: metrics in, numbers and recipes out, whatever the batch, the company or the number of processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(names, G, real=None, **options) -> dict[str, float]:
     """All numbers of these metrics."""
     settings = {"device": "cpu", "batch": 8, "detectors": pixel_detectors(), **options}
     values: dict[str, float] = {}
-    for result in compute(names, G, real, **settings):
+    for result in compute([parse(name) for name in names], G, real, **settings):
         values |= result.results
     return values
 
@@ -151,7 +151,7 @@ class TestIndependence:
         assert run(["eqt8_int"], G) == plain
 
     def test_one_pass_for_all(self, real16: RealImages, detectors) -> None:
-        compute(SUITE, generator3(), real16, device="cpu", batch=8, detectors=detectors)
+        compute([parse(name) for name in SUITE], generator3(), real16, device="cpu", batch=8, detectors=detectors)
         assert detectors["inception"].seen == 20 + 24
         assert detectors["vgg16"].seen == 20 + 24
         assert detectors["efflite"].seen == 20 + 16  # it wants 10, which is one of the batches
@@ -198,8 +198,10 @@ def test_two_processes_get_what_one_gets(tmp_path: Path, discs16: Path, labelled
 class TestResults:
     def test_recipe(self, real16: RealImages, detectors) -> None:
         names = ["fid9_full", "fid30", "eqt4_int"]
-        full, legacy, moved = compute(names, generator3(), real16, device="cpu", batch=4, seed=3, detectors=detectors)
-        assert [full.metric, legacy.metric, moved.metric] == names
+        metrics = [parse(name) for name in names]
+        full, legacy, moved = compute(metrics, generator3(), real16, device="cpu", batch=4, seed=3, detectors=detectors)
+        assert [full.metric, legacy.metric, moved.metric] == metrics
+        assert [result.as_dict()["metric"] for result in (full, legacy, moved)] == names
         recipe = full.recipe
         assert (recipe["num_gen"], recipe["num_real"], recipe["seed"], recipe["batch"]) == (9, 20, 3, 4)
         assert (recipe["detector"], recipe["detector_sha256"]) == ("inception", "inception-12")
@@ -225,16 +227,17 @@ class TestResults:
     def test_come_one_by_one_and_stop_when_asked(self, real16: RealImages, detectors) -> None:
         seen: list[str] = []
         results = compute(
-            ["eqt8_int", "fid22_full", "ppl8_wend", "is22"], generator3(), real16, device="cpu", detectors=detectors,
-            on_result=lambda result: seen.append(result.metric), stop=lambda: len(seen) == 3,
+            [parse(name) for name in ("eqt8_int", "fid22_full", "ppl8_wend", "is22")], generator3(), real16,
+            device="cpu", detectors=detectors,
+            on_result=lambda result: seen.append(result.metric.name), stop=lambda: len(seen) == 3,
         )  # fmt: skip
         assert seen == ["fid22_full", "is22", "ppl8_wend"]
-        assert [result.metric for result in results] == seen
+        assert [result.metric.name for result in results] == seen
 
     def test_stop_is_asked_within_a_pass(self, real16: RealImages, detectors) -> None:
         asked = []
         results = compute(
-            ["fid400_full"], generator3(), real16, device="cpu", batch=4, detectors=detectors, cache=False,
+            [parse("fid400_full")], generator3(), real16, device="cpu", batch=4, detectors=detectors, cache=False,
             stop=lambda: asked.append(1) or len(asked) > 10,
         )  # fmt: skip
         assert results == []
@@ -243,7 +246,7 @@ class TestResults:
     def test_progress_counts_to_the_end(self, real16: RealImages, detectors) -> None:
         calls: dict[str, list[tuple[int, int]]] = {}
         compute(
-            ["fid22_full", "eqt8_int"], generator3(), real16, device="cpu", batch=8, detectors=detectors,
+            [parse("fid22_full"), parse("eqt8_int")], generator3(), real16, device="cpu", batch=8, detectors=detectors,
             progress=lambda what, done, total: calls.setdefault(what, []).append((done, total)),
         )  # fmt: skip
         assert calls["generated images"] == [(0, 3), (1, 3), (2, 3), (3, 3)]
@@ -257,7 +260,7 @@ class TestResults:
         values = run(["fid12_full", "ppl4_wend", "eqt4_int"], G, real16)
         assert values["ppl4_wend"] != values["ppl4_wend"]
         assert values["eqt4_int"] != values["eqt4_int"]
-        for result in compute(["eqt4_int"], G, device="cpu"):
+        for result in compute([parse("eqt4_int")], G, device="cpu"):
             assert result.as_dict()["results"] == {"eqt4_int": None}
 
 
@@ -313,55 +316,3 @@ class TestErrors:
         with pytest.raises(DataError, match=r"img0000000\d\.png") as caught:
             run(["fid9_full"], generator3(), RealImages(tmp_path / "bad.zip"), workers=workers)
         assert "\n" not in str(caught.value)
-
-
-class TestNames:
-    @pytest.mark.parametrize(
-        ("name", "family", "num_gen", "full", "max_real"),
-        [
-            ("fid50k_full", "fid", 50000, True, None),
-            ("fid1k_full", "fid", 1000, True, None),
-            ("fid50k", "fid", 50000, False, 50000),
-            ("kid50k_full", "kid", 50000, True, 1000000),
-            ("kid50k", "kid", 50000, False, 50000),
-            ("pr50k3_full", "pr", 50000, True, 200000),
-            ("pr50k3", "pr", 50000, False, 50000),
-            ("pr64_3_full", "pr", 64, True, 200000),
-            ("dc10k5_full", "dc", 10000, True, 200000),
-            ("is50k", "is", 50000, False, 50000),
-            ("fd_efflite", "fd_efflite", 5000, True, None),
-            ("fd_efflite50k_full", "fd_efflite", 50000, True, None),
-            ("fd_efflite1k", "fd_efflite", 1000, False, 1000),
-            ("ppl2_wend", "ppl", 50000, False, 50000),
-            ("ppl_zfull", "ppl", 50000, False, 50000),
-            ("ppl1k_wfull", "ppl", 1000, False, 1000),
-            ("eqt50k_int", "eqt", 50000, False, 50000),
-            ("eqt50k_frac", "eqt", 50000, False, 50000),
-            ("eqr50k", "eqr", 50000, False, 50000),
-            ("fid5k_full_per_class", "fid", 5000, True, None),
-        ],
-    )
-    def test_mean(self, name: str, family: str, num_gen: int, full: bool, max_real: int | None) -> None:
-        metric = parse(name)
-        assert (metric.name, metric.family, metric.num_gen, metric.full) == (name, family, num_gen, full)
-        assert metric.max_real == max_real
-        assert metric.per_class == name.endswith("per_class")
-
-    def test_details(self) -> None:
-        assert parse("pr50k3_full").k == 3
-        assert parse("dc10k5").k == 5
-        assert (parse("ppl2_wend").space, parse("ppl2_wend").sampling) == ("w", "end")
-        assert (parse("ppl_zfull").space, parse("ppl_zfull").sampling) == ("z", "full")
-        assert [parse(n).operator for n in ("eqt50k_int", "eqt50k_frac", "eqr50k")] == ["int", "frac", "rotate"]
-        assert [parse(n).detector for n in ("fid5k", "pr5k3", "ppl_wend", "fd_efflite", "eqr5k")] == [
-            "inception", "vgg16", "vgg16", "efflite", None]  # fmt: skip
-
-    def test_every_standard_name_is_known(self) -> None:
-        for name in sg3.metrics.STANDARD:
-            assert parse(name).name == name
-
-    @pytest.mark.parametrize("name", ["", "fid", "fid_full", "fidk", "fid50m", "pr50k", "pr50k0", "fid0_full", "is5",
-                                      "ppl2_xend", "eqt50k", "eqr50k_int", "kid1", "fid50k_per_class", "FID50k"])
-    def test_others_are_not(self, name: str) -> None:
-        with pytest.raises(UsageError):
-            parse(name)

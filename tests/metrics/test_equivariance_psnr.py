@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sg3.metrics import compute, equivariance_psnr
+from sg3.metrics import compute, equivariance_psnr, parse
 from sg3.metrics.equivariance import translate_integer
 from sg3.models import stylegan3
 from sg3.randomness import host_rng
@@ -40,8 +40,8 @@ def network(seed: int, resolution: int, layers: int, base: int, most: int, **con
 
 
 def psnr(G: stylegan3.Generator, count: int) -> tuple[float, ...]:
-    names = [f"eqt{count}_int", f"eqt{count}_frac", f"eqr{count}"]
-    return tuple(result.results[result.metric] for result in compute(names, G, device="cpu"))
+    metrics = [parse(f"eqt{count}_int"), parse(f"eqt{count}_frac"), parse(f"eqr{count}")]
+    return tuple(result.results[result.metric.name] for result in compute(metrics, G, device="cpu"))
 
 
 def test_small_networks_are_told_apart() -> None:
@@ -115,7 +115,7 @@ class TestDefinition:
                 return plain(x, angle)
 
             monkeypatch.setattr(equivariance_psnr, name, noting)
-        compute(["eqr8"], Analytic(32), device="cpu")
+        compute([parse("eqr8")], Analytic(32), device="cpu")
         assert len(angles) == 4
         assert angles[0::2] == angles[1::2]
 
@@ -138,7 +138,7 @@ class TestDefinition:
             pixels += float(mask.sum())
             G.synthesis.input.transform.copy_(torch.eye(3))
         expected = 20 * math.log10(2) - 10 * math.log10(squares / pixels)
-        (result,) = compute(["eqt7_int"], G, device="cpu")
+        (result,) = compute([parse("eqt7_int")], G, device="cpu")
         assert result.results["eqt7_int"] == pytest.approx(expected, rel=1e-5)
 
     def test_perfect_is_infinite_and_nothing_to_compare_is_nan(self) -> None:
@@ -147,8 +147,8 @@ class TestDefinition:
                 super().__init__(size)
                 self.synthesis.forward = lambda ws, noise_mode, force_fp32: torch.ones(len(ws), 3, size, size)
 
-        (result,) = compute(["eqt4_int"], Flat(16), device="cpu")
+        (result,) = compute([parse("eqt4_int")], Flat(16), device="cpu")
         assert result.results["eqt4_int"] == math.inf
         assert result.as_dict()["results"]["eqt4_int"] is None
-        (result,) = compute(["eqr4"], Flat(8), device="cpu")
+        (result,) = compute([parse("eqr4")], Flat(8), device="cpu")
         assert math.isnan(result.results["eqr4"])

@@ -59,15 +59,15 @@ def waiting_for_data(marker: Path) -> None:
 
 
 def in_the_metrics(marker: Path) -> None:
-    import sg3.train.evaluate
+    import sg3.train.evaluation
 
-    plain = sg3.train.evaluate.compute
+    plain = sg3.train.evaluation.compute
 
     def compute(*args, **more):
         marker.touch()
         return plain(*args, **more)
 
-    sg3.train.evaluate.compute = compute
+    sg3.train.evaluation.compute = compute
 
 
 def in_a_save(marker: Path, seconds: float = 1) -> None:

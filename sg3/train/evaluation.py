@@ -15,9 +15,10 @@ from typing import Any
 from sg3.atomic import write_json
 from sg3.errors import UsageError
 from sg3.formats.digest import sha256_of
-from sg3.metrics import Metric, MetricResult, RealImages, compute, parse
+from sg3.metrics import MetricResult, RealImages, compute, parse
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.record import append
+from sg3.metrics.equivariance_psnr import Equivariance
+from sg3.metrics.results import append
 from sg3.models import Generator
 from sg3.processes import World
 from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path
@@ -25,14 +26,13 @@ from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.stop import StopSignals
 
-LESS_IS_BETTER = ("fid", "kid", "fd_efflite", "ppl")  # families of metrics
-
 
 class Evaluation:
     """Evaluates one snapshot after the other, and knows which was the best by each metric."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, world: World, display: Display) -> None:
         self._config = config
+        self._metrics = [parse(name) for name in config.metrics]
         self._run_dir = run_dir
         self._world = world
         self._display = display
@@ -52,13 +52,14 @@ class Evaluation:
             result = replace(result, recipe={**result.recipe, "network_sha256": digest})
             append(self._run_dir, result, snapshot.name)
             # fid50k has one value of its own name, pr50k3 has pr50k3_precision and pr50k3_recall.
-            short = {name.removeprefix(result.metric).lstrip("_"): value for name, value in result.results.items()}
+            metric = result.metric.name
+            short = {name.removeprefix(metric).lstrip("_"): value for name, value in result.results.items()}
             values = ", ".join(f"{name} {value:.4f}".lstrip() for name, value in short.items())
-            best = self._remember(parse(result.metric), result, snapshot.name)
-            self._display.message(f"{result.metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
+            best = self._remember(result, snapshot.name)
+            self._display.message(f"{metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
 
         compute(
-            self._config.metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
+            self._metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
             workers=self._config.workers, detector_dir=_detector_dir(self._config), detectors=self._detectors,
             progress=progress, stop=lambda: stop.is_asked, on_result=note,
         )  # fmt: skip
@@ -78,12 +79,13 @@ class Evaluation:
         if best != self._read_best():
             self._write_best(best)
 
-    def _remember(self, metric: Metric, result: MetricResult, snapshot: str) -> bool:
+    def _remember(self, result: MetricResult, snapshot: str) -> bool:
         """Whether this is the best value so far; if so, write it down. The first of several results decides."""
+        metric = result.metric
         name, value = next(iter(result.results.items()))
         best = self._read_best()
         known = best.get(metric.name)
-        sign = -1 if metric.family in LESS_IS_BETTER else 1
+        sign = -1 if metric.less_is_better else 1
         if not math.isfinite(value) or (known is not None and sign * value <= sign * known["value"]):
             return False
         best[metric.name] = {"result": name, "value": value, "snapshot": snapshot}
@@ -117,12 +119,14 @@ def open_evaluation(
 def check_metrics(config: TrainConfig) -> None:
     """Before there is a run folder. Raises UsageError for a metric that does not exist or that the network cannot
     have, MissingInputError for one without its feature network."""
-    for name in config.metrics:
-        metric = parse(name)
-        if metric.family in ("eqt", "eqr") and not config.follows_input_transform:
-            raise UsageError(f"--metrics={name}: measures how images follow the input transform; {config.cfg} has none")
-    for detector in {parse(name).detector for name in config.metrics} - {None}:
-        open_detector(str(detector), folder=_detector_dir(config))
+    metrics = [parse(name) for name in config.metrics]
+    for metric in metrics:
+        if isinstance(metric, Equivariance) and not config.follows_input_transform:
+            raise UsageError(
+                f"--metrics={metric.name}: measures how images follow the input transform; {config.cfg} has none"
+            )
+    for detector in {metric.detector for metric in metrics if metric.detector is not None}:
+        open_detector(detector, folder=_detector_dir(config))
 
 
 def _detector_dir(config: TrainConfig) -> Path | None:

@@ -20,6 +20,7 @@ import torch
 
 import sg3
 from sg3.durations import format_time
+from sg3.metrics.metric import Metric, Values
 from sg3.run_folder import append_line, metric_path, read_lines
 
 
@@ -27,8 +28,8 @@ from sg3.run_folder import append_line, metric_path, read_lines
 class MetricResult:
     """The numbers of one metric. `seconds` include passes over images that it shared with others."""
 
-    metric: str
-    results: dict[str, float]
+    metric: Metric
+    results: Values
     seconds: float
     num_gpus: int  # processes
     recipe: dict[str, Any]
@@ -38,7 +39,7 @@ class MetricResult:
         """A line of metric-NAME.jsonl; what is not finite becomes null, which JSON can say."""
         return {
             "results": {name: value if math.isfinite(value) else None for name, value in self.results.items()},
-            "metric": self.metric,
+            "metric": self.metric.name,
             "total_time": self.seconds,
             "total_time_str": format_time(self.seconds),
             "num_gpus": self.num_gpus,
@@ -50,7 +51,7 @@ class MetricResult:
 
 def append(folder: Path, result: MetricResult, snapshot: str | None) -> Path:
     """Add a result to its metric-NAME.jsonl. Raises StorageError if it cannot be written."""
-    path = metric_path(folder, result.metric)
+    path = metric_path(folder, result.metric.name)
     append_line(path, json.dumps(result.as_dict(snapshot), allow_nan=False))
     return path
 

@@ -11,12 +11,12 @@ import torch
 
 from sg3.errors import MissingInputError, StorageError, UsageError
 from sg3.formats import download
-from sg3.metrics import MetricResult
+from sg3.metrics import MetricResult, parse
 from sg3.processes import World
 from sg3.run_folder import BEST
-from sg3.train import evaluate
+from sg3.train import evaluation as evaluation_module
 from sg3.train.display import Display
-from sg3.train.evaluate import Evaluation, check_metrics, open_evaluation
+from sg3.train.evaluation import Evaluation, check_metrics, open_evaluation
 from sg3.train.loop import Loop
 from sg3.train.snapshots import Pruning
 from sg3.train.state import load_state
@@ -51,12 +51,12 @@ def evaluation(tmp_path: Path, monkeypatch, values: list[float], metric: str = "
     """One whose metric gives these values, one after the other."""
     remaining = iter(values)
 
-    def compute(names, *_args, on_result, **_more) -> None:
-        for name in names:
-            on_result(MetricResult(name, {name: next(remaining)}, 1.0, 1, {}))
+    def compute(metrics, *_args, on_result, **_more) -> None:
+        for metric in metrics:
+            on_result(MetricResult(metric, {metric.name: next(remaining)}, 1.0, 1, {}))
 
-    monkeypatch.setattr(evaluate, "compute", compute)
-    monkeypatch.setattr(evaluate, "open_detector", lambda *_: None)
+    monkeypatch.setattr(evaluation_module, "compute", compute)
+    monkeypatch.setattr(evaluation_module, "open_detector", lambda *_: None)
     config = tiny_config(tmp_path / "x.zip", metrics=metric)
     return Evaluation(config, tmp_path, ALONE, Display(None, 1000))
 
@@ -84,13 +84,13 @@ def test_a_metric_is_one_line_in_the_log(tmp_path: Path, monkeypatch) -> None:
     """A value that has the metric's own name is not named again, one of several is."""
     said: list[str] = []
 
-    def compute(names, *_args, on_result, **_more) -> None:
-        on_result(MetricResult("fid1k_full", {"fid1k_full": 3.25}, 1.0, 1, {}))
+    def compute(_metrics, *_args, on_result, **_more) -> None:
+        on_result(MetricResult(parse("fid1k_full"), {"fid1k_full": 3.25}, 1.0, 1, {}))
         both = {"pr1k3_full_precision": 0.5, "pr1k3_full_recall": 0.25}
-        on_result(MetricResult("pr1k3_full", both, 2.0, 1, {}))
+        on_result(MetricResult(parse("pr1k3_full"), both, 2.0, 1, {}))
 
     e = evaluation(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(evaluate, "compute", compute)
+    monkeypatch.setattr(evaluation_module, "compute", compute)
     monkeypatch.setattr(e._display, "message", said.append)
     e.run(torch.nn.Identity(), snapshots(tmp_path, 1)[0], SimpleNamespace(is_asked=False), lambda: None)
     assert said == [

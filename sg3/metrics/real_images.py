@@ -1,4 +1,4 @@
-"""The real images that a network was trained on."""
+"""The real images that a network was trained on, and which of them a metric takes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.data.dataset_json import read_manifest
 from sg3.data.folder_or_zip import open_store
 from sg3.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class RealSelection:
+    """The first `most` real images, or all of them (None), of a data set that has `least` of them at least.
+
+    `mirrored`: where training saw mirrored images, they follow the others; else they never count.
+    """
+
+    mirrored: bool
+    most: int | None
+    least: int = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,15 @@ class RealImages:
             self.path, resolution=self.resolution, use_labels=self.use_labels, xflip=mirrored and self.xflip
         )
 
+    def is_mirrored(self, selection: RealSelection) -> bool:
+        """Whether mirrored images are among those selected."""
+        return self.xflip and selection.mirrored
+
+    def count(self, dataset: ImageFolderDataset, selection: RealSelection) -> int:
+        """How many images are selected of `dataset`, which is this one opened without mirroring."""
+        available = len(dataset) * (2 if self.is_mirrored(selection) else 1)
+        return available if selection.most is None else min(selection.most, available)
+
     def facts(self, dataset: ImageFolderDataset) -> dict[str, Any]:
         """For the record: what the images are, and how `sg3 dataset` scaled them."""
         record: dict[str, Any] = {}
@@ -51,12 +72,6 @@ class RealImages:
             "channels": dataset.num_channels, "resize_filter": known.get("resize_filter"),
             "resize_library": known.get("resize_library"),
         }  # fmt: skip
-
-
-def real_count(dataset: ImageFolderDataset, real: RealImages, *, full: bool, most: int | None) -> int:
-    """How many real images a metric takes of `dataset`, opened without mirroring."""
-    available = len(dataset) * (2 if real.xflip and not full else 1)
-    return available if most is None else min(most, available)
 
 
 def check_fits(dataset: ImageFolderDataset, channels: int, resolution: int, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of network files: which ones of a run are due, in how many processes, and where the results go.
+"""Metrics of network files: which ones of a run are missing, in how many processes, and where the results go.
 
 A run folder keeps its results in metric-NAME.jsonl, each as soon as it is there. What is there already, of the same
 network, dataset and seed, is not computed again, so that a run that was interrupted goes on where it was.
@@ -23,12 +23,12 @@ from sg3.formats import Snapshot, averaged_generator, is_remote, load
 from sg3.formats.digest import sha256_of
 from sg3.formats.download import fetch
 from sg3.formats.published import published_url
-from sg3.metrics import record
+from sg3.metrics import results
 from sg3.metrics.detectors import Detector
 from sg3.metrics.driver import compute, needs_dataset
-from sg3.metrics.names import parse
-from sg3.metrics.real import RealImages
-from sg3.metrics.record import MetricResult
+from sg3.metrics.metric import Metric
+from sg3.metrics.real_images import RealImages
+from sg3.metrics.results import MetricResult
 from sg3.models import Generator
 from sg3.processes import already_met, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
@@ -52,7 +52,7 @@ class Job:
     """What to evaluate, and how. `data` and `mirror` stand in for what the network file says."""
 
     snapshots: tuple[Path, ...]
-    names: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     data: Path | None = None
     mirror: bool | None = None
     device: str = "auto"
@@ -82,15 +82,15 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
     return tuple(snapshots(network)) if every else (newest,)
 
 
-def evaluate(job: Job, display: Display) -> None:
+def measure(job: Job, display: Display) -> None:
     """Compute what is due, in this process (one of several, if they have met)."""
     try:
-        _evaluate(job, display)
+        _measure(job, display)
     finally:
         display.close()
 
 
-def _evaluate(job: Job, display: Display) -> None:
+def _measure(job: Job, display: Display) -> None:
     device = choose_device(job.device)
     world = already_met(device)
     detectors: dict[str, Detector] = {}
@@ -110,10 +110,10 @@ def _evaluate(job: Job, display: Display) -> None:
         ) -> None:
             result = replace(result, recipe={**result.recipe, "network_sha256": digest})
             if folder is not None:
-                record.append(folder, result, path.name)
+                results.append(folder, result, path.name)
             display.result(result.as_dict(path.name), False)
 
-        due = [name for name in job.names if name not in known]
+        due = [metric for metric in job.metrics if metric.name not in known]
         if due:
             compute(
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
@@ -122,7 +122,7 @@ def _evaluate(job: Job, display: Display) -> None:
             )  # fmt: skip
 
 
-def evaluate_in_processes(job: Job, display: Display, count: int) -> None:
+def measure_in_processes(job: Job, display: Display, count: int) -> None:
     """The same, the work shared out among `count` processes: one for each GPU, or all on the CPU.
 
     Raises what one of them raises, UsageError if there are too few GPUs.
@@ -150,7 +150,7 @@ def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display
     try:
         device = f"cuda:{rank}" if on_gpu else "cpu"
         world = meet_in(Path(folder), rank, count, torch.device(device))
-        evaluate(replace(job, device=device), display)
+        measure(replace(job, device=device), display)
         world.close()
     except Sg3Error as error:
         (Path(folder) / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
@@ -160,7 +160,7 @@ def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display
 def _dataset(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> RealImages | None:
     """What the network file says of its training set, changed by what the user says."""
     kwargs = snapshot.training_set_kwargs or {}
-    if not needs_dataset([parse(name) for name in job.names], G) or (job.data is None and not kwargs.get("path")):
+    if not needs_dataset(job.metrics, G) or (job.data is None and not kwargs.get("path")):
         return None
     said = RealImages.from_kwargs({**kwargs, **({} if job.data is None else {"path": job.data})})
     if job.data is None and not said.path.exists():
@@ -177,17 +177,17 @@ def _known(
         return {}
     known = {}
     data_hash = None if dataset is None else dataset.open().content_hash()
-    for name in job.names:
-        expected_data = data_hash if needs_dataset([parse(name)], G) else None
-        for line in record.read(folder, name):
+    for metric in job.metrics:
+        expected_data = data_hash if needs_dataset([metric], G) else None
+        for line in results.read(folder, metric.name):
             recipe = line.get("recipe")
             if not isinstance(recipe, dict) or line.get("snapshot_pkl") != path.name:
                 continue
             same = recipe.get("network_sha256") == digest and recipe.get("seed") == job.seed
             same = same and recipe.get("versions", {}).get("sg3") == sg3.__version__
             same = same and (recipe.get("dataset") or {}).get("sha256") == expected_data
-            if dataset is not None and "mirrored" in recipe:
-                same = same and recipe["mirrored"] == (dataset.xflip and not parse(name).full)
+            if dataset is not None and metric.real is not None and "mirrored" in recipe:
+                same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)
             if same:
-                known[name] = line
+                known[metric.name] = line
     return known

@@ -14,26 +14,26 @@ import torch
 
 from sg3.cache import cache_folder
 from sg3.metrics import RealImages
-from sg3.metrics.gather import Want
 from sg3.metrics.moments import Moments
-from sg3.metrics.statistics import RealStatistics
-from sg3.metrics.watch import Watch
+from sg3.metrics.progress import Progress
+from sg3.metrics.real_statistics import RealStatistics
+from sg3.metrics.statistics import StatisticsSpec
 from sg3.processes import World
 from tests.metrics.conftest import pixel_detectors
 from tests.train.conftest import write_dataset
 
-MOMENTS = Want("inception", "moments", mirrored=False, count=12)
-FEATURES = Want("inception", "features", mirrored=False, count=12)
+MOMENTS = StatisticsSpec("inception", "moments", mirrored=False, count=12)
+FEATURES = StatisticsSpec("inception", "features", mirrored=False, count=12)
 
 
-def get(path: Path, wants: set[Want], detectors=None, cache: bool = True, **dataset):
+def get(path: Path, specs: set[StatisticsSpec], detectors=None, cache: bool = True, **dataset):
     """(statistics, number of images that a detector had to look at)."""
     detectors = detectors or pixel_detectors()
     cpu = torch.device("cpu")
     statistics = RealStatistics(
-        RealImages(path, **dataset), detectors, World(0, 1, cpu), Watch(), cpu, batch=5, workers=0, cache=cache
+        RealImages(path, **dataset), detectors, World(0, 1, cpu), Progress(), cpu, batch=5, workers=0, cache=cache
     )
-    found = statistics.get(wants)
+    found = statistics.get(specs)
     return found, sum(detector.seen for detector in detectors.values())
 
 
@@ -59,7 +59,7 @@ def test_second_time_no_image_is_read(data: Path) -> None:
 
 def test_only_what_is_missing_is_computed(data: Path) -> None:
     get(data, {MOMENTS})
-    other = Want("efflite", "moments", mirrored=False, count=12)
+    other = StatisticsSpec("efflite", "moments", mirrored=False, count=12)
     _, seen = get(data, {MOMENTS, other})
     assert seen == 12
 
@@ -114,13 +114,14 @@ def test_a_file_replaced_in_a_folder_is_noticed(data: Path, tmp_path: Path) -> N
 def test_other_statistics_have_other_files(data: Path, change: str) -> None:
     get(data, {MOMENTS})
     detectors = pixel_detectors()
-    want = {
-        "count": Want("inception", "moments", False, 11), "mirrored": Want("inception", "moments", True, 12),
+    spec = {
+        "count": StatisticsSpec("inception", "moments", False, 11),
+        "mirrored": StatisticsSpec("inception", "moments", True, 12),
         "weights": MOMENTS, "kind": FEATURES,
     }[change]  # fmt: skip
     if change == "weights":
         detectors["inception"].sha256 = "another file"
-    assert get(data, {want}, detectors, xflip=True)[1] > 0
+    assert get(data, {spec}, detectors, xflip=True)[1] > 0
     assert len(files()) == 2
 
 
@@ -183,9 +184,9 @@ def test_a_cache_that_cannot_be_written_does_no_harm(data: Path, tmp_path: Path,
 
 
 def test_precision_keeps_float16_of_vgg16_only(data: Path) -> None:
-    wants = {Want(name, "features", False, 12) for name in ("vgg16", "inception")}
-    found, _ = get(data, wants)
-    assert {want.detector: found[want].dtype for want in wants} == {
+    specs = {StatisticsSpec(name, "features", False, 12) for name in ("vgg16", "inception")}
+    found, _ = get(data, specs)
+    assert {spec.detector: found[spec].dtype for spec in specs} == {
         "vgg16": torch.float16, "inception": torch.float32}  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""Metrics that compare features of images: one pass over generated images serves all of them, with every detector
+looking at each batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sg3.metrics.detectors import Detector
+from sg3.metrics.metric import Metric, Values
+from sg3.metrics.progress import Progress
+from sg3.metrics.real_images import RealSelection
+from sg3.metrics.samples import Samples
+from sg3.metrics.statistics import Gathered, Kind, Statistics, StatisticsSpec
+from sg3.processes import World
+
+
+@dataclass(frozen=True)
+class FeatureMetric(Metric, ABC):
+    """A metric of the statistics that a detector gives, whatever made the images."""
+
+    detector: ClassVar[str]
+    kind: ClassVar[Kind] = "features"  # of the statistics that it takes
+
+    def generated_statistics(self) -> StatisticsSpec:
+        """What it needs of generated images."""
+        return StatisticsSpec(self.detector, self.kind, mirrored=False, count=self.num_gen)
+
+    @abstractmethod
+    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+        """From the statistics of real images, if it compares with them, and of generated ones."""
+
+
+@dataclass(frozen=True)
+class RealComparison(FeatureMetric):
+    """One that compares with real images: with all of them, not mirrored, if `full`; else with the first `num_gen` of
+    those that training saw, mirrored ones too."""
+
+    full: bool
+
+    most_real: ClassVar[int | None] = None  # the first ones, where a full one takes no more
+
+    @property
+    def least_real(self) -> int:
+        """Real images without which it has no meaning."""
+        return 2
+
+    @property
+    def real(self) -> RealSelection:
+        """Which real images it takes."""
+        return RealSelection(not self.full, self.most_real if self.full else self.num_gen, self.least_real)
+
+    def real_statistics(self, count: int, mirrored: bool) -> StatisticsSpec:
+        """What it needs of real images."""
+        return StatisticsSpec(self.detector, self.kind, mirrored, count)
+
+
+def generated_statistics(
+    specs: set[StatisticsSpec], samples: Samples, detectors: Mapping[str, Detector], world: World, progress: Progress,
+    what: str,
+) -> dict[StatisticsSpec, Statistics | None]:  # fmt: skip
+    """Statistics of generated images, made once for all; features in the first process only."""
+    order = sorted(specs, key=repr)
+    gathered = {spec: Gathered(detectors[spec.detector], spec.kind, spec.count, samples.device) for spec in order}
+    parts = world.mine(samples.chunks(max(spec.count for spec in order)))
+
+    def generate() -> None:
+        for part in progress.each(what, parts):
+            images = samples.images(part)
+            for name in sorted({spec.detector for spec in order}):
+                due = [spec for spec in order if spec.detector == name and spec.count > part.start]
+                if due:
+                    features = detectors[name].features(images)
+                    for spec in due:
+                        gathered[spec].add(part, features)
+
+    with torch.no_grad():
+        world.together(generate)
+    return {spec: each.result(world) for spec, each in gathered.items()}

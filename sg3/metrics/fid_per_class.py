@@ -1,0 +1,67 @@
+"""FID of every class by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.errors import UsageError
+from sg3.metrics.features import generated_statistics
+from sg3.metrics.functional import frechet_from_moments
+from sg3.metrics.metric import Metric, Values
+from sg3.metrics.moments import Moments
+from sg3.metrics.progress import Progress
+from sg3.metrics.real_images import RealSelection
+from sg3.metrics.real_statistics import RealStatistics
+from sg3.metrics.samples import Samples, one_class
+from sg3.metrics.statistics import Statistics, StatisticsSpec
+
+
+@dataclass(frozen=True)
+class FrechetDistancePerClass(Metric):
+    """FID between all real images of a class and `num_gen` generated ones of it, for every class, and the mean."""
+
+    detector: ClassVar[str] = "inception"
+    less_is_better: ClassVar[bool] = True
+
+    @property
+    def real(self) -> RealSelection:
+        """All of them, not mirrored."""
+        return RealSelection(mirrored=False, most=None)
+
+
+def fid_per_class(
+    metric: FrechetDistancePerClass, samples: Samples, data: ImageFolderDataset, statistics: RealStatistics,
+    progress: Progress,
+) -> Values:  # fmt: skip
+    """FID of every class that has at least two real images, and the mean of them.
+
+    Each class gets metric.num_gen generated images, made from the same latents. A class with few real images has a
+    larger FID for that alone: compare classes with care, and each with itself freely.
+    """
+    world, detector = statistics.world, statistics.detectors[metric.detector]
+    spec = StatisticsSpec(metric.detector, "features", mirrored=False, count=len(data))
+    features = statistics.get({spec})[spec]
+    classes = torch.tensor([int(data.get_label(index).argmax()) for index in range(len(data))])
+    counts = torch.bincount(classes, minlength=samples.G.c_dim)
+    used = [index for index in range(samples.G.c_dim) if counts[index] >= 2]
+    if not used:
+        raise UsageError(f"metric {metric.name}: no class has two real images")
+    due = StatisticsSpec(metric.detector, "moments", mirrored=False, count=metric.num_gen)
+    values: Values = {}
+    for index in used:
+        of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch)
+        what = f"generated images of class {index} ({len(used)} classes)"
+        gen = generated_statistics({due}, of_class, {detector.name: detector}, world, progress, what)[due]
+
+        def distance(index: int = index, gen: Statistics | None = gen) -> float:
+            assert isinstance(features, torch.Tensor)
+            assert isinstance(gen, Moments)
+            real = Moments.of(features[(classes == index).to(features.device)])
+            return frechet_from_moments(*real.mean_and_covariance(), *gen.mean_and_covariance())
+
+        values[f"{metric.name}_{index}"] = world.on_main(distance)
+    return {metric.name: sum(values.values()) / len(values), **values}

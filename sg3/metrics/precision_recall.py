@@ -1,0 +1,46 @@
+"""Precision and recall of generated images (Kynkaanniemi et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sg3.metrics.detectors import Detector
+from sg3.metrics.features import RealComparison
+from sg3.metrics.functional import precision_recall
+from sg3.metrics.metric import Values
+from sg3.metrics.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class NeighbourMetric(RealComparison):
+    """A metric of balls around images, each of which reaches to the `k`-th nearest other image of its kind."""
+
+    k: int
+
+    detector: ClassVar[str] = "vgg16"
+    most_real: ClassVar[int | None] = 200_000
+
+    @property
+    def least_gen(self) -> int:
+        """An image and its neighbours."""
+        return self.k + 1
+
+    @property
+    def least_real(self) -> int:
+        """The same."""
+        return max(self.k + 1, 2)
+
+
+@dataclass(frozen=True)
+class PrecisionRecall(NeighbourMetric):
+    """The share of generated images inside balls of real ones, and the other way round."""
+
+    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+        """Both, from 0 to 1."""
+        assert isinstance(real, torch.Tensor)
+        assert isinstance(gen, torch.Tensor)
+        precision, recall = precision_recall(real, gen, k=self.k)
+        return {f"{self.name}_precision": precision, f"{self.name}_recall": recall}

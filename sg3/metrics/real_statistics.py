@@ -1,0 +1,167 @@
+"""Statistics of the real images, kept from one run to the next.
+
+What is kept is found by what the images are, not where they are or how old: the dataset's content hash, plus, for a
+folder, whose hash does not read every file, the size and change times of all files. A dataset replaced in place is
+therefore computed anew, a zip that was moved is not. A file that is damaged counts as not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sg3.atomic import write_atomic
+from sg3.cache import cache_folder
+from sg3.data.dataset import ImageFolderDataset
+from sg3.data.folder_or_zip import FolderStore, open_store
+from sg3.errors import Sg3Error, StorageError
+from sg3.metrics.detectors import Detector
+from sg3.metrics.moments import Moments
+from sg3.metrics.progress import Progress
+from sg3.metrics.real_images import RealImages
+from sg3.metrics.samples import chunks
+from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec
+from sg3.processes import World
+
+CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
+
+
+class RealStatistics:
+    """Computes or finds the statistics that metrics ask for."""
+
+    def __init__(
+        self, real: RealImages, detectors: Mapping[str, Detector], world: World, progress: Progress,
+        device: torch.device, *, batch: int, workers: int, cache: bool,
+    ) -> None:  # fmt: skip
+        self.real = real
+        self.detectors = detectors
+        self.world = world
+        self.progress = progress
+        self.device = device
+        self.batch = batch
+        self.workers = workers
+        self.folder = cache_folder("metrics") if cache else None
+        self.key = world.on_main(lambda: _identity(real)) if cache else ""
+
+    def get(self, specs: set[StatisticsSpec]) -> dict[StatisticsSpec, Statistics | None]:
+        """All of them; features in the first process only. Images are read once for all that are not kept."""
+        order = sorted(specs, key=repr)
+        found = {spec: self._kept(spec) for spec in order} if self.world.is_main else {}
+        missing = self.world.on_main(lambda: [spec for spec in order if found[spec] is None])
+        for mirrored in (False, True):
+            due = [spec for spec in missing if spec.mirrored == mirrored]
+            if due:
+                found.update(self._compute(due))
+        return {spec: found.get(spec) for spec in specs}
+
+    def _compute(self, specs: list[StatisticsSpec]) -> dict[StatisticsSpec, Statistics | None]:
+        data = self.world.together(lambda: self.real.open(specs[0].mirrored))
+        gathered = {spec: Gathered(self.detectors[spec.detector], spec.kind, spec.count, self.device) for spec in specs}
+        parts = self.world.mine(chunks(max(spec.count for spec in specs), self.batch))
+
+        def read() -> None:
+            loader = torch.utils.data.DataLoader(
+                _Images(data), batch_sampler=[list(part) for part in parts], num_workers=self.workers,
+                collate_fn=_stack,
+            )  # fmt: skip
+            batches = iter(loader)
+            for part in self.progress.each(f"real images of {data.name}", parts):
+                images = next(batches)
+                if isinstance(images, Sg3Error):
+                    raise images
+                for name in {spec.detector for spec in specs}:
+                    features = self.detectors[name].features(images.to(self.device))
+                    for spec in specs:
+                        if spec.detector == name:
+                            gathered[spec].add(part, features)
+
+        with torch.no_grad():
+            self.world.together(read)
+        results = {spec: each.result(self.world) for spec, each in gathered.items()}
+        if self.world.is_main:
+            for spec, result in results.items():
+                self._keep(spec, result)
+        return results
+
+    def _file(self, spec: StatisticsSpec) -> Path | None:
+        if self.folder is None:
+            return None
+        detector = self.detectors[spec.detector]
+        parts = (CACHE_VERSION, self.key, detector.name, detector.sha256, spec.kind, spec.mirrored, spec.count)
+        digest = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:24]
+        return self.folder / f"{detector.name}-{spec.kind}-{digest}.npz"
+
+    def _kept(self, spec: StatisticsSpec) -> Statistics | None:
+        path, dim = self._file(spec), self.detectors[spec.detector].dim
+        if path is None or not path.is_file():
+            return None
+        names = ("total", "outer") if spec.kind == "moments" else ("features",)
+        try:
+            with zipfile.ZipFile(path) as archive:  # a compressed one is not ours, and might be a bomb
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    return None
+            with np.load(path, allow_pickle=False) as file:
+                tensors = {name: torch.from_numpy(file[name]) for name in names}
+        except Exception:  # whatever is wrong with it, the answer is to compute it anew
+            return None
+        shapes = {"total": [dim], "outer": [dim, dim], "features": [spec.count, dim]}
+        for name, tensor in tensors.items():
+            if list(tensor.shape) != shapes[name] or not tensor.is_floating_point() or not tensor.isfinite().all():
+                return None
+        if spec.kind == "features":
+            return tensors["features"].to(self.device)
+        moments = Moments(dim, self.device)
+        moments.count = spec.count
+        moments.total.copy_(tensors["total"])
+        moments.outer.copy_(tensors["outer"])
+        return moments
+
+    def _keep(self, spec: StatisticsSpec, result: Statistics | None) -> None:
+        path = self._file(spec)
+        if path is None or result is None:
+            return
+        tensors = {"features": result} if isinstance(result, torch.Tensor) else \
+            {"total": result.total, "outer": result.outer}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        with suppress(StorageError, OSError):  # a full disk costs the next run time, not this one its numbers
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+class _Images(torch.utils.data.Dataset[torch.Tensor | Sg3Error]):
+    """The images of a dataset without their labels. An error is handed over as an item: raised in a worker process, it
+    would arrive buried under that one's traceback."""
+
+    def __init__(self, data: ImageFolderDataset) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> torch.Tensor | Sg3Error:
+        try:
+            return torch.from_numpy(self.data[index][0])
+        except Sg3Error as error:
+            return error
+
+
+def _stack(items: list[torch.Tensor | Sg3Error]) -> torch.Tensor | Sg3Error:
+    images: list[torch.Tensor] = []
+    for item in items:
+        if isinstance(item, Sg3Error):
+            return item
+        images.append(item)
+    return torch.stack(images)
+
+
+def _identity(real: RealImages) -> str:
+    store = open_store(real.path)
+    digest = hashlib.sha256(store.content_hash().encode())
+    if isinstance(store, FolderStore):
+        for name in store.names:
+            status = (store.path / name).stat()
+            digest.update(f"{name}/{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}\n".encode())
+    return digest.hexdigest()
