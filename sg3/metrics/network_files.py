@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-import sg3.errors
+from sg3 import errors
+from sg3._version import __version__
 from sg3.device import choose_device
 from sg3.errors import MissingInputError, Sg3Error, UsageError
 from sg3.formats import Snapshot, averaged_generator, is_remote, load
@@ -138,7 +139,7 @@ def measure_in_processes(job: Job, display: Display, count: int) -> None:
             if not reports:
                 raise
             kind, message = json.loads(reports[0].read_text())
-            raise getattr(sg3.errors, kind, Sg3Error)(message) from None
+            raise getattr(errors, kind, Sg3Error)(message) from None
 
 
 def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display: Display) -> None:
@@ -184,7 +185,7 @@ def _known(
             if not isinstance(recipe, dict) or line.get("snapshot_pkl") != path.name:
                 continue
             same = recipe.get("network_sha256") == digest and recipe.get("seed") == job.seed
-            same = same and recipe.get("versions", {}).get("sg3") == sg3.__version__
+            same = same and recipe.get("versions", {}).get("sg3") == __version__
             same = same and (recipe.get("dataset") or {}).get("sha256") == expected_data
             if dataset is not None and metric.real is not None and "mirrored" in recipe:
                 same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import sg3
+from sg3._version import __version__
 from sg3.durations import format_time
 from sg3.metrics.metric import Metric, Values
 from sg3.run_folder import append_line, metric_path, read_lines
@@ -65,5 +65,5 @@ def read(folder: Path, metric: str) -> Iterator[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Of what computes."""
-    return {"sg3": sg3.__version__, "torch": torch.__version__, "numpy": np.__version__,
+    return {"sg3": __version__, "torch": torch.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip

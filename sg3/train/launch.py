@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import sg3
+from sg3._version import __version__
 from sg3.atomic import write_json
 from sg3.durations import format_time_brief
 from sg3.errors import DataError
@@ -170,7 +170,7 @@ def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None
         "options": options.said(),  # what --config=training_options.json takes up
         "config": config.to_dict(),
         "command": sys.argv,
-        "versions": {"sg3": sg3.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        "versions": {"sg3": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
     write_json(run_dir / OPTIONS, record)
 
