@@ -141,7 +141,7 @@ def read_options(folder: Path) -> dict[str, Any]:
     try:
         return read_object(folder / OPTIONS)
     except FileNotFoundError:
-        raise MissingInputError(f"{folder}: is no run folder (it has no {OPTIONS})") from None
+        raise MissingInputError(f"{folder}: is not a run folder, it has no {OPTIONS}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_lines_survive_a_crash(tmp_path: Path) -> None:
 
 
 def test_options_that_are_not_there_or_damaged(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"is no run folder \(it has no training_options\.json\)"):
+    with pytest.raises(MissingInputError, match=r"is not a run folder, it has no training_options\.json"):
         run_folder.read_options(tmp_path)
     for damaged in ('{"config": ', "[1]", ""):
         (tmp_path / run_folder.OPTIONS).write_text(damaged)

@@ -73,7 +73,7 @@ def command(
     from sg3.plotting import check_plot
 
     if plot_path is not None and not Path(network).is_dir():
-        raise UsageError(f"--plot: needs a run folder, {network} is none")
+        raise UsageError(f"--plot: needs a run folder, which {network} is not")
     if plot_path is not None:
         check_plot(plot_path, "--plot")  # now rather than after the work
     if names is None and plot_path is None:

@@ -1,8 +1,8 @@
 """Checkpoints of mmagic and mmgeneration (.pth), StyleGAN3 and StyleGAN2.
 
 The weights of all networks lie under `state_dict`, each network under a prefix. StyleGAN3's layers have sg3's names
-but for the mapping network; StyleGAN2's and the discriminator's are those of `skeleton`. The file has no constructor
-arguments: they follow from the shapes.
+but for the mapping network; StyleGAN2's and the discriminator's are those of `stylegan2_names`. The file has no
+constructor arguments: they follow from the shapes.
 
 Networks trained there have learnt images in the order blue, green, red. Those converted from the original have red,
 green, blue, and "rgb" in their file's name; nothing in the file tells.
@@ -17,9 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sg3.formats import networks, shapes
-from sg3.formats.skeleton import Leaves, Tensors, build_discriminator, build_generator, unusable_shapes
+from sg3.formats import arguments_from_shapes, networks
 from sg3.formats.snapshot import Snapshot
+from sg3.formats.stylegan2_names import Leaves, Tensors, build_discriminator, build_generator, unusable_shapes
 from sg3.models import stylegan3
 
 LEAVES = Leaves(
@@ -102,7 +102,7 @@ def _stylegan3(tensors: dict[str, torch.Tensor], where: str) -> nn.Module:
     named = {re.sub("^style_mapping", "mapping", name): tensor for name, tensor in tensors.items()}
     named = {re.sub(r"weight_orig$", "weight", name): tensor for name, tensor in named.items()}
     with unusable_shapes(where, networks.STYLEGAN3_GENERATOR.title):
-        arguments = shapes.stylegan3_generator(named)
+        arguments = arguments_from_shapes.stylegan3_generator(named)
     return networks.build(networks.STYLEGAN3_GENERATOR, arguments, named, where)
 
 

@@ -1,8 +1,8 @@
 """Checkpoints of rosinality's StyleGAN2 in PyTorch (.pt): reading and writing.
 
 The file is a dictionary of state dicts, `g_ema`, `g` and `d`, and the mean of w, `latent_avg`; a training run adds
-optimizers and its settings, which are passed over. Names are those of `skeleton`. Constructor arguments are not in the
-file: they follow from the shapes.
+optimizers and its settings, which are passed over. Names are those of `stylegan2_names`. Constructor arguments are not
+in the file: they follow from the shapes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from torch import nn
 
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, UsageError
-from sg3.formats import skeleton
-from sg3.formats.skeleton import Leaves, Tensors, build_discriminator, build_generator
 from sg3.formats.snapshot import Snapshot
+from sg3.formats.stylegan2_names import (
+    Leaves,
+    Tensors,
+    Weight,
+    build_discriminator,
+    build_generator,
+    discriminator_weights,
+    generator_weights,
+)
 from sg3.formats.torch_file import state_dict
 from sg3.models import stylegan2
 
@@ -84,44 +91,46 @@ def write(snapshot: Snapshot, path: Path) -> None:
 def _written(network: nn.Module, where: str) -> Iterator[tuple[str, torch.Tensor]]:
     state = network.state_dict()
     if isinstance(network, stylegan2.Generator):
-        entries = _generator_entries(network, state, where)
+        weights = _generator_weights(network, state, where)
     elif isinstance(network, stylegan2.Discriminator):
-        entries = _discriminator_entries(network, state, where)
+        weights = _discriminator_weights(network, state, where)
     else:
-        raise UsageError(f"{where}: a .pt file holds StyleGAN2 networks only; write .pkl or .safetensors")
-    for entry in entries:
-        yield entry.theirs, entry.write(state[entry.ours])
+        raise _no_place(where, "other networks than StyleGAN2's")
+    for weight in weights:
+        yield weight.theirs, weight.write(state[weight.ours])
     yield from _kernels(network)
 
 
-def _generator_entries(G: stylegan2.Generator, state: Tensors, where: str) -> list[skeleton.Entry]:
+def _generator_weights(G: stylegan2.Generator, state: Tensors, where: str) -> list[Weight]:
     if G.c_dim or G.z_dim != G.w_dim:
-        raise UsageError(f"{where}: a .pt file has no labels and z_dim equal to w_dim; write .pkl or .safetensors")
+        raise _no_place(where, "labels, or a z_dim other than w_dim")
     conv, dense = G.get_submodule("synthesis.b4.conv1"), G.get_submodule("mapping.fc0")
     if [conv.activation, dense.activation, dense.bias_gain] != ["lrelu", "lrelu", 0.01]:
-        raise UsageError(f"{where}: a .pt file has lrelu and lr_multiplier 0.01; write .pkl or .safetensors")
+        raise _no_place(where, "other activations than lrelu, or an lr_multiplier other than 0.01")
     layers = range(1, G.mapping.num_layers + 1)
-    entries = list(skeleton.generator(LEAVES, G.img_resolution, layers, first=1))
-    return _complete(entries, state, where, besides={"mapping.w_avg"})
+    weights = list(generator_weights(LEAVES, G.img_resolution, layers, first=1))
+    return _complete(weights, state, where, besides={"mapping.w_avg"})
 
 
-def _discriminator_entries(D: stylegan2.Discriminator, state: Tensors, where: str) -> list[skeleton.Entry]:
+def _discriminator_weights(D: stylegan2.Discriminator, state: Tensors, where: str) -> list[Weight]:
     if D.c_dim:
-        raise UsageError(f"{where}: a .pt file has no labels; write .pkl or .safetensors")
+        raise _no_place(where, "labels")
     statistics = D.b4.mbstd and (D.b4.mbstd.group_size, D.b4.mbstd.num_channels)
     if (D.b4.conv.activation, statistics) != ("lrelu", (4, 1)):
-        raise UsageError(f"{where}: a .pt file has lrelu and minibatch statistics of 4; write .pkl or .safetensors")
-    return _complete(list(skeleton.discriminator(LEAVES, D.img_resolution)), state, where, besides=set())
+        raise _no_place(where, "other activations than lrelu, or minibatch statistics of other groups than 4")
+    return _complete(list(discriminator_weights(LEAVES, D.img_resolution)), state, where, besides=set())
 
 
-def _complete(
-    entries: list[skeleton.Entry], state: Tensors, where: str, besides: set[str]
-) -> list[skeleton.Entry]:
-    """The entries, if they are all that the network has but filters."""
-    weights = {name for name in state if not name.endswith("resample_filter")} - besides
-    if different := weights ^ {entry.ours for entry in entries}:
-        raise UsageError(f"{where}: a .pt file has another architecture ({min(different)}); write .pkl or .safetensors")
-    return entries
+def _complete(weights: list[Weight], state: Tensors, where: str, besides: set[str]) -> list[Weight]:
+    """The weights, if they are all that the network has but filters."""
+    names = {name for name in state if not name.endswith("resample_filter")} - besides
+    if different := names ^ {weight.ours for weight in weights}:
+        raise _no_place(where, f"another architecture ({min(different)})")
+    return weights
+
+
+def _no_place(where: str, what: str) -> UsageError:
+    return UsageError(f"{where}: a .pt file has no place for {what}; write .pkl or .safetensors")
 
 
 def _kernels(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

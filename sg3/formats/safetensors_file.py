@@ -73,7 +73,7 @@ def read(path: Path) -> Snapshot:
             for name in content.keys():  # noqa: SIM118  (not a dictionary)
                 slot, _, rest = name.partition(".")
                 if slot not in parts:
-                    raise DataError(f"{path}: has a tensor {printable(name)} of no network in its configuration")
+                    raise DataError(f"{path}: its tensor {printable(name)} belongs to no network of its configuration")
                 parts[slot][rest] = content.get_tensor(name)
             found: dict[str, Any] = {}
             for slot, description in config["networks"].items():

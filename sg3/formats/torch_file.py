@@ -79,7 +79,7 @@ def _entries(content: Any, wanted: Iterable[str], size: int, storages: Storages,
     if not kept:
         if not content or not all(isinstance(value, Call) for value in content.values()):
             names = printable(", ".join(map(str, content)) or "nothing")
-            raise DataError(f"{path}: is a torch.save file, but none of a network that sg3 knows (it holds {names})")
+            raise DataError(f"{path}: is a torch.save file, but of no network that sg3 knows (it holds {names})")
         kept = content
 
     def stored(parts: tuple[Any, ...]) -> torch.Tensor:

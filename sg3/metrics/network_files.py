@@ -73,7 +73,7 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
     network = Path(source)
     if not network.is_dir():
         if every:
-            raise UsageError(f"--all: needs a run folder, {source} is none")
+            raise UsageError(f"--all: needs a run folder, which {source} is not")
         if is_remote(source):
             return (fetch(published_url(source) or source),)
         if not network.is_file():

@@ -85,7 +85,7 @@ def rosinality_discriminator(D: stylegan2.Discriminator) -> State:
 
 
 def mmagic_generator(G: stylegan2.Generator) -> State:
-    """mmagic's names, from rosinality's: the skeleton is the same. Blur kernels lie elsewhere."""
+    """mmagic's names, from rosinality's: only the last parts differ. Blur kernels lie elsewhere."""
     out = {}
     for name, tensor in rosinality_generator(G).items():
         if name.startswith("style."):

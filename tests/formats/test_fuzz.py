@@ -30,8 +30,8 @@ import torch
 
 import sg3
 from sg3.errors import Sg3Error
-from sg3.formats import skeleton
 from sg3.formats.mmagic import LEAVES
+from sg3.formats.stylegan2_names import generator_weights
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.models import stylegan2
 from tests.formats import hostile, tiny
@@ -70,8 +70,8 @@ def torch_saved(content: object, new: bool = True) -> bytes:
 def mmagic() -> dict[str, Any]:
     """A checkpoint with the weights and some of what training leaves beside them."""
     network = unconditional()
-    state, entries = network.state_dict(), skeleton.generator(LEAVES, 8, [0], first=0)
-    weights = {f"generator_ema.{entry.theirs}": entry.write(state[entry.ours]) for entry in entries}
+    state, names = network.state_dict(), generator_weights(LEAVES, 8, [0], first=0)
+    weights = {f"generator_ema.{weight.theirs}": weight.write(state[weight.ours]) for weight in names}
     return {"meta": {"epoch": 1, "cfg": "a = 1"}, "state_dict": weights, "optimizer": {"state": {0: torch.zeros(2)}}}
 
 

@@ -142,13 +142,13 @@ def small(**kwargs: Any) -> stylegan2.Generator:
 @pytest.mark.parametrize(
     ("slot", "make", "message"),
     [
-        ("G_ema", tiny.stylegan3_generator, "holds StyleGAN2 networks only"),
-        ("G", tiny.stylegan2_generator, "has no labels and z_dim equal to w_dim"),
-        ("D", tiny.discriminator, "has no labels"),
-        ("D", lambda: tiny.discriminator(c_dim=0), "minibatch statistics of 4"),
-        ("G", lambda: small(mapping_kwargs={"lr_multiplier": 1.0}), "lr_multiplier 0.01"),
-        ("G", lambda: small(architecture="resnet"), "another architecture"),
-        ("G", lambda: small(use_noise=False), "another architecture"),
+        ("G_ema", tiny.stylegan3_generator, "has no place for other networks than StyleGAN2's"),
+        ("G", tiny.stylegan2_generator, "has no place for labels, or a z_dim other than w_dim"),
+        ("D", tiny.discriminator, "has no place for labels"),
+        ("D", lambda: tiny.discriminator(c_dim=0), "minibatch statistics of other groups than 4"),
+        ("G", lambda: small(mapping_kwargs={"lr_multiplier": 1.0}), "lr_multiplier other than 0.01"),
+        ("G", lambda: small(architecture="resnet"), "has no place for another architecture"),
+        ("G", lambda: small(use_noise=False), "has no place for another architecture"),
     ],
 )
 def test_what_the_format_has_no_place_for(slot: str, make: Any, message: str, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ WRONG = {
     "extra unexpected": lambda t, c: t.update({"G_ema.extra": torch.ones(1)}),
     r"w_avg has shape \[3\] instead of \[7\]": lambda t, c: t.update({"G_ema.mapping.w_avg": torch.ones(3)}),
     "w_avg holds torch.int32": lambda t, c: t.update({"G_ema.mapping.w_avg": torch.ones(7, dtype=torch.int32)}),
-    "tensor G.x of no network": lambda t, c: t.update({"G.x": torch.ones(3)}),
+    "its tensor G.x belongs to no network of its configuration": lambda t, c: t.update({"G.x": torch.ones(3)}),
     "a StyleGAN3 generator .* has no argument resample_filter": lambda t, c: c["networks"]["G_ema"].update(
         family="stylegan3-generator"
     ),

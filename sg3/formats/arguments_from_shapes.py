@@ -53,7 +53,7 @@ def stylegan3_generator(tensors: Tensors) -> dict[str, Any]:
     """
     layers = sorted({tuple(map(int, found.groups())) for name in tensors if (found := LAYER.match(name))})
     if len(layers) < 4 or [index for index, *_ in layers] != list(range(len(layers))):
-        raise ValueError("no complete list of layers")
+        raise ValueError("layers are missing")
     num_layers = len(layers) - 1
     resolution = layers[-1][1]
     prefixes = [f"synthesis.L{i}_{size}_{channels}" for i, size, channels in layers]
@@ -73,7 +73,7 @@ def stylegan3_generator(tensors: Tensors) -> dict[str, Any]:
     high = min([(w + 0.5) * 2 * c for w, c in zip(widths, cutoffs, strict=True) if w < most], default=2 * low)
     base = next((base for base in _round_numbers(low, high) if widths == expected(base)), None)
     if base is None:
-        raise ValueError("numbers of channels that no channel_base gives")
+        raise ValueError("no channel_base gives these numbers of channels")
     return {
         **_mapping(tensors),
         "img_resolution": resolution,

@@ -1,7 +1,7 @@
 """The names that two other StyleGAN2 implementations, rosinality's and mmagic's, give to the same weights.
 
-Both lay the networks out alike and differ in the last parts of the names (`Leaves`). `generator` and `discriminator`
-list every weight once, for reading and for writing:
+Both lay the networks out alike and differ in the last parts of the names (`Leaves`). `generator_weights` and
+`discriminator_weights` list every weight once, for reading and for writing:
 
     mapping                      layers numbered from 1, because layer 0 normalises z
     conv1, to_rgb1               4 x 4
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from sg3.errors import DataError
-from sg3.formats import networks, shapes
+from sg3.formats import arguments_from_shapes, networks
 from sg3.formats.safe_pickle import printable
 from sg3.models import Generator
 
@@ -47,7 +47,7 @@ class Leaves:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Weight:
     """One weight: its name here and there, and how many axes of length 1 it has there that it has not here, at the
     front and at the end."""
 
@@ -68,13 +68,13 @@ class Entry:
         return tensor.detach().cpu().reshape((1,) * self.front + tensor.shape + (1,) * self.back).clone()
 
 
-def generator(leaves: Leaves, resolution: int, mapping: Iterable[int], first: int) -> Iterator[Entry]:
+def generator_weights(leaves: Leaves, resolution: int, mapping: Iterable[int], first: int) -> Iterator[Weight]:
     """All weights of a generator but the mean of w. `mapping` are the numbers of the mapping layers, of which
     `first` is layer 0 here."""
     for i in mapping:
-        yield Entry(f"mapping.fc{i - first}.weight", f"{leaves.mapping}.{i}.{leaves.linear}")
-        yield Entry(f"mapping.fc{i - first}.bias", f"{leaves.mapping}.{i}.bias")
-    yield Entry("synthesis.b4.const", leaves.const, front=1)
+        yield Weight(f"mapping.fc{i - first}.weight", f"{leaves.mapping}.{i}.{leaves.linear}")
+        yield Weight(f"mapping.fc{i - first}.bias", f"{leaves.mapping}.{i}.bias")
+    yield Weight("synthesis.b4.const", leaves.const, front=1)
     yield from _convolution(leaves, "synthesis.b4.conv1", "conv1", 0)
     yield from _colours(leaves, "synthesis.b4.torgb", "to_rgb1")
     j = 0
@@ -85,33 +85,33 @@ def generator(leaves: Leaves, resolution: int, mapping: Iterable[int], first: in
         j += 1
 
 
-def _convolution(leaves: Leaves, ours: str, theirs: str, index: int) -> Iterator[Entry]:
-    yield Entry(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
+def _convolution(leaves: Leaves, ours: str, theirs: str, index: int) -> Iterator[Weight]:
+    yield Weight(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
     yield from _modulation(leaves, ours, theirs)
-    yield Entry(f"{ours}.bias", f"{theirs}.activate.bias")
-    yield Entry(f"{ours}.noise_strength", f"{theirs}.{leaves.noise_strength}", front=1)
-    yield Entry(f"{ours}.noise_const", leaves.noise.format(index), front=2)
+    yield Weight(f"{ours}.bias", f"{theirs}.activate.bias")
+    yield Weight(f"{ours}.noise_strength", f"{theirs}.{leaves.noise_strength}", front=1)
+    yield Weight(f"{ours}.noise_const", leaves.noise.format(index), front=2)
 
 
-def _colours(leaves: Leaves, ours: str, theirs: str) -> Iterator[Entry]:
-    yield Entry(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
+def _colours(leaves: Leaves, ours: str, theirs: str) -> Iterator[Weight]:
+    yield Weight(f"{ours}.weight", f"{theirs}.conv.{leaves.modulated}", front=1)
     yield from _modulation(leaves, ours, theirs)
-    yield Entry(f"{ours}.bias", f"{theirs}.bias", front=1, back=2)
+    yield Weight(f"{ours}.bias", f"{theirs}.bias", front=1, back=2)
 
 
-def _modulation(leaves: Leaves, ours: str, theirs: str) -> Iterator[Entry]:
-    yield Entry(f"{ours}.affine.weight", f"{theirs}.conv.{leaves.modulation}.{leaves.linear}")
-    yield Entry(f"{ours}.affine.bias", f"{theirs}.conv.{leaves.modulation}.bias")
+def _modulation(leaves: Leaves, ours: str, theirs: str) -> Iterator[Weight]:
+    yield Weight(f"{ours}.affine.weight", f"{theirs}.conv.{leaves.modulation}.{leaves.linear}")
+    yield Weight(f"{ours}.affine.bias", f"{theirs}.conv.{leaves.modulation}.bias")
 
 
-def discriminator(leaves: Leaves, resolution: int) -> Iterator[Entry]:
+def discriminator_weights(leaves: Leaves, resolution: int) -> Iterator[Weight]:
     """All weights of an unconditional residual discriminator."""
 
-    def conv(ours: str, theirs: str, place: int, has_bias: bool = True) -> Iterator[Entry]:
+    def conv(ours: str, theirs: str, place: int, has_bias: bool = True) -> Iterator[Weight]:
         """The convolution at a place of a sequence, and the activation after it, which has the bias."""
-        yield Entry(f"{ours}.weight", f"{theirs}.{place}.{leaves.conv}")
+        yield Weight(f"{ours}.weight", f"{theirs}.{place}.{leaves.conv}")
         if has_bias:
-            yield Entry(f"{ours}.bias", f"{theirs}.{place + 1}.bias")
+            yield Weight(f"{ours}.bias", f"{theirs}.{place + 1}.bias")
 
     yield from conv(f"b{resolution}.fromrgb", "convs.0", 0)
     here, i = resolution, 1
@@ -122,24 +122,24 @@ def discriminator(leaves: Leaves, resolution: int) -> Iterator[Entry]:
         here, i = here // 2, i + 1
     yield from conv("b4.conv", "final_conv", 0)
     for k, ours in enumerate(("b4.fc", "b4.out")):
-        yield Entry(f"{ours}.weight", f"final_linear.{k}.{leaves.linear}")
-        yield Entry(f"{ours}.bias", f"final_linear.{k}.bias")
+        yield Weight(f"{ours}.weight", f"final_linear.{k}.{leaves.linear}")
+        yield Weight(f"{ours}.bias", f"final_linear.{k}.bias")
 
 
-def read(entries: Iterable[Entry], tensors: Tensors, where: str) -> dict[str, torch.Tensor]:
+def read(weights: Iterable[Weight], tensors: Tensors, where: str) -> dict[str, torch.Tensor]:
     """Tensors by our names. Blur kernels are left out; they follow from the constructor arguments.
 
     Raises DataError, naming them as the file does, if some are missing or nothing here.
     """
-    wanted = list(entries)
-    missing = [entry.theirs for entry in wanted if entry.theirs not in tensors]
-    unexpected = tensors.keys() - {entry.theirs for entry in wanted}
+    wanted = list(weights)
+    missing = [weight.theirs for weight in wanted if weight.theirs not in tensors]
+    unexpected = tensors.keys() - {weight.theirs for weight in wanted}
     problems = [f"{name} missing" for name in missing]
     problems += [f"{printable(name)} unexpected" for name in sorted(unexpected) if not name.endswith(".kernel")]
     if problems:
         rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"{where}: has not the tensors it should have: {', '.join(problems[:3])}{rest}")
-    return {entry.ours: entry.read(tensors[entry.theirs], where) for entry in wanted}
+        raise DataError(f"{where}: its tensors are not those of a StyleGAN2 network: {', '.join(problems[:3])}{rest}")
+    return {weight.ours: weight.read(tensors[weight.theirs], where) for weight in wanted}
 
 
 def numbers(tensors: Tensors, prefix: str) -> list[int]:
@@ -157,12 +157,15 @@ def build_generator(
     """
     layers = numbers(tensors, leaves.mapping)
     blocks = len(numbers(tensors, "to_rgbs"))
-    if not layers or blocks > MAX_BLOCKS:
-        raise DataError(f"{where}: has not the tensors it should have: {leaves.mapping}.1.{leaves.linear} missing")
-    named = read(generator(leaves, 4 * 2**blocks, layers, layers[0]), tensors, where)
+    if not layers:
+        missing = f"{leaves.mapping}.1.{leaves.linear} missing"
+        raise DataError(f"{where}: its tensors are not those of a StyleGAN2 network: {missing}")
+    _check_blocks(blocks, where)
+    named = read(generator_weights(leaves, 4 * 2**blocks, layers, layers[0]), tensors, where)
     named |= embed or {}
     with unusable_shapes(where, networks.STYLEGAN2_GENERATOR.title):
-        arguments = shapes.stylegan2_generator(named) | _blur(tensors) | {"num_fp16_res": 0, "conv_clamp": None}
+        arguments = arguments_from_shapes.stylegan2_generator(named) | _blur(tensors)
+        arguments |= {"num_fp16_res": 0, "conv_clamp": None}
         named["mapping.w_avg"] = torch.zeros(arguments["w_dim"]) if w_avg is None else w_avg.reshape(-1)
     network = networks.build(networks.STYLEGAN2_GENERATOR, arguments, named, where, IMPLIED)
     if w_avg is None:
@@ -173,14 +176,18 @@ def build_generator(
 def build_discriminator(leaves: Leaves, tensors: Tensors, where: str) -> nn.Module:
     """The StyleGAN2 discriminator whose weights have these names."""
     blocks = max(numbers(tensors, "convs"), default=0)
-    if blocks > MAX_BLOCKS:
-        raise DataError(f"{where}: has {blocks} blocks, more than any network")
-    named = read(discriminator(leaves, 4 * 2**blocks), tensors, where)
+    _check_blocks(blocks, where)
+    named = read(discriminator_weights(leaves, 4 * 2**blocks), tensors, where)
     with unusable_shapes(where, networks.STYLEGAN2_DISCRIMINATOR.title):
         blur = _blur(tensors)
-        arguments = shapes.stylegan2_discriminator(named) | {"num_fp16_res": 0, "conv_clamp": None}
+        arguments = arguments_from_shapes.stylegan2_discriminator(named) | {"num_fp16_res": 0, "conv_clamp": None}
         arguments |= {"block_kwargs": blur} if blur else {}
     return networks.build(networks.STYLEGAN2_DISCRIMINATOR, arguments, named, where, IMPLIED)
+
+
+def _check_blocks(blocks: int, where: str) -> None:
+    if blocks > MAX_BLOCKS:
+        raise DataError(f"{where}: its tensors are those of {blocks} blocks; no network has more than {MAX_BLOCKS}")
 
 
 @contextmanager
@@ -209,5 +216,5 @@ def estimate_w_avg(network: nn.Module) -> None:
 def _blur(tensors: Tensors) -> dict[str, list[float]]:
     """The resample_filter argument, if a blur kernel in the file is another than usual."""
     kernel = next((tensor for name, tensor in tensors.items() if name.endswith(".kernel")), None)
-    found = None if kernel is None else shapes.blur_taps(kernel)
+    found = None if kernel is None else arguments_from_shapes.blur_taps(kernel)
     return {} if found is None else {"resample_filter": found}
