@@ -4,6 +4,10 @@
 
 Each layer treats its feature maps as band-limited continuous signals. The band limits grow geometrically from layer
 to layer (Figure 4c); sampling rates, sizes, filters and paddings all follow from them.
+
+Units and the paper's symbols: frequencies (cutoff f_c, stopband f_t, half-width f_h of the transition between passing
+and stopping) are in periods, sampling rates s in samples per image width, margins not counted. Sizes are in samples,
+margins included.
 """
 
 from __future__ import annotations
@@ -25,7 +29,11 @@ __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput
 class SynthesisInput(nn.Module):
     """Fourier features of a continuous, infinite plane, translated and rotated by w (Section 3.2, Appendix F).
 
-    `transform` is a user-given 3 x 3 matrix on top: the inverse of how the image should move.
+    `transform` is a user-given 3 x 3 matrix on top: the inverse of how the image should move, in units of its
+    width.
+
+    channels: Fourier features, each a wave of random frequency and phase; also how many maps come out. size: side of
+    the maps. sampling_rate: s of the first layer. bandwidth: the largest frequency drawn, f_c of the first layer.
     """
 
     freqs: torch.Tensor
@@ -77,7 +85,7 @@ class SynthesisInput(nn.Module):
         x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
         x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
         x = x @ (self.weight / sqrt(self.channels)).t()
-        # Layers keep the memory format of their input: see docs/layout.md.
+        # Layers keep the memory format of their input: see docs/memory-formats.md.
         layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
         return x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
@@ -90,25 +98,28 @@ class SynthesisInput(nn.Module):
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What the band limits of a layer's input and output imply (Appendix D, Figure 4c). Rates are per image width."""
+    """What the band limits of a layer's input and output imply (Appendix D, Figure 4c)."""
 
     in_channels: int
     out_channels: int
-    in_size: int
+    in_size: int  # side in samples, margins included
     out_size: int
-    in_sampling_rate: int
+    in_sampling_rate: int  # s, samples per image width
     out_sampling_rate: int
-    in_cutoff: float
-    out_cutoff: float
-    in_half_width: float
+    in_cutoff: float  # f_c, periods per image width; of the upsampling filter
+    out_cutoff: float  # of the downsampling filter
+    in_half_width: float  # f_h, periods per image width: of the filters' transition band, half of it
     out_half_width: float
-    is_torgb: bool
-    is_critically_sampled: bool
-    use_fp16: bool
+    is_torgb: bool  # 1 x 1, without demodulation, nonlinearity and filters
+    is_critically_sampled: bool  # f_c = s / 2: all of the spectrum is used, at the cost of some aliasing
+    use_fp16: bool  # on a GPU, in 16 bits
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution followed by the filtered nonlinearity (Figure 4b); ToRGB is the case without a slope."""
+    """Modulated convolution followed by the filtered nonlinearity (Figure 4b); ToRGB is the case without a slope.
+
+    w_dim: width of w. The other arguments are `SynthesisNetwork`'s.
+    """
 
     magnitude_ema: torch.Tensor
     up_filter: torch.Tensor | None
@@ -228,7 +239,31 @@ class SynthesisLayer(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w -> image: Fourier features and num_layers + 1 layers, the last of them ToRGB."""
+    """w -> image: Fourier features and num_layers + 1 layers, the last of them ToRGB.
+
+    Frequencies in periods per image width, symbols as in the paper's Section 3.2 and Appendix D:
+
+    - w_dim: width of w.
+    - img_resolution: side of the image in pixels, s_N, a power of two. img_channels: its channels.
+    - channel_base, channel_max: a layer has channel_base / (2 f_c) feature maps, at most channel_max.
+    - num_layers: N, how many layers there are between the Fourier features and ToRGB.
+    - num_critical: N_crit, how many of them, at the end, are critically sampled: f_c = s / 2.
+    - first_cutoff: f_c,0, cutoff of the Fourier features. The last one is img_resolution / 2; those between grow
+      geometrically.
+    - first_stopband: f_t,0, stopband of the Fourier features, above the cutoff. Stopbands grow geometrically, too.
+    - last_stopband_rel: f_t,N / f_c,N, the last stopband as a multiple of the last cutoff.
+    - margin_size: samples added on each side, at each layer's own rate, to keep what goes wrong at borders out of
+      the image.
+    - output_scale: ToRGB's result is multiplied by it.
+    - num_fp16_res: a layer runs in 16 bits on a GPU if its rate is above img_resolution / 2^num_fp16_res; 0 is none.
+    - conv_kernel: side of the convolutions' kernels in samples: 3 for T, 1 for R.
+    - filter_size: n, taps of a resampling filter for each of its factor: up or down by 4 with n = 6 takes 24.
+    - lrelu_upsampling: m, how much finer than the finer of its two rates a layer is sampled at its nonlinearity.
+    - use_radial_filters: downsample by circularly symmetric filters but where sampling is critical (R).
+    - conv_clamp: what the nonlinearity gives is cut to -conv_clamp..conv_clamp, for 16 bits; None leaves it.
+    - magnitude_ema_beta: share of the old value when the running mean of a layer's squared input, sigma^2, takes in
+      a batch: 0.5^(batch / 20,000) halves the weight of an image every 20,000 images.
+    """
 
     def __init__(
         self,

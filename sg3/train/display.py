@@ -18,8 +18,9 @@ from sg3.errors import StorageError
 class Display:
     """Messages go to stderr and into a file; on a terminal, a bar with speed, remaining time and losses stays below.
 
-    Use as a context manager. `budget_seconds`, counted from now, is a time limit that the remaining time respects.
-    A quiet one says and writes nothing: that of the ranks beside the first.
+    Use it as a context manager. If the run has a time limit, set `budget_seconds` to the seconds left of it when the
+    display is made: `remaining` then takes it into account. With `quiet` nothing is shown or written; only the first
+    rank's display is not quiet, so that each line appears once.
     """
 
     def __init__(self, log_path: Path | None, total_nimg: int, quiet: bool = False) -> None:
@@ -48,7 +49,7 @@ class Display:
             self._bar.stop()
 
     def message(self, text: str) -> None:
-        """One line for the reader and the log."""
+        """Show one line on stderr and append it to the log. Raises StorageError if the log cannot be written."""
         if self._quiet:
             return
         self._console.print(text, markup=False)
@@ -69,7 +70,7 @@ class Display:
         self._recent.append((time.monotonic(), nimg))
 
     def progress(self, nimg: int, losses: dict[str, float]) -> None:
-        """Update the live line, if there is one."""
+        """Update the bar with the images so far and the losses by network, if there is a bar."""
         if self._bar is None or self._task is None:
             return
         parts = [f"{self.speed():.1f} img/s", f"{format_time_brief(self.remaining(nimg))} left"]

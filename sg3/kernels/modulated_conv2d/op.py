@@ -7,7 +7,7 @@
 This is StyleGAN3's form, in which weights and styles are also normalised beforehand, so that nothing overflows in
 half precision; demodulation cancels both factors (up to eps). The style's factor spans the whole batch.
 
-docs/layout.md compares the two fast forms, and NCHW with channels_last.
+docs/memory-formats.md compares the two fast forms, and NCHW with channels_last.
 """
 
 from __future__ import annotations
