@@ -1,0 +1,48 @@
+"""A launch's arguments as the kernel finds them: in constant bank 0, behind what the driver puts there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.static.compilation import Launch
+from bench.static.registers import LANES, MASK, Warp
+
+FIRST = {80: 0x160, 90: 0x210, 100: 0x380}  # offset of the first argument, by the architecture and those after it
+SIZES = {"i64": 8, "u64": 8, "fp64": 8}  # of an argument, if not 4 bytes; pointers have 8
+APART = 1 << 36  # bytes between the tensors' made-up addresses
+
+
+def constants(launch: Launch, kernel: Any, arch: int) -> dict[int, int]:
+    """Words of constant bank 0 by offset: the size of a program and of the grid, and all arguments that are integers or
+    pointers."""
+    grid = (*launch.grid, 1, 1)[:3]
+    bank = {0x0: 32 * kernel.metadata.num_warps, 0x4: 1, 0x8: 1, 0xC: grid[0], 0x10: grid[1], 0x14: grid[2]}
+    values = dict(zip(launch.kernel.arg_names, launch.arguments, strict=False)) | launch.options
+    offset = FIRST[max(first for first in FIRST if first <= arch)]
+    tensors = 0
+    for name, kind in kernel.src.signature.items():
+        if kind == "constexpr":
+            continue
+        size = 8 if kind.startswith("*") else SIZES.get(kind, 4)
+        offset = -(-offset // size) * size
+        value = values[name]
+        if isinstance(value, torch.Tensor):
+            tensors += 1
+            value = tensors * APART
+        if isinstance(value, int):
+            for n in range(size // 4):
+                bank[offset + 4 * n] = value >> 32 * n & MASK
+        offset += size
+    return bank
+
+
+def warp_of(bank: Mapping[int, int], number: int, program: tuple[int, int, int]) -> Warp:
+    """Warp `number` of a program, before its first instruction."""
+    special = {f"SR_CTAID.{axis}": np.full(32, p) for axis, p in zip("XYZ", program, strict=True)}
+    special |= {"SR_TID.X": 32 * number + LANES, "SR_TID.Y": 0 * LANES, "SR_TID.Z": 0 * LANES, "SR_LANEID": LANES}
+    special["SR_CgaCtaId"] = 0 * LANES  # a cluster of one program
+    return Warp(bank, special)

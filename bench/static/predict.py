@@ -1,0 +1,96 @@
+"""From a class and an architecture to a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.static.arguments import constants, warp_of
+from bench.static.classes import Class
+from bench.static.compilation import Launch, recorded
+from bench.static.machine import ARCHITECTURES, GLOBAL_LATENCY, PIPES, cost, occupancy
+from bench.static.sass import Instruction, disassemble
+from bench.static.scheduler import simulate
+from bench.static.trace import Trace, follow
+
+BOUND = 0.75  # a pipe that works this share of the time is what limits
+SAMPLES = 5  # programs of a grid
+LONG = 20_000  # instructions of a warp beyond which one stands for all
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one class on one architecture. `ps` and `floor_ps`: picoseconds of the whole GPU per output element."""
+
+    arch: str
+    op: str
+    config: str
+    mode: str
+    dtype: str
+    ps: float
+    ps_with_replays: float
+    floor_ps: float
+    cycles: float  # of a multiprocessor, per output
+    limit: str
+    busy: dict[str, float]
+    instructions: float  # of warps, per output
+    registers: int
+    stack: int
+    shared: int
+    warps: int
+    resident: int
+    occupancy_limit: str
+
+
+def predict(item: Class, capability: int, global_latency: float = GLOBAL_LATENCY) -> Prediction:
+    """Compile the class for sm_`capability` and replay it."""
+    with recorded(capability) as launches:
+        outputs = item.run().numel()
+    return replay(item, launches[-1], outputs, capability, global_latency)
+
+
+def replay(item: Class, launch: Launch, outputs: int, capability: int, global_latency: float) -> Prediction:
+    """The prediction for a recorded launch that writes so many elements."""
+    arch = ARCHITECTURES[capability]
+    kernel = launch.compile(capability)
+    binary = disassemble(kernel.asm["cubin"])
+    warps, shared = kernel.metadata.num_warps, kernel.metadata.shared
+    room = occupancy(arch, binary.registers, shared, warps)
+    programs = sample(launch, kernel, binary.instructions, item.rounds, capability)
+    costs = [cost(i, arch, global_latency) for i in binary.instructions]
+    run = simulate(binary.instructions, costs, programs, room.programs, arch)
+    replayed = simulate(binary.instructions, costs, programs, room.programs, arch, replays=True)
+    executed = sum(len(trace.order) for program in programs for trace in program) / len(programs)
+
+    cycles = run.cycles * launch.programs / outputs
+    per_second = arch.multiprocessors * arch.clock
+    ps, floor = cycles / per_second * 1e12, launch.bytes / arch.bandwidth / outputs * 1e12
+    pipe = max(PIPES, key=lambda name: run.busy[name])
+    limit = "bandwidth" if ps < floor else pipe if run.busy[pipe] >= BOUND else "latency"
+    return Prediction(
+        f"sm_{capability}", item.op, *item.key,
+        ps=ps, ps_with_replays=replayed.cycles * launch.programs / outputs / per_second * 1e12, floor_ps=floor,
+        cycles=cycles, limit=limit, busy=run.busy,
+        instructions=executed * launch.programs / outputs, registers=binary.registers, stack=binary.stack,
+        shared=shared, warps=warps, resident=room.programs, occupancy_limit=room.limit,
+    )  # fmt: skip
+
+
+def sample(
+    launch: Launch, kernel: Any, instructions: Sequence[Instruction], rounds: Sequence[int], capability: int
+) -> list[list[Trace]]:
+    """The traces of a few programs' warps, spread evenly over the grid, so that its edges have their share."""
+    bank = constants(launch, kernel, capability)
+    x, y, z = (*launch.grid, 1, 1)[:3]
+    result = []
+    for n in range(SAMPLES):
+        number = (2 * n + 1) * launch.programs // (2 * SAMPLES)
+        program = number % x, number // x % y, number // x // y % z
+        warps = []
+        for warp in range(kernel.metadata.num_warps):
+            warps.append(follow(instructions, warp_of(bank, warp, program), rounds))
+            if len(warps[0].order) > LONG:
+                return [warps * kernel.metadata.num_warps]
+        result.append(warps)
+    return result
