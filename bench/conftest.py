@@ -118,8 +118,9 @@ def paired(benchmark: Any, session: Session, request: pytest.FixtureRequest) -> 
             pytest.skip("SG3_BENCH_DEADLINE is over")
         on_gpu = session.device.type == "cuda"
         kernels = "triton" if on_gpu else "numba"
-        exists = kernels in IMPLEMENTATIONS.get(workload.op, (kernels,))  # for an op; networks are made of several
-        names = ["ref", "torch", *([kernels] if exists else []), *(f"compile({name})" for name in compile)]
+        available = IMPLEMENTATIONS.get(workload.op, ("torch", kernels))  # of an op; networks are made of several
+        names = ["ref", *(name for name in ("torch", kernels) if name in available)]
+        names += [f"compile({name})" for name in compile]
         if os.environ.get("SG3_BENCH_ORIGINAL"):
             names.append("original")
         admitted, facts = admit(workload, names, session.device)

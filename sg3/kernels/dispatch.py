@@ -1,4 +1,4 @@
-"""Which implementation of an op runs, and why. Nothing else decides.
+"""Which implementation of an op runs, and why.
 
     impl     what it is                              where it runs
     triton   Triton kernels                          NVIDIA GPU of compute capability 8.0 or newer, Linux
@@ -10,7 +10,11 @@
 
 `cuda`, the name the original used, means `auto`. The environment variable SG3_IMPL replaces `auto`, so that a
 whole program can be run on one implementation; an op that has no such implementation runs on the best it has. What is
-asked for by name either runs or raises; it is never swapped for another.
+asked for by name either runs or raises; it is never swapped for another. `torch` serves every op: one that
+has no faster form in PyTorch than the plain formula runs that.
+
+Two ops add a rule, where they call `resolve`: grid_sample's `auto` is `ref` for a grid that requires a gradient, and
+modulated_conv2d's `ref` is `torch` for an empty batch.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("triton", "ref"),
     "upfirdn2d": ("triton", "torch", "ref"),
     "filtered_lrelu": ("triton", "numba", "torch", "ref"),
-    "modulated_conv2d": ("torch", "triton", "ref"),  # but for shapes that its own table names
+    "modulated_conv2d": ("torch", "triton", "ref"),
     "conv2d_resample": ("triton", "torch", "ref"),
     "grid_sample": ("torch", "ref"),
 }
@@ -54,27 +58,22 @@ class UnknownImplError(ValueError):
     exit_code = 2
 
 
-def resolve(
-    op: str,
-    impl: str,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    order: tuple[str, ...] | None = None,
-) -> str:
+def resolve(op: str, impl: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """The implementation to run for `impl` on `device`: 'triton', 'numba', 'torch' or 'ref', one that takes `dtype`.
 
-    `order`, best first, takes the place of the op's row in `IMPLEMENTATIONS` where the choice is left open.
     Raises ValueError for a name that does not exist and ImplUnavailableError for one that cannot run here.
     """
     available = _available(op)
     asked, source = _asked_for(impl)
     if asked == "auto":
-        return _best(available if order is None else order, device, dtype)
+        return _best(available, device, dtype)
     instead = "unset SG3_IMPL" if source.startswith("SG3_IMPL") else "use impl='auto'"
+    if asked == "torch" and "torch" not in available:
+        return "ref"
     if asked not in available:
         if source.startswith("SG3_IMPL"):  # meant for the ops that have it
             return _best(tuple(name for name in available if name != "triton"), device, dtype)
-        raise ImplUnavailableError(f"{op}: {source} does not exist for this op yet, "
+        raise ImplUnavailableError(f"{op}: {source} does not exist for this op, "
                                    f"only {', '.join(available)}; {instead}")
     if asked in KERNELS:
         status = _status(asked, device)

@@ -58,7 +58,7 @@ def grid_sample_ref(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     return result
 
 
-# ---- impl='torch': torch's own op and its adjoint, each the other's derivative ----
+# ---- impl='torch': torch's own op and its gradient op, each the other's gradient op ----
 
 
 def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -79,10 +79,10 @@ def _sample_backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ..
     (grid,) = ctx.saved_tensors
     if ctx.needs_input_grad[1]:
         raise RuntimeError("grid_sample: impl='torch' has no gradient for the grid; use impl='ref'")
-    return _adjoint_op(g, grid, ctx.size), None
+    return _grad_op(g, grid, ctx.size), None
 
 
-def _adjoint(g: torch.Tensor, grid: torch.Tensor, size: list[int]) -> torch.Tensor:
+def _grad(g: torch.Tensor, grid: torch.Tensor, size: list[int]) -> torch.Tensor:
     """Spread g [N, C, OH, OW] over the pixels of an image of `size` that it was sampled from."""
     image = g.new_empty(size)  # only its size counts
     bilinear, zeros, align_corners, wanted = 0, 0, False, [True, False]
@@ -91,15 +91,15 @@ def _adjoint(g: torch.Tensor, grid: torch.Tensor, size: list[int]) -> torch.Tens
     return dx
 
 
-def _adjoint_fake(g: torch.Tensor, grid: torch.Tensor, size: list[int]) -> torch.Tensor:
+def _grad_fake(g: torch.Tensor, grid: torch.Tensor, size: list[int]) -> torch.Tensor:
     return g.new_empty(size)
 
 
-def _adjoint_save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+def _grad_save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
     ctx.save_for_backward(inputs[1])
 
 
-def _adjoint_backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _grad_backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     (grid,) = ctx.saved_tensors
     return grid_sample_torch(u, grid), None, None
 
@@ -108,7 +108,7 @@ grid_sample_torch = register(
     "grid_sample_torch(Tensor input, Tensor grid) -> Tensor",
     _sample, _sample_fake, _sample_save, _sample_backward,
 )  # fmt: skip
-_adjoint_op = register(
-    "grid_sample_adjoint_torch(Tensor g, Tensor grid, SymInt[] size) -> Tensor",
-    _adjoint, _adjoint_fake, _adjoint_save, _adjoint_backward,
+_grad_op = register(
+    "grid_sample_grad_torch(Tensor g, Tensor grid, SymInt[] size) -> Tensor",
+    _grad, _grad_fake, _grad_save, _grad_backward,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sg3.kernels import dispatch, toolchain
+from sg3.kernels import bias_act, dispatch, toolchain
 from sg3.kernels.dispatch import (
     IMPLEMENTATIONS,
     ImplUnavailableError,
@@ -94,15 +94,13 @@ def test_every_op_has_its_plain_formula_last() -> None:
     assert all(impls[-1] == "ref" for impls in IMPLEMENTATIONS.values())
 
 
-def test_an_op_may_have_an_order_of_its_own(machine: Machine) -> None:
-    """cuDNN's convolutions come first, but for the shapes that the op itself knows to be better on Triton."""
+def test_cudnns_convolutions_come_before_tritons(machine: Machine) -> None:
     machine()
-    order = ("triton", "torch", "ref")
-    assert resolve("modulated_conv2d", "auto", GPU) == "torch"
-    assert resolve("modulated_conv2d", "auto", GPU, torch.float16, order) == "triton"
-    assert resolve("modulated_conv2d", "auto", GPU, torch.float64, order) == "torch"
-    assert resolve("modulated_conv2d", "auto", CPU, torch.float16, order) == "torch"
-    assert resolve("modulated_conv2d", "ref", GPU, torch.float16, order) == "ref"
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        assert resolve("modulated_conv2d", "auto", GPU, dtype) == "torch"
+    assert resolve("modulated_conv2d", "triton", GPU, torch.float16) == "triton"
+    assert resolve("modulated_conv2d", "auto", CPU, torch.float16) == "torch"
+    assert resolve("modulated_conv2d", "ref", GPU, torch.float16) == "ref"
 
 
 @pytest.mark.parametrize("op", IMPLEMENTATIONS)
@@ -143,13 +141,26 @@ def test_one_line_for_the_log(machine: Machine, all_written: None) -> None:
 
 def test_what_does_not_exist_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", {"bias_act": ("ref",)})
-    for impl in ("torch", "triton"):
+    for impl in ("numba", "triton"):
         with pytest.raises(ImplUnavailableError, match=f"impl='{impl}' does not exist.*use impl='auto'"):
             resolve("bias_act", impl, CPU)
     # The variable is for a whole program: what it names is taken where it exists.
     monkeypatch.setenv("SG3_IMPL", "torch")
     assert resolve("bias_act", "auto", CPU) == "ref"
     assert explain("bias_act", CPU) == ("ref", "SG3_IMPL='torch', which this op does not have")
+
+
+@pytest.mark.parametrize("op", IMPLEMENTATIONS)
+def test_torch_serves_every_op(op: str) -> None:
+    """As what is asked for by name, on any device, in any type: without a faster form it is the plain formula."""
+    for device in (CPU, GPU, torch.device("meta")):
+        for dtype in (torch.float16, torch.float32, torch.float64):
+            assert resolve(op, "torch", device, dtype) == ("torch" if "torch" in IMPLEMENTATIONS[op] else "ref")
+
+
+def test_bias_act_runs_on_torch_by_name() -> None:
+    x, b = torch.randn(2, 3, 4, 4), torch.randn(3)
+    assert torch.equal(bias_act(x, b, act="swish", impl="torch"), bias_act(x, b, act="swish", impl="ref"))
 
 
 def test_triton_has_no_float64(machine: Machine, all_written: None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +13,8 @@ from hypothesis import strategies as st
 
 from sg3.kernels import conv2d_resample, filtered_lrelu, grid_sample, modulated_conv2d, upfirdn2d
 from sg3.kernels.memory_format import is_channels_last
-from sg3.kernels.upfirdn2d import impl_torch
+from sg3.kernels.modulated_conv2d import impl_torch as modulated_conv2d_impl
+from sg3.kernels.upfirdn2d import impl_torch as upfirdn2d_impl
 
 F64 = torch.float64
 TAPS = st.sampled_from([1, 2, 4, 5, 12, 13, 24])
@@ -165,7 +165,7 @@ def test_mixed_types_and_empty_batches() -> None:
 @pytest.mark.parametrize("at_once", [1, 16 * 200, 2**20])
 def test_portions_and_memory_formats(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], at_once: int) -> None:
     """However the planes are divided, in whatever format they and the gradient come, the numbers are the same."""
-    monkeypatch.setattr(impl_torch, "SAMPLES_AT_ONCE_CPU", at_once)
+    monkeypatch.setattr(upfirdn2d_impl, "SAMPLES_AT_ONCE_CPU", at_once)
     f, b = torch.rand(12), torch.randn(shape[1], dtype=F64, requires_grad=True)
     base = torch.randn(shape, dtype=F64)
     formats = (torch.contiguous_format, torch.channels_last)
@@ -210,7 +210,7 @@ def test_modulated_conv2d_takes_the_same_value_on_both_sides_of_its_choice(
     formats = (torch.contiguous_format, torch.channels_last)
     choices = [(share, layout) for share in (0.0, 1e9) for layout in formats]  # never, always weights per sample
     for share, layout in choices:
-        monkeypatch.setattr(sys.modules["sg3.kernels.modulated_conv2d.op"], "SMALL_WEIGHTS", share)
+        monkeypatch.setattr(modulated_conv2d_impl, "SMALL_WEIGHTS", share)
         for padding in (0, kernel - 1, 2):
             image = x.contiguous(memory_format=layout)
             results.append(modulated_conv2d(image, w.double(), s.double(), padding=padding, impl="torch"))
@@ -228,7 +228,7 @@ def test_grid_sample_opcheck() -> None:
     x, grid = grid_and_image()
     torch.library.opcheck(torch.ops.sg3.grid_sample_torch, (x.requires_grad_(), grid))
     g = torch.randn(2, 3, 4, 3, dtype=F64, requires_grad=True)
-    torch.library.opcheck(torch.ops.sg3.grid_sample_adjoint_torch, (g, grid, [2, 3, 6, 5]))
+    torch.library.opcheck(torch.ops.sg3.grid_sample_grad_torch, (g, grid, [2, 3, 6, 5]))
 
 
 @torch._dynamo.config.patch(trace_autograd_ops=True)

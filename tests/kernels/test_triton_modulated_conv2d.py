@@ -331,13 +331,3 @@ def test_triton_has_no_float64(device: str) -> None:
     x, w, s, _ = inputs((1, 2, 3, 3), (2, 1, 1), device)
     with pytest.raises(ImplUnavailableError, match="float64"):
         modulated_conv2d(x, w, s, impl="triton")
-
-
-def test_auto_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, w, s, _ = (t.detach().float() for t in inputs((1, 2, 3, 3), (2, 1, 1)))
-    orders: list[object] = []
-    monkeypatch.setattr(op, "resolve", lambda *args: orders.append(args[-1]) or "torch")
-    modulated_conv2d(x, w, s)
-    monkeypatch.setattr(op, "FUSED_IS_FASTER", frozenset({op.shape_class(x, w)}))
-    modulated_conv2d(x, w, s)
-    assert orders == [None, ("triton", "torch", "ref")]

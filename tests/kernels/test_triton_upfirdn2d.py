@@ -163,7 +163,7 @@ def test_the_number_of_taps_compiles_nothing_new() -> None:
 import torch, triton
 from triton.runtime.jit import JITFunction
 from sg3.kernels import triton_aot as aot
-from sg3.kernels.upfirdn2d import impl_triton as upfirdn2d
+from sg3.kernels.upfirdn2d import impl_triton
 triton.runtime.driver.set_active(aot.Target(90))
 keys = set()
 triton.knobs.runtime.jit_cache_hook = lambda key, **_: keys.add(key) or True  # True: do not compile
@@ -173,7 +173,7 @@ x = torch.empty(1, 3, 48, 48)
 for size in (range(61, 0, -2), range(60, 0, -2)):
     for taps in size:
         out = 48 + taps % 7, 48 + taps % 5  # and padding of all kinds
-        upfirdn2d.upfirdn2d(x, torch.empty(taps), (1, 1), (1, 1), (taps // 2, taps - 20), False, 1.0, out, False)
+        impl_triton.forward(x, torch.empty(taps), (1, 1), (1, 1), (taps // 2, taps - 20), False, 1.0, out, False)
     print(len(keys))
 """
     environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}

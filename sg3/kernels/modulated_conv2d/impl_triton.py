@@ -26,7 +26,6 @@ import triton
 import triton.language as tl
 
 from sg3.kernels.memory_format import new_image
-from sg3.kernels.modulated_conv2d.op import transposed
 from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
 
 
@@ -107,15 +106,15 @@ def scaled_conv2d(
     return y
 
 
-def scaled_conv2d_grad(
-    dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor, so: torch.Tensor | None, padding: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients (of x, of si) of `scaled_conv2d` for dy [N, O, H', W'] -> [N, I, H, W] in x's memory format, [N, I]."""
-    w, padding = transposed(w, padding)
-    dx = new_image(x, *x.shape[2:])
-    sums = _convolve(dy, w, so, si, padding, dx, image=x)
+def scaled_conv2d_reduced(
+    x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int],
+    image: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """`scaled_conv2d`, in the memory format of an image of its shape, and sum_p conv(si * x, w) * image, [N, O]."""
+    y = new_image(image, *image.shape[2:])
+    sums = _convolve(x, w, si, so, padding, y, image)
     assert sums is not None
-    return dx, sums.sum(1)
+    return y, sums.sum(1)
 
 
 def _convolve(
@@ -288,5 +287,5 @@ def _compile_gradient(dtype: torch.dtype, n: int, i: int, o: int, channels_last:
     dy, x = image(o, 38), image(i, 36)
     if far:
         dy = torch.empty_strided(dy.shape, (2**40, dy.stride(1), 2**30, dy.stride(3)), dtype=dtype, device="meta")
-    w, si, so = (torch.empty(shape, device="meta") for shape in ((o, i, 3, 3), (n, i), (n, o)))
-    scaled_conv2d_grad(dy, x, w.to(dtype), si, so, [2, 2])
+    w, si, so = (torch.empty(shape, device="meta") for shape in ((i, o, 3, 3), (n, i), (n, o)))
+    scaled_conv2d_reduced(dy, w.to(dtype), so, si, [0, 0], image=x)

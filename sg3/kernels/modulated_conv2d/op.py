@@ -7,12 +7,13 @@
 This is StyleGAN3's form, in which weights and styles are also normalised beforehand, so that nothing overflows in
 half precision; demodulation cancels both factors (up to eps). The style's factor spans the whole batch.
 
-docs/memory-formats.md compares the two fast forms, and NCHW with channels_last.
+docs/memory-formats.md compares the two fast forms, and NCHW with channels_last. No GPU has timed Triton's yet, so
+`auto` takes cuDNN's convolution between two scales.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,15 @@ from torch.nn.grad import conv2d_weight
 
 from sg3.kernels.arguments import Padding, check_floating, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.memory_format import is_channels_last, new_image
+from sg3.kernels.memory_format import new_image
+from sg3.kernels.modulated_conv2d.impl_torch import modulated_conv2d_torch
+from sg3.kernels.modulated_conv2d.modulation import (
+    conv2d_per_sample,
+    demodulation,
+    modulated_weights,
+    normalized,
+    scaled,
+)
 from sg3.kernels.registration import register
 
 
@@ -61,38 +70,12 @@ def modulated_conv2d(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels; expected at least 1 x 1"
         )
 
-    order = ("triton", "torch", "ref") if shape_class(x, w) in FUSED_IS_FASTER else None
-    chosen = resolve("modulated_conv2d", impl, x.device, x.dtype, order)
+    chosen = resolve("modulated_conv2d", impl, x.device, x.dtype)
     if chosen == "ref" and n == 0:
         chosen = "torch"  # there are no convolutions in 0 groups
     function = {"triton": modulated_conv2d_triton, "torch": modulated_conv2d_torch, "ref": modulated_conv2d_ref}[chosen]
     with no_autocast(x):  # the op follows x's dtype, the coefficients their own
         return function(x, w, s, demodulate, (y0, x0), input_gain)
-
-
-class ShapeClass(NamedTuple):
-    """What decides between the fused kernel and cuDNN. bench fills `FUSED_IS_FASTER` with such rows."""
-
-    dtype: torch.dtype
-    pointwise: bool      # a 1x1 kernel: a plain matrix product
-    channels_last: bool
-    wide_loads: bool     # channels are a multiple of 16
-    pixels: int          # of all images, as a power of two
-
-
-# Weights per sample, as a share of the activations of a sample (input and output), up to which they are the faster form
-# on a CPU, if not channels_last: measured 1.0 times the other's time at 0.4, 0.6 to 0.8 below 0.1.
-SMALL_WEIGHTS = 0.25
-
-# Nothing has been measured yet, and public figures have Triton's dense convolutions behind cuDNN's.
-FUSED_IS_FASTER: frozenset[ShapeClass] = frozenset()
-
-
-def shape_class(x: torch.Tensor, w: torch.Tensor) -> ShapeClass:
-    """The class of convolving x [N, I, H, W] with w [O, I, kh, kw]."""
-    n, i, height, width = x.shape
-    pointwise = w.shape[2] == w.shape[3] == 1
-    return ShapeClass(x.dtype, pointwise, x.stride(1) == 1, i % 16 == 0, (n * height * width).bit_length())
 
 
 def modulated_conv2d_ref(
@@ -104,59 +87,7 @@ def modulated_conv2d_ref(
     input_gain: torch.Tensor | None,
 ) -> torch.Tensor:
     """The formula with one set of weights per sample, as a convolution with N groups. padding = (y, x)."""
-    n, o, i, kh, kw = (weights := modulated_weights(w, s, demodulate, input_gain)).shape
-    x = x.contiguous().reshape(1, n * i, *x.shape[2:])
-    x = F.conv2d(x, weights.reshape(n * o, i, kh, kw).to(x.dtype), padding=padding, groups=n)
-    return x.reshape(n, o, *x.shape[2:])
-
-
-def modulated_weights(
-    w: torch.Tensor, s: torch.Tensor, demodulate: bool, input_gain: torch.Tensor | None
-) -> torch.Tensor:
-    """w of the module docstring's last line, [N, O, I, kh, kw]."""
-    if demodulate:
-        w = w * w.square().mean([1, 2, 3], keepdim=True).rsqrt()
-        s = s * s.square().mean().rsqrt()
-
-    weights = w[None] * s[:, None, :, None, None]
-    if demodulate:
-        weights = weights * (weights.square().sum([2, 3, 4], keepdim=True) + 1e-8).rsqrt()
-    if input_gain is not None:
-        weights = weights * input_gain.expand(s.shape)[:, None, :, None, None]
-    return weights
-
-
-def modulated_conv2d_torch(
-    x: torch.Tensor,
-    w: torch.Tensor,
-    s: torch.Tensor,
-    demodulate: bool,
-    padding: tuple[int, int],
-    input_gain: torch.Tensor | None,
-) -> torch.Tensor:
-    """The same as scale -> one dense convolution for all samples -> scale: modulating the weights of an input channel
-    equals scaling that channel, and demodulation scales output channels.
-
-    On a CPU, weights per sample are faster where they are much smaller than the activations that would be scaled, if
-    they are a 1x1 kernel's, which make a batch of matrix products, or the image is not channels_last.
-    """
-    o, i, kh, kw = w.shape
-    if x.device.type == "cpu" and x.shape[0] > 0 and w.numel() <= SMALL_WEIGHTS * (o + i) * x.shape[2] * x.shape[3]:
-        if kh * kw == 1 and padding == (0, 0):
-            return _pointwise(x, modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype))
-        if not is_channels_last(x):
-            return modulated_conv2d_ref(x, w, s, demodulate, padding, input_gain)
-    w, s = _normalized(w, s, demodulate)
-    y = F.conv2d(_scaled(x, s if input_gain is None else s * input_gain), w.to(x.dtype), padding=padding)
-    return _scaled(y, _demodulation(w, s)) if demodulate else y
-
-
-def _pointwise(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """weights [N, O, I] times the pixels of x [N, I, H, W], in x's memory format."""
-    if is_channels_last(x):
-        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weights.mT  # [N, H * W, O]
-        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-    return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return conv2d_per_sample(x, modulated_weights(w, s, demodulate, input_gain), padding)
 
 
 def modulated_conv2d_triton(
@@ -167,37 +98,11 @@ def modulated_conv2d_triton(
     padding: tuple[int, int],
     input_gain: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The same with both scales inside of the convolution, which takes them in float32."""
-    w, s = _normalized(w, s, demodulate)
+    """Both scales inside of the convolution, which takes them in float32. padding = (y, x)."""
+    w, s = normalized(w, s, demodulate)
     before = (s if input_gain is None else s * input_gain).to(torch.float32)
-    after = _demodulation(w, s).to(torch.float32) if demodulate else None
+    after = demodulation(w, s).to(torch.float32) if demodulate else None
     return scaled_conv2d(x, w.to(x.dtype), before, after, list(padding))
-
-
-def _normalized(w: torch.Tensor, s: torch.Tensor, demodulate: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and styles in one dtype and, where demodulation cancels the factors, of a size that sums cannot overflow:
-    half precision must also hold what is not demodulated yet, hence the 1 / fan_in."""
-    common = torch.promote_types(w.dtype, s.dtype)
-    w, s = w.to(common), s.to(common)
-    if demodulate:
-        w = w * (w.square().mean([1, 2, 3], keepdim=True) * w[0].numel()).rsqrt()
-        s = s * s.square().mean().rsqrt()
-    return w, s
-
-
-def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """1 / norm of the modulated weights, [N, O], for the weights and styles of `_normalized`."""
-    squared = s.square() @ w.square().sum([2, 3]).t()
-    return (squared + 1e-8 / w[0].numel()).rsqrt()
-
-
-def _scaled(x: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """x [N, C, H, W] times scale [N, C], in x's dtype."""
-    if scale is None:
-        return x
-    if x.dtype == torch.float16:  # demodulating a style of zeros: 0 * large is 0, 0 * inf is not
-        scale = scale.clamp(max=torch.finfo(x.dtype).max)
-    return x * scale.to(x.dtype)[:, :, None, None]
 
 
 # ---- impl='triton': one op that convolves and scales, closed under differentiation ----
@@ -246,7 +151,7 @@ def _scaled_conv2d_backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | 
         w_t, padding_t = transposed(w, ctx.padding)
         dx = scaled_conv2d(dy, w_t, so, si, padding_t)
     if need_w:
-        dw = _weight_gradient(_scaled(x, si), _scaled(dy, so), w, ctx.padding)
+        dw = _weight_gradient(scaled(x, si), scaled(dy, so), w, ctx.padding)
     if need_so:
         dso = channel_dot(dy, y) / so
     return dx if need_x else None, dw, dsi, dso, None
@@ -265,7 +170,8 @@ def _scaled_conv2d_grad(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from sg3.kernels.modulated_conv2d import impl_triton as kernels
 
-    return kernels.scaled_conv2d_grad(dy, x, w, si, so, padding)
+    w_t, padding_t = transposed(w, padding)
+    return kernels.scaled_conv2d_reduced(dy, w_t, so, si, padding_t, image=x)
 
 
 def _scaled_conv2d_grad_fake(
@@ -282,18 +188,18 @@ def _scaled_conv2d_grad_save(ctx: Any, inputs: tuple[Any, ...], output: object) 
 def _scaled_conv2d_grad_backward(ctx: Any, v: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     dy, x, w, si, so = ctx.saved_tensors
     need_dy, need_x, need_w, need_si, need_so, _ = ctx.needs_input_grad
-    z = _scaled(v, si) + _scaled(x, u)
+    z = scaled(v, si) + scaled(x, u)
     d_dy = d_x = d_w = d_si = d_so = None
     if need_dy or need_so:
         d_dy = scaled_conv2d(z, w, None, so, ctx.padding)
     if need_so:
         d_so = channel_dot(dy, d_dy) / so
     if need_w:
-        d_w = _weight_gradient(z, _scaled(dy, so), w, ctx.padding)
+        d_w = _weight_gradient(z, scaled(dy, so), w, ctx.padding)
     if need_x or need_si:
         w_t, padding_t = transposed(w, ctx.padding)
         g = scaled_conv2d(dy, w_t, so, None, padding_t)
-        d_x = _scaled(g, u) if need_x else None
+        d_x = scaled(g, u) if need_x else None
         d_si = channel_dot(v, g) if need_si else None
     return d_dy if need_dy else None, d_x, d_w, d_si, d_so, None
 
@@ -315,7 +221,7 @@ def _channel_dot_save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None
 def _channel_dot_backward(ctx: Any, v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     a, b = ctx.saved_tensors
     need_a, need_b = ctx.needs_input_grad
-    return _scaled(b, v) if need_a else None, _scaled(a, v) if need_b else None
+    return scaled(b, v) if need_a else None, scaled(a, v) if need_b else None
 
 
 scaled_conv2d = register(

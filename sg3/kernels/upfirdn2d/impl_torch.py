@@ -1,11 +1,12 @@
-"""Resampling on plain PyTorch: depthwise convolutions without inserted zeros and discarded samples.
+"""upfirdn2d on plain PyTorch (impl='torch'): depthwise convolutions without inserted zeros and discarded samples.
 
 On a CPU the planes of a batch go in portions that its caches hold, many enough to fill the vector units, and with the
 channels last, the form in which oneDNN takes them as they are.
 A separable filter of few taps runs as its outer product, one pass instead of two. (Measured on a CPU with AVX-512, as
 were products with banded matrices, which are slower.)
 
-Nothing here is differentiable; the ops that use it are registered with derivatives of their own.
+filtered_lrelu's impl_torch resamples with the same functions. Nothing here is differentiable; the ops that use it are
+registered with derivatives of their own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,35 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from sg3.kernels.memory_format import is_channels_last
+from sg3.kernels.memory_format import is_channels_last, new_image
 
 MOST_TAPS_2D = 8            # of a separable filter, up to which one two-dimensional pass is faster than two
 SAMPLES_AT_ONCE_CPU = 2**20  # at the higher of the rates, so as to stay in cache
 SAMPLES_AT_ONCE_GPU = 2**27  # a bound on memory
 LANES = 16                  # of float32 in a vector: portions are multiples of it
+
+
+def forward(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip_filter: bool,
+    gain: float,
+    size: tuple[int, int],
+    channels_last: bool,
+) -> torch.Tensor:
+    """[N, C, H, W] -> [N, C, *size], dense, channels_last or contiguous; the arguments as in the op."""
+    steps = passes(f, up, down, padding, flip_filter, gain, x)
+    area = max(x.shape[2] * up[1] * x.shape[3] * up[0], size[0] * size[1])
+    y = new_image(x, *size, channels_last=channels_last)
+    for place in portions(x, area):
+        planes = place.read(x)
+        if len(steps) > 1:  # what one pass wins by a format of its own is lost in changing it
+            planes = prepared(planes)
+        place.write(y, resample(planes, steps))
+    return y
 
 
 @dataclass(frozen=True)

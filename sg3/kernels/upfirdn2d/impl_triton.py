@@ -105,7 +105,7 @@ def _tap(
     return tap
 
 
-def upfirdn2d(
+def forward(
     x: torch.Tensor,
     f: torch.Tensor | None,
     up: tuple[int, int],

@@ -32,7 +32,7 @@ from sg3.kernels.dispatch import resolve
 from sg3.kernels.fir import setup_filter
 from sg3.kernels.memory_format import is_channels_last, new_image
 from sg3.kernels.registration import register
-from sg3.kernels.upfirdn2d.impl_torch import passes, portions, prepared, resample
+from sg3.kernels.upfirdn2d import impl_torch
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
@@ -65,7 +65,7 @@ def upfirdn2d(
     pad_x0, pad_x1, pad_y0, pad_y1 = parse_padding(padding)
     taps_x, taps_y = filter_size(f)
     pads = (pad_x0, pad_x1, pad_y0, pad_y1)
-    out_h, out_w = _output_size(x, f, (up_x, up_y), (down_x, down_y), pads)
+    out_h, out_w = output_size(x, f, (up_x, up_y), (down_x, down_y), pads)
     if out_w < 1 or out_h < 1:
         raise ValueError(
             f"padding: got {padding!r}, which leaves an output of {out_h} x {out_w} pixels from x of shape "
@@ -75,11 +75,6 @@ def upfirdn2d(
     function = implementation(resolve("upfirdn2d", impl, x.device, x.dtype))
     with no_autocast(x):
         return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
-
-
-def implementation(impl: str) -> Callable[..., torch.Tensor]:
-    """The function for a resolved `impl`; all take (x, f, up, down, padding, flip_filter, gain)."""
-    return {"triton": upfirdn2d_triton, "torch": upfirdn2d_torch, "ref": upfirdn2d_ref}[impl]
 
 
 def upfirdn2d_ref(
@@ -122,35 +117,7 @@ def upfirdn2d_ref(
     return x[:, :, :: down[1], :: down[0]]
 
 
-def upfirdn2d_torch(
-    x: torch.Tensor,
-    f: torch.Tensor | None,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip_filter: bool,
-    gain: float,
-) -> torch.Tensor:
-    """The same on depthwise convolutions, see impl_torch.py. channels_last in, channels_last out."""
-    y: torch.Tensor = _torch_op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
-    return y
-
-
-def upfirdn2d_triton(
-    x: torch.Tensor,
-    f: torch.Tensor | None,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip_filter: bool,
-    gain: float,
-) -> torch.Tensor:
-    """The same as Triton kernels, with a float32 sum for every pixel. channels_last in, channels_last out."""
-    y: torch.Tensor = _triton_op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
-    return y
-
-
-def _output_size(
+def output_size(
     x: torch.Tensor, f: torch.Tensor | None, up: Sequence[int], down: Sequence[int], padding: Sequence[int]
 ) -> tuple[int, int]:
     """[OH, OW], see the module."""
@@ -160,52 +127,54 @@ def _output_size(
         (x.shape[3] * up[0] + x0 + x1 - taps_x + down[0]) // down[0]
 
 
-def _run_torch(
-    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
-    flip_filter: bool, gain: float, channels_last: bool,
-) -> torch.Tensor:  # fmt: skip
-    x0, x1, y0, y1 = padding
-    steps = passes(f, (up[0], up[1]), (down[0], down[1]), (x0, x1, y0, y1), flip_filter, gain, x)
-    out_h, out_w = _output_size(x, f, up, down, padding)
-    area = max(x.shape[2] * up[1] * x.shape[3] * up[0], out_h * out_w)
-    y = new_image(x, out_h, out_w, channels_last=channels_last)
-    for place in portions(x, area):
-        planes = place.read(x)
-        if len(steps) > 1:  # what one pass wins by a format of its own is lost in changing it
-            planes = prepared(planes)
-        place.write(y, resample(planes, steps))
-    return y
+# ---- impl='triton' and 'torch': an op for each, registered with PyTorch, and its own gradient op ----
+
+SCHEMA = (
+    "(Tensor x, Tensor? f, int[] up, int[] down, SymInt[] padding, bool flip_filter, float gain, bool channels_last) "
+    "-> Tensor"
+)
 
 
-def _run_triton(
-    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
-    flip_filter: bool, gain: float, channels_last: bool,
-) -> torch.Tensor:  # fmt: skip
-    from sg3.kernels.upfirdn2d import impl_triton as kernels
+class _Registration:
+    """`sg3::upfirdn2d_IMPL`. `channels_last` is the memory format of the result."""
 
-    size = _output_size(x, f, up, down, padding)
-    return kernels.upfirdn2d(
-        x, f, (up[0], up[1]), (down[0], down[1]), (padding[0], padding[2]), flip_filter, gain, size, channels_last
-    )
+    def __init__(self, impl: str) -> None:
+        self.impl = impl
+        self.op = register(f"upfirdn2d_{impl}{SCHEMA}", self.forward, self.allocate, self.save, self.backward)
 
+    def __call__(
+        self, x: torch.Tensor, f: torch.Tensor | None, up: tuple[int, int], down: tuple[int, int],
+        padding: tuple[int, int, int, int], flip_filter: bool, gain: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """As `upfirdn2d_ref`. channels_last in, channels_last out."""
+        y: torch.Tensor = self.op(x, f, up, down, padding, flip_filter, gain, is_channels_last(x))
+        return y
 
-def _allocate(
-    x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
-    flip_filter: bool, gain: float, channels_last: bool,
-) -> torch.Tensor:  # fmt: skip
-    return new_image(x, *_output_size(x, f, up, down, padding), channels_last=channels_last)
+    def forward(
+        self, x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
+        flip_filter: bool, gain: float, channels_last: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        size = output_size(x, f, up, down, padding)
+        rates = (up[0], up[1]), (down[0], down[1])
+        if self.impl == "triton":
+            from sg3.kernels.upfirdn2d import impl_triton
 
+            return impl_triton.forward(x, f, *rates, (padding[0], padding[2]), flip_filter, gain, size, channels_last)
+        x0, x1, y0, y1 = padding
+        return impl_torch.forward(x, f, *rates, (x0, x1, y0, y1), flip_filter, gain, size, channels_last)
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    x, f, *ctx.settings = inputs
-    ctx.save_for_backward(f)
-    ctx.input_size, ctx.output_size = x.shape[2:], output.shape[2:]
+    def allocate(
+        self, x: torch.Tensor, f: torch.Tensor | None, up: list[int], down: list[int], padding: list[int],
+        flip_filter: bool, gain: float, channels_last: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        return new_image(x, *output_size(x, f, up, down, padding), channels_last=channels_last)
 
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, f, *ctx.settings = inputs
+        ctx.save_for_backward(f)
+        ctx.input_size, ctx.output_size = x.shape[2:], output.shape[2:]
 
-def _register(name: str, run: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """Register `sg3::upfirdn2d_NAME`."""
-
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(self, ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Decimation and zero insertion are each other's transpose, and so are a filter and its mirror image: the op
         itself again, padded to give back exactly x's size."""
         (f,) = ctx.saved_tensors
@@ -216,19 +185,20 @@ def _register(name: str, run: Callable[..., torch.Tensor]) -> Callable[..., Any]
             for axis, taps in enumerate(filter_size(f)):
                 before, size, out = padding[2 * axis], ctx.input_size[1 - axis], ctx.output_size[1 - axis]
                 pads += [taps - 1 - before, size * up[axis] - out * down[axis] + before - up[axis] + 1]
-            dx = op(dy, f, down, up, pads, not flip_filter, gain, channels_last)
+            dx = self.op(dy, f, down, up, pads, not flip_filter, gain, channels_last)
         return dx, None, None, None, None, None, None, None
 
-    op = register(
-        f"upfirdn2d_{name}(Tensor x, Tensor? f, int[] up, int[] down, SymInt[] padding, bool flip_filter, float gain, "
-        "bool channels_last) -> Tensor",
-        run, _allocate, _save, backward,
-    )  # fmt: skip
-    return op
+
+upfirdn2d_torch = _Registration("torch")
+upfirdn2d_triton = _Registration("triton")
 
 
-_torch_op = _register("torch", _run_torch)
-_triton_op = _register("triton", _run_triton)
+def implementation(impl: str) -> Callable[..., torch.Tensor]:
+    """The function for a resolved `impl`; all take (x, f, up, down, padding, flip_filter, gain)."""
+    functions: dict[str, Callable[..., torch.Tensor]] = {
+        "triton": upfirdn2d_triton, "torch": upfirdn2d_torch, "ref": upfirdn2d_ref,
+    }  # fmt: skip
+    return functions[impl]
 
 
 def filter2d(
