@@ -52,26 +52,26 @@ def classes(size: int = SIZE) -> Iterator[Class]:
     yield from convolution_classes()
 
 
-# The forward class of each kind of layer, the name of its derivative, and the layer that it is. Radial filters are
+# The forward class of each kind of layer, the name of its gradient, and the layer that it is. Radial filters are
 # those of three terms in half precision; some layers' have two.
 LAYERS = {
-    "2->2 separable": ("2->2 separable (derivative)", "t-1024", "L8_276_203"),
-    "4->2 separable": ("2->4 separable (derivative)", "t-1024", "L7_276_323"),
-    "2->2 radial down": ("2->2 radial up (derivative)", "r-1024", "L6_148_1024"),
-    "4->2 radial down": ("2->4 radial up (derivative)", "r-1024", "L9_532_256"),
-    "1->1": ("1->1 (derivative)", "t-1024", "L14_1024_3"),
+    "2->2 separable": ("2->2 separable (grad)", "t-1024", "L8_276_203"),
+    "4->2 separable": ("2->4 separable (grad)", "t-1024", "L7_276_323"),
+    "2->2 radial down": ("2->2 radial up (grad)", "r-1024", "L6_148_1024"),
+    "4->2 radial down": ("2->4 radial up (grad)", "r-1024", "L9_532_256"),
+    "1->1": ("1->1 (grad)", "t-1024", "L14_1024_3"),
 }
-FORWARD_WITH_SIGNS, FORWARD, DERIVATIVE = "forward, signs written", "forward, no signs", "derivative, signs read"
+FORWARD_WITH_SIGNS, FORWARD, GRAD = "forward, signs written", "forward, no signs", "grad, signs read"
 
 
 def filtered_lrelu_classes(size: int) -> Iterator[Class]:
     for dtype in (*HALVES, torch.float32):
-        for config, (derivative, network, name) in LAYERS.items():
+        for config, (grad, network, name) in LAYERS.items():
             layer = next(x for x in layers(network) if x.name == name)
-            for mode in (FORWARD_WITH_SIGNS, FORWARD, DERIVATIVE):
-                config_ = derivative if mode == DERIVATIVE else config
-                # The derivative of 2->2 separable is 2->2 separable.
-                config_ = config_.removesuffix(" (derivative)") if config == "2->2 separable" else config_
+            for mode in (FORWARD_WITH_SIGNS, FORWARD, GRAD):
+                config_ = grad if mode == GRAD else config
+                # The gradient of 2->2 separable is 2->2 separable.
+                config_ = config_.removesuffix(" (grad)") if config == "2->2 separable" else config_
                 yield Class("filtered_lrelu", config_, mode, dtype, _filtered_lrelu(layer, size, mode, dtype))
 
 
@@ -81,12 +81,12 @@ def _filtered_lrelu(layer: Layer, size: int, mode: str, dtype: torch.dtype) -> C
         x0, x1 = layer.padding
         # The input that the layer's padding makes `size` of.
         side = -(-(size * layer.down - x0 - x1 + layer.up_taps + layer.down_taps - 1 - layer.down) // layer.up)
-        x = torch.empty(*PLANES, side, side, dtype=dtype, requires_grad=mode == DERIVATIVE)
+        x = torch.empty(*PLANES, side, side, dtype=dtype, requires_grad=mode == GRAD)
         y = filtered_lrelu_triton(
             x, fu, fd, torch.empty(PLANES[1], dtype=dtype), layer.up, layer.down, (x0, x1, x0, x1), 2**0.5, 0.2, 256.0,
             False, mode != FORWARD,
         )[0]  # fmt: skip
-        return torch.autograd.grad(y, x, torch.empty_like(y))[0] if mode == DERIVATIVE else y
+        return torch.autograd.grad(y, x, torch.empty_like(y))[0] if mode == GRAD else y
 
     return run
 
@@ -115,17 +115,17 @@ def _upfirdn2d(
 
 
 def bias_act_classes() -> Iterator[Class]:
-    modes = ("forward, codes written", "forward, no codes", "derivative")
+    modes = ("forward, signs written", "forward, no signs", "grad")
     for dtype, layout, act, mode in product((torch.float16, torch.float32), LAYOUTS, ("lrelu", "swish"), modes):
-        if act == "lrelu" or mode != "forward, codes written":  # smooth activations keep their input
+        if act == "lrelu" or mode != "forward, signs written":  # smooth activations keep their input
             yield Class("bias_act", f"{act} {layout}", mode, dtype, _bias_act(act, mode, layout, dtype))
 
 
 def _bias_act(act: str, mode: str, layout: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
     def run() -> torch.Tensor:
-        x = image(64, 256, layout, dtype).requires_grad_(mode != "forward, no codes")
+        x = image(64, 256, layout, dtype).requires_grad_(mode != "forward, no signs")
         y = bias_act_triton(x, torch.empty(64, dtype=dtype), None, None, 1, act, 0.2, 2**0.5, 256.0)
-        return torch.autograd.grad(y, x, torch.empty_like(y))[0] if mode == "derivative" else y
+        return torch.autograd.grad(y, x, torch.empty_like(y))[0] if mode == "grad" else y
 
     return run
 
@@ -139,7 +139,7 @@ CONVOLUTIONS = {
 
 def convolution_classes() -> Iterator[Class]:
     for dtype, layout, (config, shape) in product((torch.float16, torch.float32), LAYOUTS, CONVOLUTIONS.items()):
-        for mode in ("forward", "derivative"):
+        for mode in ("forward", "grad"):
             run = _convolution(*shape, mode, layout, dtype)
             yield Class("modulated_conv2d", f"{config} {layout}", mode, dtype, run)
 
@@ -150,12 +150,12 @@ def _convolution(
     def run() -> torch.Tensor:
         x = image(ins, size, layout, dtype)
         before, after = torch.empty(len(x), ins), torch.empty(len(x), outs)
-        if mode == "derivative":  # of the input and the styles, by one launch
+        if mode == "grad":  # of the input and the styles, by one launch
             x.requires_grad_()
             before.requires_grad_()
         weights = torch.empty(outs, ins, kernel, kernel, dtype=dtype)
         y = scaled_conv2d(x, weights, before, after, [kernel - 1] * 2)
-        return torch.autograd.grad(y, (x, before), torch.empty_like(y))[0] if mode == "derivative" else y
+        return torch.autograd.grad(y, (x, before), torch.empty_like(y))[0] if mode == "grad" else y
 
     return run
 

@@ -80,17 +80,9 @@ class Bend(NamedTuple):
 
 
 def forward(
-    x: torch.Tensor,
-    b: torch.Tensor | None,
-    y: torch.Tensor,
-    signs: torch.Tensor | None,
-    fu: torch.Tensor | None,
-    fd: torch.Tensor | None,
-    resampling: Resampling,
-    gain: float,
-    slope: float,
-    clamp: float | None,
-) -> None:
+    x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None, fu: torch.Tensor | None,
+    fd: torch.Tensor | None, resampling: Resampling, gain: float, slope: float, clamp: float | None,
+) -> None:  # fmt: skip
     """Fill y [N, C, OH, OW] from x [N, C, H, W], both float32 on the CPU; fastest if they are channels_last.
 
     `signs`, uint8 [N, C, rows, phases * positions] of the middle, is written, if it is not None; how it lies in there
@@ -101,19 +93,9 @@ def forward(
 
 
 def grad(
-    g: torch.Tensor,
-    y: torch.Tensor,
-    signs: torch.Tensor,
-    x: None,
-    b: None,
-    fu: torch.Tensor | None,
-    fd: torch.Tensor | None,
-    resampling: Resampling,
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    transposed: bool,
-) -> None:
+    g: torch.Tensor, y: torch.Tensor, signs: torch.Tensor, x: None, b: None, fu: torch.Tensor | None,
+    fd: torch.Tensor | None, resampling: Resampling, gain: float, slope: float, clamp: float | None, transposed: bool,
+) -> None:  # fmt: skip
     """Fill y from g; the signs are read instead of bending the signal."""
     _run(g, None, y, signs.contiguous(), True, fu, fd, resampling, gain, slope, clamp)
 
