@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ def golden_ops(golden: Path) -> tuple[list[dict[str, Any]], Arrays]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checked_memory() -> Iterator[None]:
+    """Every interpreted kernel of every test has its loads and stores checked."""
+    if "TRITON_INTERPRET" not in os.environ or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from tests.helpers.interpreter_checks import checked_memory
+
+    with checked_memory():
+        yield
 
 
 @pytest.fixture
