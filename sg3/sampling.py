@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sg3.errors import UsageError
-from sg3.models import Generator
+from sg3.models import Generator, stylegan3
 
 
 def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -39,8 +39,8 @@ def set_transform(G: Generator, translate: tuple[float, float] = (0.0, 0.0), rot
 
     Raises UsageError for a generator without an input transform, unless there is nothing to do.
     """
-    layer = getattr(G.synthesis, "input", None)
-    if layer is None or not hasattr(layer, "transform"):
+    layer = G.synthesis.input if isinstance(G, stylegan3.Generator) else None
+    if layer is None:
         if translate != (0.0, 0.0) or rotate != 0.0:
             raise UsageError("--translate, --rotate: this network cannot move its image, only StyleGAN3 can")
         return

@@ -18,6 +18,7 @@ SLOTS = ("G_ema", "G", "D", "augment_pipe")
 # memory makes a convolution sum in another order. That moves images of -1..1 by about 1e-6; 1e-4 is a hundredth of a
 # grey level, and far below what one wrong tensor does. Logits are compared relative to their size.
 TOLERANCE = 1e-4
+UNKNOWN_RESOLUTION = 256  # of a projected discriminator without a generator beside it, which takes any
 
 
 @click.command("convert", cls=options.SwitchesAnywhere)
@@ -113,5 +114,8 @@ def _outcome(network: Any, seed: int) -> Any:
         c[0, seed % network.c_dim] = 1
     if isinstance(network, Generator):
         return network(seed_latents([seed], network.z_dim), c, noise_mode="const")
-    size = (1, network.img_channels, network.img_resolution, network.img_resolution)
-    return network(torch.randn(size, generator=torch.Generator().manual_seed(seed)), c)
+    resolution = network.img_resolution or UNKNOWN_RESOLUTION
+    size = (1, network.img_channels, resolution, resolution)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # a projected discriminator draws augmentations
+        return network(torch.randn(size), c)

@@ -61,14 +61,14 @@ def command(
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_generator
+    from sg3.cli.network import open_style_generator
     from sg3.cli.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip
     from sg3.tools.files import make_folder, save_arrays, save_png, sheet
     from sg3.tools.latents import choose_layers, render, sample_w
 
-    G = open_generator(network, device, class_idx)
+    G = open_style_generator(network, device, class_idx)
     layers = choose_layers(G, layers_text, "--layers")
     on = next(G.parameters()).device
     labels = class_labels(G, class_idx, len(seeds))

@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import open_generator
+from sg3.cli.network import open_style_generator
 from sg3.cli.progress import track
 from sg3.cli.video import Bitrate
 
@@ -80,7 +80,7 @@ def command(
     output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
     if output_kind(output) == "video":
         codec = encoder_name(output, codec)
-    G = open_generator(network, device, class_idx)
+    G = open_style_generator(network, device, class_idx)
     check_transform(G, ["--network"])
     place = G.mapping.w_avg.device
     z = seed_latents([seed], G.z_dim).to(place, torch.float32)

@@ -12,6 +12,15 @@ import rich_click as click
 
 from sg3.cli import options
 
+FAMILIES = {  # by the module of a network's class
+    "sg3.models.stylegan3": "StyleGAN3",
+    "sg3.models.stylegan2": "StyleGAN2",
+    "sg3.models.discriminator": "StyleGAN2",
+    "sg3.models.fastgan": "FastGAN",
+    "sg3.models.projected": "Projected GAN",
+    "sg3.models.r3gan": "R3GAN",
+}
+
 
 @click.command("info", cls=options.SwitchesAnywhere)
 @click.argument("path", metavar="PATH")
@@ -59,7 +68,7 @@ def describe(source: str) -> dict[str, Any]:
 def describe_network(path: str | Path) -> dict[str, Any]:
     """What the networks of a file are."""
     import sg3
-    from sg3.models import Discriminator, Generator, stylegan3
+    from sg3.models import Discriminator, Generator, StyleGenerator, stylegan3
     from sg3.models.augment import AugmentPipe
     from sg3.models.layers import count_parameters
 
@@ -69,18 +78,24 @@ def describe_network(path: str | Path) -> dict[str, Any]:
         net = getattr(snapshot, name)
         if isinstance(net, Generator):
             facts[name] = {
-                "family": "StyleGAN3" if isinstance(net, stylegan3.Generator) else "StyleGAN2",
+                "family": FAMILIES[type(net).__module__],
                 "image": f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}",
-                "z_dim": net.z_dim, "w_dim": net.w_dim, "num_ws": net.num_ws, "classes": net.c_dim,
-                "mapping_layers": net.mapping.num_layers, "parameters": count_parameters(net),
+                "z_dim": net.z_dim, "classes": net.c_dim, "parameters": count_parameters(net),
             }  # fmt: skip
+            if isinstance(net, StyleGenerator):
+                facts[name] |= {
+                    "w_dim": net.w_dim, "num_ws": net.num_ws, "mapping_layers": net.mapping.num_layers,
+                }  # fmt: skip
             if isinstance(net, stylegan3.Generator):
                 radial = bool(net.init_kwargs.get("use_radial_filters", False))
                 facts[name]["configuration"] = "R" if radial else "T"
                 facts[name]["layers"] = net.synthesis.layer_names
         elif isinstance(net, Discriminator):
             image = f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}"
-            facts[name] = {"image": image, "classes": net.c_dim, "parameters": count_parameters(net)}
+            facts[name] = {
+                "family": FAMILIES[type(net).__module__], "image": image, "classes": net.c_dim,
+                "parameters": count_parameters(net),
+            }  # fmt: skip
     pipe = snapshot.augment_pipe
     if isinstance(pipe, AugmentPipe):
         parameters = inspect.signature(AugmentPipe).parameters

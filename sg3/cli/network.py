@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 if TYPE_CHECKING:
-    from sg3.models import Generator
+    from sg3.models import Generator, StyleGenerator
 
 
 def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:
@@ -19,6 +19,20 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
     from sg3.formats import averaged_generator, load
 
     G = averaged_generator(load(network, choose_device(device)), network)
+    _check_class(G, class_idx)
+    return G
+
+
+def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:
+    """The same for commands that work in w. Raises UsageError also for a generator that has none."""
+    from sg3.device import choose_device
+    from sg3.formats import load, style_generator
+
+    G = style_generator(load(network, choose_device(device)), network)
+    _check_class(G, class_idx)
+    return G
+
+
+def _check_class(G: Generator, class_idx: int | None) -> None:
     if G.c_dim == 0 and class_idx is not None:
         click.echo(f"note: --class={class_idx} has no effect, the network is unconditional", err=True)
-    return G

@@ -60,7 +60,7 @@ def command(
         sg3 project --network=net.pkl --target=photos/ --space=w+ --num-steps=500 --save-video --outdir=out
     """
     from sg3._version import __version__
-    from sg3.cli.network import open_generator
+    from sg3.cli.network import open_style_generator
     from sg3.sampling import class_labels
     from sg3.tools import project as projection
     from sg3.tools.files import make_folder, save_arrays, save_png
@@ -68,7 +68,7 @@ def command(
     from sg3.tools.targets import is_collection, open_targets
 
     images = open_targets(target)
-    G = open_generator(network, device, class_idx)
+    G = open_style_generator(network, device, class_idx)
     class_labels(G, class_idx, 1)
     if save_video:
         from sg3.tools.encode import encoder_name

@@ -51,7 +51,7 @@ def command(
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_generator
+    from sg3.cli.network import open_style_generator
     from sg3.cli.progress import track
     from sg3.errors import UsageError
     from sg3.tools.files import Pixels, make_folder, save_png, sheet
@@ -60,7 +60,7 @@ def command(
 
     if len(rows) * len(cols) > MOST_PICTURES:
         raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
-    G = open_generator(network, device, class_idx)
+    G = open_style_generator(network, device, class_idx)
     layers = choose_layers(G, styles)
     pictures = style_mix(
         G, rows, cols, layers, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import open_generator
+from sg3.cli.network import open_style_generator
 from sg3.cli.options import GridSize, IntRangeList, switch
 from sg3.cli.progress import track
 
@@ -140,7 +140,7 @@ def command(
     elif codec is not None:
         raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv, --output={output} will be PNG")
 
-    G = open_generator(network, device, classes[0] if classes else None)
+    G = open_style_generator(network, device, classes[0] if classes else None)
     if noise_mode != "const" and hasattr(G.synthesis, "input"):
         click.echo(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise", err=True)
         noise_mode = "const"

@@ -27,16 +27,16 @@ from sg3.formats import (
     torch_file,
 )
 from sg3.formats.pickle_values import read_pickle
-from sg3.formats.snapshot import Snapshot, averaged_generator
+from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.run_folder import newest_snapshot
 
-__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "save"]
+__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "save", "style_generator"]
 
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 READS = (
-    "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots (TensorFlow's, too), mmagic .pth, rosinality .pt "
-    "and its own .safetensors"
+    "official StyleGAN3, StyleGAN2 and StyleGAN2-ADA .pkl snapshots (TensorFlow's, too), those of Projected GAN, "
+    "FastGAN and R3GAN, mmagic .pth, rosinality .pt and its own .safetensors"
 )
 WRITES = {".pkl": official_write.write, ".safetensors": safetensors_file.write, ".pt": rosinality.write}
 LOOKS = (  # first bytes -> what kind of file it is
@@ -94,6 +94,8 @@ def save(snapshot: Snapshot, path: str | Path) -> None:
         raise UsageError(f"{path}: sg3 writes {kinds} files, not {path.suffix or 'files without a suffix'}")
     if snapshot.G is None and snapshot.D is None and snapshot.G_ema is None:
         raise UsageError(f"{path}: nothing to save: the snapshot has neither G nor D nor G_ema")
+    if getattr(snapshot.D, "has_own_features", False):
+        raise UsageError(f"{path}: D looks through a feature network of its own, which no file has a place for")
     if not path.parent.is_dir():
         raise MissingInputError(f"{path.parent}: there is no such folder")
     WRITES[path.suffix](snapshot, path)

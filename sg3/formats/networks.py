@@ -6,7 +6,7 @@ Every file format ends here: it finds out the family, translates names, and call
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,7 +16,18 @@ from torch.overrides import TorchFunctionMode
 
 from sg3.errors import DataError, UsageError
 from sg3.formats.safe_pickle import printable
-from sg3.models import augment, discriminator, layers, stylegan2, stylegan3
+from sg3.models import (
+    augment,
+    discriminator,
+    fastgan,
+    layers,
+    projected,
+    projected_heads,
+    r3gan,
+    spectral,
+    stylegan2,
+    stylegan3,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Family:
     title: str
     network: type[nn.Module]
     takes: dict[str, tuple[type[nn.Module], ...]]
+    always: dict[str, Any] = field(default_factory=dict)  # arguments that are ours to give, whatever the file says
 
     def knows(self, name: str, group: str = "") -> bool:
         """Whether the constructor has this argument, at the top level or in a keyword dictionary."""
@@ -69,7 +81,26 @@ STYLEGAN2_DISCRIMINATOR = Family(
         "epilogue_kwargs": (discriminator.DiscriminatorEpilogue,),
     },
 )
+FASTGAN_GENERATOR = Family(
+    "FastGAN generator",
+    fastgan.Generator,
+    {"": (fastgan.Generator,), "synthesis_kwargs": (fastgan.SynthesisNetwork,)},
+)
+PROJECTED_DISCRIMINATOR = Family(
+    "projected discriminator",
+    projected.ProjectedDiscriminator,
+    {
+        "": (projected.ProjectedDiscriminator,),
+        "backbone_kwargs": (projected.RandomProjection, projected_heads.MultiScaleD),
+    },
+    {"pretrained": False},
+)
+R3GAN_GENERATOR = Family("R3GAN generator", r3gan.Generator, {"": (r3gan.Generator,)})
+R3GAN_DISCRIMINATOR = Family("R3GAN discriminator", r3gan.Discriminator, {"": (r3gan.Discriminator,)})
 AUGMENT_PIPE = Family("augmentation pipeline", augment.AugmentPipe, {"": (augment.AugmentPipe,)})
+
+GENERATORS = (STYLEGAN3_GENERATOR, STYLEGAN2_GENERATOR, FASTGAN_GENERATOR, R3GAN_GENERATOR)
+DISCRIMINATORS = (STYLEGAN2_DISCRIMINATOR, PROJECTED_DISCRIMINATOR, R3GAN_DISCRIMINATOR)
 
 # Arguments that cost time or memory by themselves, rather than through the tensors they ask for.
 MOST = {
@@ -79,6 +110,9 @@ MOST = {
     "filter_size": 32,
     "lrelu_upsampling": 8,
     "img_resolution": 2**14,
+    "BlocksPerStage": 256,
+    "ExpansionFactor": 64,
+    "KernelSize": 64,
 }
 MOST_OTHERWISE = 2**24
 STYLEGAN_XL = {"head_layer_names", "head_layers", "up_factor", "mapping_kwargs.rand_embedding"}
@@ -104,7 +138,7 @@ def build(
     elements = sum(t.untyped_storage().nbytes() // t.element_size() for t in storages.values())
     try:
         with torch.device("cpu"), _BlankTensors(elements + SPARE_ELEMENTS):
-            network = family.network(**arguments)
+            network = family.network(**arguments | family.always)
     except _TooLarge:
         raise DataError(f"{where}: its arguments describe a larger network than its tensors") from None
     except Exception as error:  # constructors need not foresee every combination that a damaged file may hold
@@ -118,8 +152,9 @@ def build(
     for name, tensor in tensors.items():
         if name in expected and tensor.shape != expected[name].shape:
             problems.append(f"{name} has shape {list(tensor.shape)} instead of {list(expected[name].shape)}")
-        elif name in expected and not tensor.is_floating_point():
-            problems.append(f"{name} holds {tensor.dtype} instead of real numbers")
+        elif name in expected and tensor.is_floating_point() != expected[name].is_floating_point():
+            kind = "real numbers" if expected[name].is_floating_point() else "integers"
+            problems.append(f"{name} holds {tensor.dtype} instead of {kind}")
     if problems:
         rest = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(f"{where}: does not fit a {family.title}: {', '.join(problems[:3])}{rest}")
@@ -146,6 +181,16 @@ def reverse_colours(network: nn.Module, where: str) -> None:
                 layer.weight.copy_(layer.weight.flip(0))
                 layer.bias.copy_(layer.bias.flip(0))
             elif isinstance(layer, layers.Conv2dLayer) and name.endswith("fromrgb"):
+                layer.weight.copy_(layer.weight.flip(1))
+            elif isinstance(layer, spectral.SpectralConv2d) and name == "synthesis.to_big":
+                for tensor in (layer.weight_orig, layer.bias, layer.weight_u):
+                    assert tensor is not None
+                    tensor.copy_(tensor.flip(0))
+            elif isinstance(layer, r3gan.Convolution) and name == "Model.AggregationLayer":
+                layer.Layer.weight.copy_(layer.Layer.weight.flip(0))
+            elif isinstance(layer, r3gan.Convolution) and name == "Model.ExtractionLayer":
+                layer.Layer.weight.copy_(layer.Layer.weight.flip(1))
+            elif isinstance(layer, nn.Conv2d) and name == "feature_network.pretrained.layer0.0":
                 layer.weight.copy_(layer.weight.flip(1))
 
 
@@ -191,6 +236,8 @@ class _BlankTensors(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_):  # by torch's own layers
+            return args[0] if args else kwargs["tensor"]
         if func in (torch.randn, torch.rand, torch.zeros, torch.ones, torch.empty, torch.full):
             shape = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
             self._left -= prod(shape)

@@ -2,7 +2,8 @@
 
 The file is a pickled dictionary of G, D, G_ema, augment_pipe and training_set_kwargs. Its objects are
 `Record`s: class name, source text and attributes. The source is ignored; constructor arguments and tensors
-are enough to rebuild the networks on sg3's own classes, which have the same names in their state_dict.
+are enough to rebuild the networks on sg3's own classes, which have the same names in their state_dict. FastGAN,
+R3GAN and the projected discriminator are pickled without source and arguments: these follow from the tensors.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ import torch
 from torch import nn
 
 from sg3.errors import DataError
-from sg3.formats import networks
+from sg3.formats import gan_arguments, networks, training_state
 from sg3.formats.networks import Family
 from sg3.formats.pickle_values import Record
 from sg3.formats.plain_data import MAX_VALUES, plain, plain_entries
 from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
 
-GENERATORS = (networks.STYLEGAN3_GENERATOR, networks.STYLEGAN2_GENERATOR)
-DISCRIMINATORS = (networks.STYLEGAN2_DISCRIMINATOR,)
-SLOTS = {"G": GENERATORS, "D": DISCRIMINATORS, "G_ema": GENERATORS}
+STYLEGAN_GENERATORS = (networks.STYLEGAN3_GENERATOR, networks.STYLEGAN2_GENERATOR)
+STYLEGANS = (*STYLEGAN_GENERATORS, networks.STYLEGAN2_DISCRIMINATOR)
+SLOTS = {"G": networks.GENERATORS, "G_ema": networks.GENERATORS, "D": networks.DISCRIMINATORS}
 AUGMENTATIONS = (networks.AUGMENT_PIPE,)
 MAX_MODULES = 10_000
+UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)  # what odd shapes may lead to
 ADA_W_AVG_BETA = 0.995  # StyleGAN2-ADA's default; StyleGAN3's repository changed it
 
 
@@ -44,8 +46,7 @@ def interpret(content: Any, path: Path) -> Snapshot:
         where = f"{path}: {slot}"
         if not isinstance(record, Record):
             raise DataError(f"{where}: is not a network")
-        network = read_network(record, families, where)
-        found[slot] = network
+        found[slot] = read_network(record, families, where, found.get("G_ema") or found.get("G"))
     augment_pipe = content.get("augment_pipe")
     if isinstance(augment_pipe, Record) and recognise(augment_pipe) is networks.AUGMENT_PIPE:
         found["augment_pipe"] = read_network(augment_pipe, AUGMENTATIONS, f"{path}: augment_pipe")
@@ -53,18 +54,30 @@ def interpret(content: Any, path: Path) -> Snapshot:
     return Snapshot(
         **found,
         training_set_kwargs=plain_entries(training_set) if isinstance(training_set, dict) else None,
+        optimizers=training_state.optimizers(content, str(path)),
+        progress=training_state.progress(content),
         origin="official snapshot (.pkl)",
     )
 
 
-def read_network(record: Record, families: tuple[Family, ...], where: str) -> nn.Module:
-    """The network that a record describes, if it is one of the given families. Raises DataError."""
+def read_network(
+    record: Record, families: tuple[Family, ...], where: str, generator: nn.Module | None = None
+) -> nn.Module:
+    """The network that a record describes, if it is one of the given families. Raises DataError.
+
+    `generator` is the one beside a discriminator, which may know what the discriminator's own record does not tell.
+    """
     family = recognise(record)
     if family is None or family not in families:
         seen = family.title if family else f"a {printable(record.class_name)} of unknown structure"
+        if "feature_networks" in _children(record):
+            seen += " (this looks like StyleGAN-XL, which sg3 does not read)"
         raise DataError(f"{where}: is {seen}, expected a {' or '.join(f.title for f in families)}")
     tensors = dict(_tensors(record, where))
-    arguments = _arguments(record, family, where)
+    if family in STYLEGANS or family is networks.AUGMENT_PIPE or "_init_kwargs" in record.state:
+        arguments = _arguments(record, family, where)
+    else:
+        arguments = _inferred_arguments(record, family, tensors, where, generator)
     return networks.build(family, arguments, tensors, where)
 
 
@@ -78,6 +91,15 @@ def recognise(record: Record) -> Family | None:
         return networks.STYLEGAN2_GENERATOR
     if "b4" in modules and "out" in _children(modules["b4"]):
         return networks.STYLEGAN2_DISCRIMINATOR
+    if {"init", "to_big"} <= set(synthesis):
+        return networks.FASTGAN_GENERATOR
+    if {"feature_network", "discriminator"} <= set(modules):
+        return networks.PROJECTED_DISCRIMINATOR
+    inner = _children(modules["Model"]) if "Model" in modules else {}
+    if {"MainLayers", "AggregationLayer"} <= set(inner):
+        return networks.R3GAN_GENERATOR
+    if {"MainLayers", "ExtractionLayer"} <= set(inner):
+        return networks.R3GAN_DISCRIMINATOR
     buffers = record.state.get("_buffers")
     if isinstance(buffers, dict) and {"p", "Hz_geom", "Hz_fbank"} <= set(buffers):
         return networks.AUGMENT_PIPE
@@ -124,14 +146,14 @@ def _arguments(record: Record, family: Family, where: str) -> dict[str, Any]:
         positional, named = plain(positional, left), plain(named, left)
         bound = inspect.signature(family.network).bind_partial(*positional)
         arguments = {**bound.arguments, **named}
-        is_nested = "synthesis_kwargs" in arguments
-        nested = arguments.pop("synthesis_kwargs", {})
+        is_nested = "synthesis_kwargs" in arguments and family in STYLEGANS
+        nested = arguments.pop("synthesis_kwargs", {}) if is_nested else {}
         if not isinstance(nested, dict):
             raise TypeError("synthesis_kwargs is not a dictionary")
         arguments.update(nested)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: has unusable constructor arguments ({printable(error)})") from error
-    if family is not networks.AUGMENT_PIPE:
+    if family in STYLEGANS:
         _complete(arguments, record, family, is_nested)
     return arguments
 
@@ -139,7 +161,7 @@ def _arguments(record: Record, family: Family, where: str) -> dict[str, Any]:
 def _complete(arguments: dict[str, Any], record: Record, family: Family, is_nested: bool) -> None:
     """Add arguments whose default the original has changed over time, from what its modules remember."""
     modules = _children(record)
-    if family in GENERATORS:
+    if family in STYLEGAN_GENERATORS:
         mapping_kwargs = arguments.setdefault("mapping_kwargs", {})
         known = ADA_W_AVG_BETA if is_nested else ...
         beta = modules["mapping"].state.get("w_avg_beta", known) if "mapping" in modules else ...
@@ -157,6 +179,33 @@ def _complete(arguments: dict[str, Any], record: Record, family: Family, is_nest
     in_fp16 = sum(block.state.get("use_fp16") is True for block in blocks)
     if in_fp16 != min(family.default("num_fp16_res"), len(blocks)):
         arguments.setdefault("num_fp16_res", in_fp16)
+
+
+def _inferred_arguments(
+    record: Record, family: Family, tensors: dict[str, torch.Tensor], where: str, generator: nn.Module | None
+) -> dict[str, Any]:
+    """Constructor arguments of a network that was pickled without them."""
+    try:
+        if family is networks.FASTGAN_GENERATOR:
+            return gan_arguments.fastgan_generator(tensors, record.state)
+        if family is networks.R3GAN_GENERATOR:
+            return gan_arguments.r3gan_generator(tensors, _bfloat16_stages(record))
+        if family is networks.R3GAN_DISCRIMINATOR:
+            return gan_arguments.r3gan_discriminator(tensors, _bfloat16_stages(record))
+        arguments = gan_arguments.projected_discriminator(tensors, record.state)
+    except UNREADABLE as error:
+        cause = f"{type(error).__name__}: {printable(error)}"
+        raise DataError(f"{where}: its tensors are not those of the {family.title} ({cause})") from None
+    if generator is not None:
+        arguments["img_resolution"] = generator.img_resolution
+        arguments["c_dim"] = generator.c_dim if arguments["backbone_kwargs"]["cond"] else 0
+    return arguments
+
+
+def _bfloat16_stages(record: Record) -> list[int]:
+    """The stages of an R3GAN network that compute in bfloat16, by what they say of themselves."""
+    stages = _children(_children(_children(record)["Model"])["MainLayers"])
+    return [number for number, stage in enumerate(stages.values()) if stage.state.get("DataType") is torch.bfloat16]
 
 
 def _is_number(value: Any) -> bool:

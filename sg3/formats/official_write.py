@@ -20,7 +20,8 @@ from torch import nn
 
 from sg3.atomic import write_atomic
 from sg3.errors import UsageError
-from sg3.formats.pickle_values import PERSISTENCE_VERSION, RECONSTRUCT
+from sg3.formats import training_state
+from sg3.formats.pickle_values import PERSISTENCE_VERSION, RECONSTRUCT, Numbered
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.snapshot import Snapshot
 from sg3.formats.storage_stream import write_storage
@@ -46,6 +47,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         module: nn.Module | None = getattr(snapshot, slot)
         content[slot] = None if module is None else _module(module, slot)
     content["training_set_kwargs"] = _value(snapshot.training_set_kwargs, "training_set_kwargs")
+    content |= _value(training_state.content(snapshot), "training state")
     write_atomic(path, lambda file: _Pickler(file).dump(content))
 
 
@@ -154,6 +156,8 @@ def _value(value: Any, where: str) -> Any:
             return _text(str(value))
         case dict():
             return {_text(key): _value(entry, f"{where}.{key}") for key, entry in value.items()}
+        case Numbered(entries=entries):
+            return {number: _value(entry, f"{where}.{number}") for number, entry in entries.items()}
         case list():
             return [_value(entry, where) for entry in value]
         case tuple():

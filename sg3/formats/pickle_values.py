@@ -20,25 +20,31 @@ import torch
 
 from sg3.errors import DataError, Sg3Error, StorageError
 from sg3.formats.pickle_scan import Refused
-from sg3.formats.safe_pickle import Call, Global, Name, TensorflowNetwork, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, PlainModule, TensorflowNetwork, printable, unpickle
 from sg3.formats.storage_stream import read_storage
 
 PERSISTENCE_VERSION = 6
 RECONSTRUCT: Name = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 MAX_DEPTH = 100  # of nested values; a snapshot has about 30
 MAX_DIMS = 8
-ELSEWHERE = {  # part of a module's name -> whose files have it
-    b"pg_modules": "a Projected GAN, FastGAN or StyleGAN-XL file",
-    b"timm.models": "a Projected GAN, FastGAN or StyleGAN-XL file",
-    b"dill._dill": "a file saved with dill, like best_model.pkl of Projected GAN and StyleGAN-XL",
+ELSEWHERE = {  # part of a name or of a class's source -> whose files have it; the first that is found
+    b"vit_small_patch16_224_dino": "a StyleGAN-T file",
+    b"dino_vits16": "a StyleGAN-T file",
+    b"deit_base_distilled_patch16_224": "a StyleGAN-XL file",
+    b"timm.models.vision_transformer": "a StyleGAN-XL file",
+    b"rand_embedding": "a StyleGAN-XL file",
+    b"pg_modules": "a Projected GAN, FastGAN or StyleGAN-XL file of a version unknown here",
+    b"timm.models": "a Projected GAN, FastGAN or StyleGAN-XL file of a version unknown here",
+    b"dill._dill": "a file saved with dill, but of no system that sg3 knows",
 }
+DTYPES = {name: getattr(torch, name) for name in ("float16", "float32", "float64", "bfloat16")}
 
 Meaning = Callable[[list[Any], Any], Any]  # of a call: its arguments and state -> value
 
 
 @dataclass
 class Record:
-    """A module as the original pickles it.
+    """A module as the original pickles it, or as Python does, without the source.
 
     The source is never executed, and the class name tells little: StyleGAN2 and StyleGAN3 share most of them.
     """
@@ -46,6 +52,16 @@ class Record:
     class_name: str
     module_src: str
     state: dict[str, Any]  # the module's __dict__
+
+
+@dataclass
+class Numbered:
+    """A dictionary whose keys are numbers: an optimizer's state by parameter, or a module's hooks.
+
+    A type of its own, so that everything else that is a dictionary has names.
+    """
+
+    entries: dict[int, Any]
 
 
 @dataclass
@@ -62,7 +78,7 @@ def read_pickle(path: Path) -> Any:
     """
     with failures(path, "network pickle"), path.open("rb") as file:
         size = path.stat().st_size
-        return Interpreter(size, CALLS).value(unpickle(file, size, NAMES))
+        return Interpreter(size, CALLS).value(unpickle(file, size, NAMES, integer_keys=True, layers=True))
 
 
 @contextmanager
@@ -147,9 +163,20 @@ class Interpreter:
                 if not isinstance(attributes, dict):
                     raise Refused("has a network without attributes")
                 return NetworkState(attributes)
+            case PlainModule(state=state, class_name=name):
+                attributes = self.value(state)
+                return Record(name, "", attributes if isinstance(attributes, dict) else {})
+            case Global(module="torch", name=name) if name in DTYPES:
+                return DTYPES[name]
+            case type() if issubclass(item, PlainModule):
+                return None
             case Global():
                 return None  # a name used as a value, such as numpy.ndarray where an array's type is given
+            case dict() if item and all(isinstance(key, int) for key in item):
+                return Numbered({number: self.value(entry) for number, entry in item.items()})
             case dict():  # also a Mapping
+                if not all(isinstance(key, str) for key in item):
+                    raise Refused("has a dictionary with keys of several kinds")
                 return {name: self.value(entry) for name, entry in item.items()}
             case list():
                 return [self.value(entry) for entry in item]
@@ -226,6 +253,11 @@ def _array(args: list[Any], state: Any) -> np.ndarray:
     raise Refused("holds a numpy array that is described in an unknown way")
 
 
+def _array_by_dill(args: list[Any], state: Any) -> np.ndarray:
+    """`_create_array(reconstruct, its arguments, its state, attributes)`."""
+    return _array([], args[2] if len(args) > 2 else None)
+
+
 def _array_from_buffer(args: list[Any], state: Any) -> np.ndarray:
     """`_frombuffer(bytes, dtype, shape, order)`, which pickle protocol 5 uses."""
     match args:
@@ -274,11 +306,12 @@ CALLS: dict[Name, Meaning] = {
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch", "Size"): _ignored,
     ("torch", "device"): _ignored,
-    **{("torch", name): _not_called for name in ("float16", "float32", "float64", "bfloat16")},
+    **{("torch", name): _not_called for name in DTYPES},
     ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): _not_called,
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
+    ("dill._dill", "_create_array"): _array_by_dill,
     **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_buffer for core in ("core", "_core")},
     **{(module, "set"): _set for module in ("builtins", "__builtin__")},  # no instruction before protocol 4
     ("_codecs", "encode"): _encode,

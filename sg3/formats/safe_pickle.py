@@ -75,6 +75,19 @@ class TensorflowNetwork:
         self.state = state
 
 
+class PlainModule:
+    """Stands for a module that pickles as Python objects do: a class and the attributes of the instance."""
+
+    __slots__ = ("state",)
+    class_name = ""
+
+    def __init__(self) -> None:
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
 class Inert:
     """Stands for whatever a stream may carry beside the networks: optimizers, logs, settings. Takes any call, state
     and items, and keeps nothing."""
@@ -102,12 +115,28 @@ CLASSES: dict[Name, type] = {
     ("dnnlib.util", "EasyDict"): Mapping,
     ("dnnlib.tflib.network", "Network"): TensorflowNetwork,
 }
+# Python modules all of whose classes are layers and networks, or parts of them: Projected GAN's, its variant's in
+# Maua's repository, R3GAN's under its two names, and those of torch and timm that they are made of.
+MODULES_OF_LAYERS = frozenset({
+    "pg_modules.blocks", "pg_modules.discriminator", "pg_modules.networks_fastgan", "pg_modules.projector",
+    "networks.fastgan", "networks.projected.discriminator", "networks.projected.layers",
+    "networks.projected.projector",
+    "training.networks", "training.networks_baseline",
+    *(f"{package}.{part}" for package in ("R3GAN", "BaselineGAN")
+      for part in ("FusedOperators", "Networks", "Resamplers")),
+    *(f"torch.nn.modules.{part}" for part in (
+        "activation", "batchnorm", "container", "conv", "linear", "module", "pooling", "sparse", "upsampling",
+    )),
+    "torch.nn.utils.spectral_norm",  # hooks, which keep nothing that layers have not
+    "torch.nn.quantized.modules.functional_modules", "torch.ao.nn.quantized.modules.functional_modules",
+    "timm.models.efficientnet_blocks", "timm.models.layers.conv2d_same",
+})  # fmt: skip
 IsInert = Callable[[str, str], bool]
 
 
 class SafeUnpickler(pickle.Unpickler):
     """Unpickler for exactly the given names (and CLASSES); persistent ids only if asked for, as `Call`s; names that
-    `is_inert` accepts as `Inert`."""
+    `is_inert` accepts as `Inert`; with `layers` classes of MODULES_OF_LAYERS as `PlainModule`s."""
 
     def __init__(
         self,
@@ -115,8 +144,10 @@ class SafeUnpickler(pickle.Unpickler):
         names: frozenset[Name],
         persistent_ids: bool = False,
         is_inert: IsInert | None = None,
+        layers: bool = False,
     ) -> None:
         super().__init__(file)
+        self._layers = layers
         self._names = names
         self._persistent_ids = persistent_ids
         self._is_inert = is_inert
@@ -126,6 +157,8 @@ class SafeUnpickler(pickle.Unpickler):
             return CLASSES[module, name]
         if (module, name) in self._names:
             return Global(module, name)
+        if self._layers and module in MODULES_OF_LAYERS and name.isidentifier():
+            return type("PlainModule", (PlainModule,), {"__slots__": (), "class_name": name})
         if self._is_inert is not None and self._is_inert(module, name):
             return Inert
         raise Refused(f"refers to {printable(f'{module}.{name}')}, which network files never need")
@@ -144,6 +177,7 @@ def unpickle(
     persistent_ids: bool = False,
     integer_keys: bool = False,
     is_inert: IsInert | None = None,
+    layers: bool = False,
 ) -> Any:
     """Decode the pickle at the file's position into inert data and leave the position after it.
 
@@ -153,7 +187,7 @@ def unpickle(
     reader = BoundedReader(file, size)
     scan(reader, most_instructions, persistent_ids, integer_keys)
     file.seek(start)
-    return SafeUnpickler(reader, names, persistent_ids, is_inert).load()
+    return SafeUnpickler(reader, names, persistent_ids, is_inert, layers).load()
 
 
 def printable(text: object, limit: int = 100) -> str:

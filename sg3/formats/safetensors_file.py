@@ -1,11 +1,13 @@
 """sg3's networks as .safetensors: all weights, and what is needed to make the networks, in the header.
 
-Tensors are called SLOT.NAME (G_ema.mapping.fc0.weight). The header's metadata has one entry, `sg3`, a JSON object:
+Tensors are called SLOT.NAME (G_ema.mapping.fc0.weight), those of optimizers' states optimizer.SLOT.NUMBER.NAME. The
+header's metadata has one entry, `sg3`, a JSON object:
 
     version              1
     networks             slot -> {"family": a name of FAMILIES, "arguments": the constructor's}
     training_set_kwargs  as in the snapshot, or null
     licence              of the weights, or null
+    optimizers, progress only where the snapshot has them, see `training_state`
     written_by           sg3 and its version
 
 A tuple among the arguments comes back as a list, which no constructor minds.
@@ -24,7 +26,7 @@ import torch
 from sg3._version import __version__
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, UsageError
-from sg3.formats import networks
+from sg3.formats import networks, training_state
 from sg3.formats.networks import Family
 from sg3.formats.pickle_scan import Refused
 from sg3.formats.pickle_values import failures
@@ -37,15 +39,17 @@ SLOTS = ("G", "D", "G_ema", "augment_pipe")
 FAMILIES: dict[str, Family] = {
     "stylegan3-generator": networks.STYLEGAN3_GENERATOR,
     "stylegan2-generator": networks.STYLEGAN2_GENERATOR,
+    "fastgan-generator": networks.FASTGAN_GENERATOR,
+    "r3gan-generator": networks.R3GAN_GENERATOR,
     "stylegan2-discriminator": networks.STYLEGAN2_DISCRIMINATOR,
+    "projected-discriminator": networks.PROJECTED_DISCRIMINATOR,
+    "r3gan-discriminator": networks.R3GAN_DISCRIMINATOR,
     "augment-pipe": networks.AUGMENT_PIPE,
 }
-FITS = {  # slot -> families
-    "G": ("stylegan3-generator", "stylegan2-generator"),
-    "D": ("stylegan2-discriminator",),
-    "G_ema": ("stylegan3-generator", "stylegan2-generator"),
-    "augment_pipe": ("augment-pipe",),
-}
+GENERATORS = tuple(name for name, family in FAMILIES.items() if family in networks.GENERATORS)
+DISCRIMINATORS = tuple(name for name, family in FAMILIES.items() if family in networks.DISCRIMINATORS)
+FITS = {"G": GENERATORS, "D": DISCRIMINATORS, "G_ema": GENERATORS, "augment_pipe": ("augment-pipe",)}
+OPTIMIZER = "optimizer"  # stands before the names of tensors that are no network's
 MAX_HEADER = 2**24  # bytes; a snapshot at 1024 x 1024 has about 50,000
 
 
@@ -69,7 +73,7 @@ def read(path: Path) -> Snapshot:
                 some = printable(", ".join(sorted(content.keys())[:3]) or "nothing")
                 raise DataError(f"{path}: is a safetensors file without sg3's configuration (it holds {some}, ...)")
             config = _config(metadata["sg3"], path)
-            parts: dict[str, dict[str, torch.Tensor]] = {slot: {} for slot in config["networks"]}
+            parts: dict[str, dict[str, torch.Tensor]] = {slot: {} for slot in (*config["networks"], OPTIMIZER)}
             for name in content.keys():  # noqa: SIM118  (not a dictionary)
                 slot, _, rest = name.partition(".")
                 if slot not in parts:
@@ -79,11 +83,14 @@ def read(path: Path) -> Snapshot:
             for slot, description in config["networks"].items():
                 family = FAMILIES[description["family"]]
                 found[slot] = networks.build(family, description["arguments"], parts[slot], f"{path}: {slot}")
+            states = training_state.put_together(config.get("optimizers"), parts[OPTIMIZER], str(path))
     data = config.get("training_set_kwargs")
     licence = config.get("licence")
     return Snapshot(
         **found,
         training_set_kwargs=plain_entries(data) if isinstance(data, dict) else None,
+        optimizers=states,
+        progress=training_state.progress(config),
         licence=printable(licence, limit=1000) if isinstance(licence, str) else None,
         origin="sg3 safetensors",
     )
@@ -133,13 +140,19 @@ def write(snapshot: Snapshot, path: Path) -> None:
         for name, tensor in network.state_dict().items():
             # Views and shared storage become tensors of their own.
             tensors[f"{slot}.{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    config = {
+    config: dict[str, Any] = {
         "version": VERSION,
         "networks": described,
         "training_set_kwargs": snapshot.training_set_kwargs,
         "licence": snapshot.licence,
         "written_by": f"sg3 {__version__}",
     }
+    if snapshot.optimizers is not None:
+        config["optimizers"] = training_state.without_tensors(snapshot.optimizers)
+        for name, tensor in training_state.tensors(snapshot.optimizers).items():
+            tensors[f"{OPTIMIZER}.{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if snapshot.progress is not None:
+        config["progress"] = snapshot.progress
     try:
         text = json.dumps(config, allow_nan=False, default=_as_plain)
     except (TypeError, ValueError) as error:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from sg3.errors import DataError
-from sg3.models import Generator
+from sg3.errors import DataError, UsageError
+from sg3.models import Generator, StyleGenerator
 
 
 @dataclass
@@ -21,6 +21,9 @@ class Snapshot:
     G_ema: nn.Module | None = None  # G with averaged weights: the one to generate images with
     augment_pipe: nn.Module | None = None
     training_set_kwargs: dict[str, Any] | None = None  # class_name, path, resolution, use_labels, xflip, ...
+    # What training goes on from, where a file has it: by slot what an optimizer's state_dict() gives, and counters.
+    optimizers: dict[str, dict[str, Any]] | None = None
+    progress: dict[str, int | float] | None = None  # cur_nimg: images shown so far
     licence: str | None = None  # of the weights, where the file says it
     origin: str | None = None  # the format of the file it was read from, in words
 
@@ -30,3 +33,11 @@ def averaged_generator(snapshot: Snapshot, where: object) -> Generator:
     if not isinstance(snapshot.G_ema, Generator):
         raise DataError(f"{where}: holds no averaged generator (G_ema)")
     return snapshot.G_ema
+
+
+def style_generator(snapshot: Snapshot, where: object) -> StyleGenerator:
+    """G_ema of a StyleGAN, for what moves in w. Raises DataError if there is none, UsageError if it has no w."""
+    G = averaged_generator(snapshot, where)
+    if not isinstance(G, StyleGenerator):
+        raise UsageError(f"{where}: has no w, in which this command works; StyleGAN2 and StyleGAN3 networks have it")
+    return G

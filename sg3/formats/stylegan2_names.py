@@ -25,7 +25,7 @@ from torch import nn
 from sg3.errors import DataError
 from sg3.formats import arguments_from_shapes, networks
 from sg3.formats.safe_pickle import printable
-from sg3.models import Generator
+from sg3.models import StyleGenerator
 
 Tensors = Mapping[str, torch.Tensor]
 MAX_BLOCKS = 12  # 16384 x 16384
@@ -202,7 +202,7 @@ def unusable_shapes(where: str, title: str) -> Iterator[None]:
 
 def estimate_w_avg(network: nn.Module) -> None:
     """Set the mean of w, which truncation pulls towards, to that of 4096 fixed latents (and labels, in turn)."""
-    assert isinstance(network, Generator)
+    assert isinstance(network, StyleGenerator)
     z = torch.from_numpy(np.random.RandomState(0).randn(4096, network.z_dim))
     c = torch.eye(network.c_dim)[torch.arange(4096) % network.c_dim] if network.c_dim else None
     with torch.no_grad():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,7 +31,7 @@ from sg3.metrics.real_statistics import RealStatistics
 from sg3.metrics.results import MetricResult, versions
 from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
 from sg3.metrics.statistics import Statistics, StatisticsSpec
-from sg3.models import Generator
+from sg3.models import Generator, StyleGenerator
 from sg3.processes import Stopped, World, already_met
 
 
@@ -141,12 +141,13 @@ def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cach
             yield record(metric, values, began, num_real=len(run.data))
         elif isinstance(metric, PathLength):
             detector = run.detectors[metric.detector]
-            values = path_length(metric, run.G, run.labels, detector, run.seed, run.world, run.progress)
+            G = cast(StyleGenerator, run.G)
+            values = path_length(metric, G, run.labels, detector, run.seed, run.world, run.progress)
             yield record(metric, values, began)
     moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
         began = time.monotonic()
-        values = equivariance(moved, run.G, run.labels, run.seed, run.world, run.progress)
+        values = equivariance(moved, cast(StyleGenerator, run.G), run.labels, run.seed, run.world, run.progress)
         for metric in moved:
             yield record(metric, {metric.name: values[metric.name]}, began)
 
@@ -225,6 +226,8 @@ def _check(
     if moved:
         check_transform(G, moved)
     for metric in metrics:
+        if isinstance(metric, PathLength) and not isinstance(G, StyleGenerator):
+            raise UsageError(f"{metric.name}: walks through w, which only StyleGAN generators have")
         if metric.detector is not None and G.img_channels not in (1, 3):
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
         if metric.real is None:

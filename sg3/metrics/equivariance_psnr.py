@@ -24,7 +24,7 @@ from sg3.metrics.equivariance import (
 from sg3.metrics.metric import Metric
 from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, randomize_noise
-from sg3.models import Generator
+from sg3.models import Generator, StyleGenerator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
@@ -41,13 +41,13 @@ class Equivariance(Metric):
 
 def check_transform(G: Generator, names: Sequence[str]) -> None:
     """Raise UsageError unless the generator takes an input transform."""
-    if not hasattr(getattr(G.synthesis, "input", None), "transform"):
+    if not hasattr(getattr(getattr(G, "synthesis", None), "input", None), "transform"):
         raise UsageError(f"{', '.join(names)}: only StyleGAN3 networks can be moved, this one has no input transform")
 
 
 @torch.no_grad()
 def equivariance(
-    metrics: Sequence[Equivariance], G: Generator, labels: Labels, seed: int, world: World, progress: Progress
+    metrics: Sequence[Equivariance], G: StyleGenerator, labels: Labels, seed: int, world: World, progress: Progress
 ) -> dict[str, float]:
     """PSNR in dB for each of the metrics, by name; the untransformed images are made once for all of them.
 
@@ -77,7 +77,7 @@ def equivariance(
 
 
 def _compare(
-    operator: str, G: Generator, ws: torch.Tensor, original: torch.Tensor, kept: int, seed: int, number: int
+    operator: str, G: StyleGenerator, ws: torch.Tensor, original: torch.Tensor, kept: int, seed: int, number: int
 ) -> torch.Tensor:
     """Transform image and input alike: float64 [sum of squared differences, pixels compared] of the first `kept`."""
     rng = host_rng(seed, f"metrics/eq/{operator}", number)
@@ -101,7 +101,7 @@ def _compare(
     return torch.stack([squares[:kept].sum(), mask[:kept].sum(dtype=torch.float64)])
 
 
-def _draw(G: Generator, ws: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+def _draw(G: StyleGenerator, ws: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
     G.get_buffer("synthesis.input.transform").copy_(transform)
     images: torch.Tensor = G.synthesis(ws, noise_mode="const", force_fp32=True)
     return images

@@ -21,7 +21,7 @@ from sg3.metrics.functional import perceptual_path_length
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
-from sg3.models import Generator
+from sg3.models import StyleGenerator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
@@ -51,7 +51,7 @@ class Perceptual(Protocol):
 
 
 def path_length(
-    metric: PathLength, G: Generator, labels: Labels, detector: Detector, seed: int, world: World, progress: Progress
+    metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World, progress: Progress
 ) -> Values:
     """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
@@ -84,7 +84,7 @@ def path_length(
     return {metric.name: world.on_main(average)}
 
 
-def _images(metric: PathLength, G: Generator, labels: Labels, seed: int, which: range) -> torch.Tensor:
+def _images(metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range) -> torch.Tensor:
     """Both images of each pair, float in 0..255: [2 n, C, H, W], first all at t, then all at t + eps."""
     device = next(G.parameters()).device
     count = len(which)

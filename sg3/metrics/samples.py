@@ -9,7 +9,7 @@ from torch import nn
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
-from sg3.models import Generator
+from sg3.models import Generator, fastgan
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
 from sg3.sampling import quantized
 
@@ -20,7 +20,9 @@ NOISE_GROUP = 4  # images that share a draw of StyleGAN2's noise; always the sam
 
 def has_noise(G: nn.Module) -> bool:
     """Whether its layers add noise, which they draw for a batch and not for an image."""
-    return any(name.endswith("noise_const") for name, _ in G.named_buffers())
+    return any(name.endswith("noise_const") for name, _ in G.named_buffers()) or (
+        isinstance(G, fastgan.Generator) and not G.synthesis.lite
+    )
 
 
 def randomize_noise(G: nn.Module, seed: int, purpose: str, index: int) -> None:

@@ -1,8 +1,15 @@
-"""Networks: StyleGAN3 and StyleGAN2 generators, the StyleGAN2 discriminator; the original's state_dict names."""
+"""Networks: generators and discriminators of StyleGAN2 and 3, Projected GAN with FastGAN, and R3GAN.
 
-from sg3.models import stylegan2, stylegan3
+All have the original's state_dict names. Every generator has z_dim, c_dim, img_resolution and img_channels and is
+called as G(z, c, truncation_psi=..., noise_mode=...); only `StyleGenerator`s have a w, which tools move and mix.
+"""
 
-Generator = stylegan2.Generator | stylegan3.Generator  # the two share attributes and arguments
-Discriminator = stylegan2.Discriminator
+from sg3.models import fastgan, projected, r3gan, stylegan2, stylegan3
 
-__all__ = ["Discriminator", "Generator", "stylegan2", "stylegan3"]
+StyleGenerator = stylegan2.Generator | stylegan3.Generator
+Generator = StyleGenerator | fastgan.Generator | r3gan.Generator
+Discriminator = stylegan2.Discriminator | projected.ProjectedDiscriminator | r3gan.Discriminator
+
+__all__ = [
+    "Discriminator", "Generator", "StyleGenerator", "fastgan", "projected", "r3gan", "stylegan2", "stylegan3",
+]  # fmt: skip

@@ -288,12 +288,18 @@ class Generator(nn.Module):
         )  # fmt: skip
 
     def forward(
-        self, z: torch.Tensor, c: torch.Tensor | None = None, noise_mode: str = "const", force_fp32: bool = False
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+        force_fp32: bool = False,
     ) -> torch.Tensor:
         """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, R, R], float32, about -1..1.
 
-        The original's images are in the type of the last stage instead, so bfloat16 in its presets. `noise_mode` is
-        for the same call as with other generators; there is no noise.
+        The original's images are in the type of the last stage instead, so bfloat16 in its presets. The arguments for
+        truncation and noise are there for all generators to be called alike, and without effect.
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"z: got shape {list(z.shape)}, expected [N, {self.z_dim}]")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sg3.errors import UsageError
-from sg3.models import Generator, stylegan2, stylegan3
+from sg3.models import StyleGenerator, stylegan2, stylegan3
 from sg3.tools.latents import layer_names
 
 
@@ -28,7 +28,7 @@ class Directions:
     scale: torch.Tensor
 
 
-def sefa(G: Generator, num: int, layers: Sequence[int]) -> Directions:
+def sefa(G: StyleGenerator, num: int, layers: Sequence[int]) -> Directions:
     """The `num` strongest right singular vectors of the style weights of `layers`, in float64 on the CPU.
 
     The input transform of StyleGAN3 and the ToRGB layers have no say: what they do is move and colour. A step of one

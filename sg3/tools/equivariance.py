@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_integer
 from sg3.metrics.equivariance_psnr import check_transform, psnr
-from sg3.models import Generator
+from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
 from sg3.tools.video import to_rgb
 
@@ -49,7 +49,7 @@ def sweep_amounts(
 
 
 @torch.no_grad()
-def sweep(G: Generator, ws: torch.Tensor, transform: str, amounts: list[float]) -> Iterator[Step]:
+def sweep(G: StyleGenerator, ws: torch.Tensor, transform: str, amounts: list[float]) -> Iterator[Step]:
     """Yield a step for each amount (of `sweep_amounts`): pixels to the right (x_t) or down (y_t), or degrees.
 
     ws is [1, num_ws, w_dim] on G's device. Everything is float32. For a rotation, the generated image is compared

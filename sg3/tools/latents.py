@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sg3.errors import UsageError
-from sg3.models import Generator, stylegan2
+from sg3.models import StyleGenerator, stylegan2
 from sg3.sampling import to_uint8
 from sg3.tools.files import Pixels
 
@@ -23,7 +23,7 @@ from sg3.tools.files import Pixels
 GROUPS = {"coarse": (0.0, 4.0), "middle": (4.0, 16.0), "fine": (16.0, float("inf"))}
 
 
-def layer_names(G: Generator) -> list[str]:
+def layer_names(G: StyleGenerator) -> list[str]:
     """Name of the layer that takes each of the num_ws copies of w.
 
     StyleGAN2's ToRGB layers share the copy of the next layer; only the last has one of its own.
@@ -36,7 +36,7 @@ def layer_names(G: Generator) -> list[str]:
     return [*names, f"b{G.img_resolution}.torgb"]
 
 
-def band_limits(G: Generator) -> list[float]:
+def band_limits(G: StyleGenerator) -> list[float]:
     """Finest frequency that each of these layers can draw, in cycles per image."""
     if isinstance(G, stylegan2.Generator):
         return [int(name[1:].split(".")[0]) / 2 for name in layer_names(G)]
@@ -44,7 +44,7 @@ def band_limits(G: Generator) -> list[float]:
     return [G.synthesis.input.bandwidth, *(layer.spec.out_cutoff for layer in layers)]
 
 
-def choose_layers(G: Generator, text: str, option: str = "--styles") -> list[int]:
+def choose_layers(G: StyleGenerator, text: str, option: str = "--styles") -> list[int]:
     """Indices, ascending, of the copies of w that `text` names.
 
     It is a list such as `0-3,5`, `L5_148_512` or `L5` for short, `b8.conv0`, `coarse` or `all`. Raises
@@ -76,7 +76,7 @@ def choose_layers(G: Generator, text: str, option: str = "--styles") -> list[int
 
 
 @torch.no_grad()
-def sample_w(G: Generator, label: torch.Tensor, count: int = 10_000, seed: int = 123) -> torch.Tensor:
+def sample_w(G: StyleGenerator, label: torch.Tensor, count: int = 10_000, seed: int = 123) -> torch.Tensor:
     """Random w [count, w_dim], float32 on G's device, for one label [1, c_dim]; from the same z on every device."""
     device = next(G.parameters()).device
     rng = np.random.RandomState(seed)
@@ -89,7 +89,7 @@ def sample_w(G: Generator, label: torch.Tensor, count: int = 10_000, seed: int =
 
 
 @torch.no_grad()
-def render(G: Generator, ws: torch.Tensor, *, noise_mode: str = "const", batch: int = 4) -> Iterator[Pixels]:
+def render(G: StyleGenerator, ws: torch.Tensor, *, noise_mode: str = "const", batch: int = 4) -> Iterator[Pixels]:
     """Yield the uint8 picture [H, W, C] of each of ws [N, num_ws, w_dim], `batch` at a time, on G's device."""
     device = next(G.parameters()).device
     for part in ws.split(batch):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch.func import functional_call
 
 from sg3.errors import DataError, NumericalError
-from sg3.models import Generator, stylegan3
+from sg3.models import StyleGenerator, stylegan3
 from sg3.sampling import class_labels, to_uint8
 from sg3.tools.files import Pixels
 from sg3.tools.latents import sample_w
@@ -84,7 +84,7 @@ class Projection:
 
 
 def project(
-    G: Generator,
+    G: StyleGenerator,
     target: Pixels,
     perceptual: Perceptual,
     settings: Settings | None = None,
@@ -131,7 +131,7 @@ def project(
 class _Search:
     """Everything about a target that stays the same while it is searched for."""
 
-    G: Generator
+    G: StyleGenerator
     perceptual: Perceptual
     wanted: torch.Tensor  # [1, D]
     w_mean: torch.Tensor  # [1, 1 or num_ws, w_dim]
@@ -197,7 +197,7 @@ class _Search:
 
 
 def synthesize(
-    G: Generator, w: torch.Tensor, noise: dict[str, torch.Tensor], pose: torch.Tensor | None
+    G: StyleGenerator, w: torch.Tensor, noise: dict[str, torch.Tensor], pose: torch.Tensor | None
 ) -> torch.Tensor:
     """Picture [N, C, R, R], -1..1, of w [N, 1 or num_ws, w_dim] with these noise maps and this pose; G is unchanged.
 
@@ -230,13 +230,13 @@ def learning_rate(t: float, ramp_up: float, ramp_down: float) -> float:
 
 
 @torch.no_grad()
-def picture(G: Generator, found: Projection) -> Pixels:
+def picture(G: StyleGenerator, found: Projection) -> Pixels:
     """The picture that was found, uint8 [R, R, C]."""
     return _pixels(G, found, found.w, found.pose)
 
 
 @torch.no_grad()
-def frames(G: Generator, found: Projection, target: Pixels) -> Iterator[Pixels]:
+def frames(G: StyleGenerator, found: Projection, target: Pixels) -> Iterator[Pixels]:
     """For each step, the target and beside it the picture of w, uint8 [R, 2 R, 3]; with the final noise maps."""
     for step, w in enumerate(found.path_w):
         pose = None if found.path_pose is None else found.path_pose[step]
@@ -244,7 +244,7 @@ def frames(G: Generator, found: Projection, target: Pixels) -> Iterator[Pixels]:
         yield np.ascontiguousarray(np.broadcast_to(pair, (*pair.shape[:2], 3)))
 
 
-def _pixels(G: Generator, found: Projection, w: torch.Tensor, pose: torch.Tensor | None) -> Pixels:
+def _pixels(G: StyleGenerator, found: Projection, w: torch.Tensor, pose: torch.Tensor | None) -> Pixels:
     device = next(G.parameters()).device
     noise = {name: n.to(device) for name, n in found.noise.items()}
     pixels: Pixels = to_uint8(synthesize(G, w.to(device), noise, None if pose is None else pose.to(device)))[0]

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from sg3.models import Generator
+from sg3.models import StyleGenerator
 from sg3.sampling import class_labels, seed_latents
 from sg3.tools.files import Pixels
 from sg3.tools.latents import render
 
 
 def style_mix(
-    G: Generator,
+    G: StyleGenerator,
     rows: Sequence[int],
     cols: Sequence[int],
     layers: Sequence[int],

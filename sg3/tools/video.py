@@ -22,7 +22,7 @@ import torch
 
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.safe_pickle import printable
-from sg3.models import Generator
+from sg3.models import StyleGenerator
 from sg3.sampling import class_labels, to_uint8
 from sg3.tools.files import load_arrays
 from sg3.tools.interpolation import Interpolation
@@ -58,7 +58,7 @@ def arrange_seeds(
 
 
 def make_keyframes(
-    G: Generator, space: str, points: torch.Tensor, tiles: int = 1, classes: Sequence[int] = ()
+    G: StyleGenerator, space: str, points: torch.Tensor, tiles: int = 1, classes: Sequence[int] = ()
 ) -> Keyframes:
     """Keyframes from points in `space`; in z, each tile's keyframes take the classes in turn.
 
@@ -74,7 +74,7 @@ def make_keyframes(
     return Keyframes(space, points, torch.cat([class_labels(G, index, 1) for index in chosen]))
 
 
-def load_keyframes(paths: Sequence[Path], G: Generator, space: str | None = None) -> tuple[str, torch.Tensor]:
+def load_keyframes(paths: Sequence[Path], G: StyleGenerator, space: str | None = None) -> tuple[str, torch.Tensor]:
     """Space and points [N, ...] of latents saved as .npz (array `w` or `z`), .npy, or .pt (a tensor, or a dictionary
     with `w`, `z` or `latent`), one file after the other.
 
@@ -96,7 +96,7 @@ def load_keyframes(paths: Sequence[Path], G: Generator, space: str | None = None
 
 
 @torch.no_grad()
-def map_keyframes(G: Generator, keys: Keyframes) -> Keyframes:
+def map_keyframes(G: StyleGenerator, keys: Keyframes) -> Keyframes:
     """The same keyframes in w, each of its own class."""
     if keys.space == "w":
         return keys
@@ -106,7 +106,7 @@ def map_keyframes(G: Generator, keys: Keyframes) -> Keyframes:
 
 
 def make_walk(
-    G: Generator,
+    G: StyleGenerator,
     keys: Keyframes,
     tiles: int = 1,
     *,
@@ -166,7 +166,7 @@ def frame_times(keyframes: int, frames_between: int, loop: bool) -> torch.Tensor
 
 @torch.no_grad()
 def render(
-    G: Generator,
+    G: StyleGenerator,
     walk: Walk,
     times: torch.Tensor,
     grid: tuple[int, int] = (1, 1),
@@ -220,7 +220,7 @@ def _noise_of_image(index: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _load_points(path: Path, G: Generator, default: str) -> tuple[str, torch.Tensor]:
+def _load_points(path: Path, G: StyleGenerator, default: str) -> tuple[str, torch.Tensor]:
     name, values = _read_latents(path)
     name = name or default
     points = values.reshape(1, -1) if values.ndim == 1 else values

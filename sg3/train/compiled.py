@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sg3.errors import Sg3Error, UsageError
-from sg3.models import Discriminator, Generator
+from sg3.models import Discriminator, StyleGenerator
 
 
 def compiled(network: nn.Module, mode: str) -> Callable[..., torch.Tensor]:
@@ -33,7 +33,7 @@ def check_device(mode: str, device: torch.device) -> None:
         raise UsageError(f"--compile=graphs: CUDA graphs need a GPU, and this run is on {device}; try --compile=on")
 
 
-def warm_up(G: Generator, D: Discriminator, batch: int, device: torch.device) -> None:
+def warm_up(G: StyleGenerator, D: Discriminator, batch: int, device: torch.device) -> None:
     """Run both networks once, forward and backward, before the first graph is recorded.
 
     Ops keep what they prepare at their first call (filters as matrices, compiled kernels); inside a recording that

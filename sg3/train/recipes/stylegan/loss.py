@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from sg3.kernels import filter2d
-from sg3.models import Discriminator, Generator
+from sg3.models import Discriminator, StyleGenerator
 from sg3.train.recipes.system import MicroBatch, Reporter
 
 
@@ -30,7 +30,7 @@ class Loss:
 
     def __init__(
         self,
-        G: Generator,
+        G: StyleGenerator,
         D: Discriminator,
         stats: Reporter,
         *,

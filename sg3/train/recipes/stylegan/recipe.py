@@ -13,11 +13,11 @@ from sg3.train.recipes.stylegan.presets import PRESETS
 if TYPE_CHECKING:
     import torch
 
-    from sg3.models import Discriminator, Generator
+    from sg3.models import Discriminator, StyleGenerator
     from sg3.train.recipes.system import Reporter, System
 
 
-def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[Generator, Discriminator]:
+def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[StyleGenerator, Discriminator]:
     """Freshly initialised G and D."""
     from sg3.train.recipes.stylegan import system
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sg3.models import Discriminator, Generator, stylegan2, stylegan3
+from sg3.models import Discriminator, StyleGenerator, stylegan2, stylegan3
 from sg3.models.layers import set_half_type
 from sg3.train.compiled import compiled, warm_up
 from sg3.train.ema import ema_beta
@@ -65,12 +65,12 @@ class StyleGAN:
         self.loss.pl_mean.copy_(state["pl_mean"])
 
 
-def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[Generator, Discriminator]:
+def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[StyleGenerator, Discriminator]:
     """Freshly initialised G and D, a function of the seed."""
     seed_torch(config.seed, "init")
     family = stylegan2 if config.cfg == "stylegan2" else stylegan3
-    G: Generator = family.Generator(**config.generator_kwargs())
-    D = Discriminator(**config.discriminator_kwargs())
+    G: StyleGenerator = family.Generator(**config.generator_kwargs())
+    D = stylegan2.Discriminator(**config.discriminator_kwargs())
     for network in (G, D):
         set_half_type(network, "bfloat16" if config.bf16 else "float16")
     return G.requires_grad_(False).to(device), D.requires_grad_(False).to(device)
