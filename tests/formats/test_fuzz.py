@@ -34,7 +34,7 @@ from sg3.formats.mmagic import LEAVES
 from sg3.formats.stylegan2_names import generator_weights
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.models import stylegan2
-from tests.formats import hostile, tiny
+from tests.formats import gan_files, hostile, tiny
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 512 * 2**20
@@ -75,11 +75,26 @@ def mmagic() -> dict[str, Any]:
     return {"meta": {"epoch": 1, "cfg": "a = 1"}, "state_dict": weights, "optimizer": {"state": {0: torch.zeros(2)}}}
 
 
+def r3gan_snapshot() -> sg3.Snapshot:
+    """With the state of an optimizer."""
+    G, D = gan_files.r3gan_pair()
+    return sg3.Snapshot(G=G, D=D, optimizers={"D": gan_files.adam_state(D)}, progress={"cur_nimg": 64})
+
+
+def their_pickle() -> bytes:
+    G, D = gan_files.r3gan_pair()
+    state = gan_files.adam_state(D)
+    return gan_files.pickled_by_their_code({"G": G, "D": D, "cur_nimg": 64, "D_opt_state": state})
+
+
 KINDS: dict[str, Callable[[Path], bytes]] = {
     "StyleGAN2 .pkl": lambda folder: saved(of_all_values(tiny.stylegan2_generator()), folder),
     "StyleGAN3 .pkl": lambda folder: saved(of_all_values(tiny.stylegan3_generator(radial=True)), folder),
     "discriminator .pkl": lambda folder: saved(sg3.Snapshot(D=tiny.discriminator()), folder),
     ".safetensors": lambda folder: saved(of_all_values(tiny.stylegan3_generator()), folder, ".safetensors"),
+    "R3GAN .safetensors": lambda folder: saved(r3gan_snapshot(), folder, ".safetensors"),
+    "R3GAN's own .pkl": lambda _: their_pickle(),
+    "FastGAN's own .pkl": lambda _: gan_files.pickled_by_their_code({"G_ema": gan_files.fastgan_generator()}),
     "rosinality .pt": lambda folder: saved(sg3.Snapshot(G_ema=unconditional()), folder, ".pt"),
     "mmagic .pth": lambda _: torch_saved(mmagic()),
     "old mmagic .pth": lambda _: torch_saved(mmagic(), new=False),

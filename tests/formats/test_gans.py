@@ -19,6 +19,7 @@ from sg3.errors import DataError, UsageError
 from sg3.formats import training_state
 from sg3.models import Generator, fastgan, r3gan
 from sg3.models.projected import ProjectedDiscriminator
+from tests.formats import gan_files
 from tests.formats.test_official import assert_same_state
 from tests.helpers.golden_gan import GoldenGan, diffaug_draws, makers, one_hot
 
@@ -113,25 +114,16 @@ def small(system: str, c_dim: int = 0) -> sg3.Snapshot:
     """A snapshot of tiny networks, all tensors random."""
     torch.manual_seed(7)
     if system == "r3gan":
-        stages = {"CardinalityPerStage": [2, 2], "BlocksPerStage": [1, 2], "c_dim": c_dim}
-        G = r3gan.Generator(5, [8, 4], **stages, ConditionEmbeddingDimension=6, FP16Stages=[-1])
-        D = r3gan.Discriminator([4, 8], **stages | {"BlocksPerStage": [2, 1]}, ConditionEmbeddingDimension=7)
+        G, D = gan_files.r3gan_pair(c_dim)
     else:
-        G = fastgan.Generator(6, c_dim, img_resolution=32, ngf=4, cond=c_dim > 0)
+        G = gan_files.fastgan_generator(c_dim)
         heads = {"cout": 4, "ndf": 8, "num_discs": 2, "cond": c_dim > 0, "separable": True}
         D = ProjectedDiscriminator(backbone_kwargs=heads, pretrained=False, c_dim=c_dim, img_resolution=32)
     with torch.no_grad():
         for network in (G, D):
             for tensor in network.state_dict().values():
                 tensor.copy_(torch.rand(tensor.shape) + 0.1 if tensor.is_floating_point() else torch.tensor(3))
-    optimizers = {}
-    for slot, network in (("G", G), ("D", D)):
-        trained = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=1e-3, betas=(0.0, 0.9))
-        for parameter in trained:
-            parameter.grad = torch.rand_like(parameter)
-        optimizer.step()
-        optimizers[slot] = optimizer.state_dict()
+    optimizers = {slot: gan_files.adam_state(network) for slot, network in (("G", G), ("D", D))}
     progress = {"cur_nimg": 64} if system == "r3gan" else {"cur_nimg": 64, "cur_tick": 2, "best_fid": 3.5}
     return sg3.Snapshot(G=G, D=D, G_ema=G, optimizers=optimizers, progress=progress, training_set_kwargs={"path": "x"})
 
@@ -225,6 +217,25 @@ def test_colours_the_other_way_round(tmp_path: Path) -> None:
             torch.manual_seed(0)
             logits.append(D(images))
         torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize(("c_dim", "lite"), [(0, False), (0, True), (3, False), (3, True)])
+def test_arguments_from_tensors(c_dim: int, lite: bool, tmp_path: Path) -> None:
+    """Files without constructor arguments, of kinds that the golden data has not."""
+    G, D = gan_files.r3gan_pair(c_dim)
+    small = gan_files.fastgan_generator(c_dim, lite)
+    for network in (G, D, small):
+        given = dict(network.init_kwargs)
+        slot = "D" if network is D else "G"
+        (tmp_path / "a.pkl").write_bytes(gan_files.pickled_by_their_code({slot: network}))
+        loaded = getattr(sg3.load(tmp_path / "a.pkl"), slot)
+        assert_same_state(loaded, network)
+        if network is small:
+            assert loaded.init_kwargs == given
+        else:  # the types of stages are not in these files, and the width of an embedding is not where there is none
+            unknown = {"FP16Stages", "img_resolution"} | (set() if c_dim else {"ConditionEmbeddingDimension"})
+            assert {k: v for k, v in loaded.init_kwargs.items() if k not in unknown} == \
+                {k: v for k, v in given.items() if k not in unknown}
 
 
 # ---- what is not theirs
