@@ -51,8 +51,9 @@ class Perceptual(Protocol):
 
 
 def path_length(
-    metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World, progress: Progress
-) -> Values:
+    metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World,
+    progress: Progress,
+) -> Values:  # fmt: skip
     """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
