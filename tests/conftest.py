@@ -5,46 +5,33 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+
+from tests.helpers.arrays import Arrays
+from tests.helpers.commands import Result
+from tests.helpers.image_files import write_dataset
 
 if not torch.cuda.is_available():  # read when a kernel is defined, so before any test imports one
     os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)  # the networks here are too small to gain from more, and machines too busy
 
 ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden")  # may be absent: use the fixture
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of golden data: $SG3_GOLDEN, or shared/golden beside the project. Skips where there is none."""
-    folder = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden")
-    if not (folder / "ops.npz").is_file():
+    if not (GOLDEN / "ops.npz").is_file():
         if os.environ.get("SG3_REQUIRE_GOLDEN"):
-            pytest.fail(f"golden data required, but {folder} has no ops.npz")
+            pytest.fail(f"golden data required, but {GOLDEN} has no ops.npz")
         pytest.skip("golden data not available (set SG3_GOLDEN to its folder)")
-    return folder
-
-
-class Arrays:
-    """An .npz file whose arrays come out as tensors."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = np.load(path, allow_pickle=False)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._file
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(self._file[name])
-
-    def under(self, prefix: str) -> dict[str, torch.Tensor]:
-        return {k.removeprefix(prefix): self[k] for k in self._file.files if k.startswith(prefix)}
+    return GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +76,28 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("new_empty", "new_empty_strided"):
         monkeypatch.setattr(torch.Tensor, name, filling(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "discs.zip")
+
+
+@pytest.fixture(scope="session")
+def labelled_discs(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "labelled.zip", labels=3)
+
+
+@pytest.fixture
+def run(capfd) -> Callable[..., Result]:
+    """run("train", "--outdir=x") -> Result, in this process."""
+
+    def call(*args: object) -> Result:
+        capfd.readouterr()
+        from sg3.cli import _run
+
+        code = _run([str(arg) for arg in args], debug=False)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call

@@ -17,7 +17,7 @@ from PIL import Image
 import sg3
 from sg3.formats import Snapshot
 from sg3.models import stylegan3
-from tests.train.conftest import write_dataset
+from tests.helpers.image_files import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCES = re.compile(r"(<!-- not run -->\s*\n)?^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

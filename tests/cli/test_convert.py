@@ -13,7 +13,8 @@ from PIL import Image
 import sg3
 from sg3.cli import convert
 from sg3.formats import mmagic
-from tests.formats import other_names, tiny
+from tests.helpers import other_names
+from tests.helpers import tiny_networks as tiny
 
 
 @pytest.fixture

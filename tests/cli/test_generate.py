@@ -13,6 +13,7 @@ from PIL import Image
 import sg3
 from sg3.formats import Snapshot
 from sg3.models import stylegan2, stylegan3
+from tests.helpers.runs import TINY_ARGS
 
 
 def tiny(family, **kwargs):
@@ -133,8 +134,6 @@ def test_info_of_networks_and_datasets(networks, run, labelled_discs: Path, tmp_
 
 
 def test_info_of_a_run(run, discs: Path, tmp_path: Path) -> None:
-    from tests.cli.conftest import TINY_ARGS
-
     run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS)
     (run_dir,) = tmp_path.iterdir()
     facts = json.loads(run("info", run_dir, "--json").out)

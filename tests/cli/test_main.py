@@ -23,7 +23,7 @@ from sg3.errors import (
     UsageError,
 )
 from sg3.kernels.dispatch import ImplUnavailableError, UnknownImplError
-from tests.cli.conftest import children_seconds
+from tests.helpers.commands import children_seconds
 
 SG3 = [sys.executable, "-m", "sg3"]
 

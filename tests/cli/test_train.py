@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 
 import sg3
-from tests.cli.conftest import TINY_ARGS, children_seconds, start
-from tests.train.conftest import write_dataset
+from tests.helpers.commands import children_seconds, start, wait_for_state
+from tests.helpers.image_files import write_dataset
+from tests.helpers.runs import TINY_ARGS
 
 
 @pytest.fixture(scope="module")
@@ -170,18 +171,6 @@ def test_a_killed_run_continues(discs: Path, tmp_path: Path) -> None:
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert json.loads((run_dir / "exit.json").read_text())["kimg"] == 1.0
-
-
-def wait_for_state(outdir: Path, process: subprocess.Popen[str]) -> Path:
-    """The run folder, once its first state is complete."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        states = list(outdir.glob("*/training-state-*.pt"))
-        if states:
-            return states[0].parent
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("no state within a minute")
 
 
 def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:

@@ -13,44 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY_ARGS, start
-from tests.cli.test_train import wait_for_state
-from tests.train.test_distributed import free_port
+from tests.helpers.commands import free_port, gone, ranks_of, start, wait_for_state
+from tests.helpers.runs import TINY_ARGS
 
 TWO = ["--gpus=2", "--batch=40", "--batch-gpu=20"]
 
 
 def left_behind(run_dir: Path) -> dict:
     return json.loads((run_dir / "exit.json").read_text())
-
-
-def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the ranks, by rank."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    found = {}
-    for pid in children:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        ranks = [int(entry.removeprefix(b"RANK=")) for entry in environment if entry.startswith(b"RANK=")]
-        if ranks:
-            found[ranks[0]] = int(pid)
-    return [found[rank] for rank in sorted(found)]
-
-
-def gone(pids: list[int], seconds: float) -> bool:
-    """Whether all processes end in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() and "Z" not in state_of(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"
 
 
 def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) -> None:

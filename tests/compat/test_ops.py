@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 import sg3.compat
 import sg3.kernels
-from tests.kernels.compare import assert_within_budget
+from tests.helpers.compare import assert_within_budget
 
 NAMES = ("bias_act", "upfirdn2d", "filtered_lrelu", "conv2d_gradfix", "conv2d_resample", "grid_sample_gradfix", "fma")
 TAPS = [0.1, -0.3, 0.7, 0.4, 0.2]  # not symmetric

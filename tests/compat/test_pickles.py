@@ -21,7 +21,7 @@ import sg3
 import sg3.compat
 from sg3.errors import DataError, MissingInputError
 from tests.conftest import ROOT
-from tests.formats import tiny
+from tests.helpers import tiny_networks as tiny
 
 KEYS = {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"}
 SNAPSHOTS = ("sg3t-64", "sg3r-64", "sg2-32-cond")

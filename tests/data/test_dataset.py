@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, Sg3Error, UsageError
-
-from .conftest import encoded, pixels, write_folder, write_zip
+from tests.helpers.image_files import encoded, pixels, write_folder, write_zip
 
 NAMES = ["b/2.png", "a.png", "b/10.png", "c.png", "b/1.png"]
 FILES = {name: encoded(pixels(seed)) for seed, name in enumerate(NAMES)}

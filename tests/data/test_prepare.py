@@ -18,8 +18,7 @@ from sg3.data.prepare import prepare
 from sg3.data.scan import UnusableImages
 from sg3.data.transforms import ImagePlan
 from sg3.errors import DataError, StorageError, UsageError
-
-from .conftest import encoded, files_below, pixels, read_zip, write_folder, write_zip
+from tests.helpers.image_files import encoded, files_below, pixels, read_zip, write_folder, write_zip
 
 FILES = {f"{i}.png": encoded(pixels(i)) for i in range(4)}
 

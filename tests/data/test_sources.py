@@ -19,8 +19,7 @@ import pytest
 from sg3.data.prepare import prepare
 from sg3.data.scan import UnusableImages
 from sg3.errors import DataError, MissingInputError, StorageError
-
-from .conftest import encoded, pixels, read_zip, write_folder
+from tests.helpers.image_files import encoded, pixels, read_zip, write_folder
 
 
 def write_idx(path: Path, array: np.ndarray) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.formats.webserver import Server
+from tests.helpers.webserver import Server
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import sg3.cli
-from tests.formats import tiny
-from tests.formats.webserver import SUM, Server, Step, broken, status, whole
+from tests.helpers import tiny_networks as tiny
+from tests.helpers.webserver import SUM, Server, Step, broken, status, whole
 
 COMMANDS: dict[str, Callable[[str, Path], list[str]]] = {
     "info": lambda source, _: ["info", source],

@@ -10,19 +10,7 @@ from pathlib import Path
 import pytest
 
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from tests.formats.webserver import (
-    CONTENT,
-    PART,
-    SUM,
-    Server,
-    broken,
-    failing,
-    get,
-    one_line,
-    status,
-    visible,
-    whole,
-)
+from tests.helpers.webserver import CONTENT, PART, SUM, Server, broken, failing, get, one_line, status, visible, whole
 
 # ---- the cache
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sg3.errors import DataError, StorageError
-from tests.formats.webserver import (
+from tests.helpers.webserver import (
     CONTENT,
     PART,
     SUM,

@@ -34,7 +34,8 @@ from sg3.formats.mmagic import LEAVES
 from sg3.formats.stylegan2_names import generator_weights
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.models import stylegan2
-from tests.formats import gan_files, hostile, tiny
+from tests.helpers import gan_files, hostile
+from tests.helpers import tiny_networks as tiny
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 512 * 2**20

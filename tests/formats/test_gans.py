@@ -19,8 +19,8 @@ from sg3.errors import DataError, UsageError
 from sg3.formats import training_state
 from sg3.models import Generator, fastgan, r3gan
 from sg3.models.projected import ProjectedDiscriminator
-from tests.formats import gan_files
-from tests.formats.test_official import assert_same_state
+from tests.helpers import gan_files
+from tests.helpers.compare import assert_same_state
 from tests.helpers.golden_gan import GoldenGan, diffaug_draws, makers, one_hot
 
 QUICK = ("pg-fastgan256-cond-best", "pg-stylegan2-32", "r3gan-16", "r3gan-16-cond-bf16", "r3gan-16-oldnames")

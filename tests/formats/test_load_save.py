@@ -13,7 +13,8 @@ import sg3
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats import download, official_write
-from tests.formats import other_names, tiny
+from tests.helpers import other_names
+from tests.helpers import tiny_networks as tiny
 
 
 def test_run_folder_is_its_newest_snapshot(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import sg3
 from sg3.errors import DataError, UsageError
 from sg3.formats import arguments_from_shapes, networks
 from sg3.models import stylegan2, stylegan3
-from tests.formats import other_names, tiny
+from tests.helpers import other_names
+from tests.helpers import tiny_networks as tiny
 
 
 def stylegan3_generator(radial: bool = False, c_dim: int = 0) -> stylegan3.Generator:

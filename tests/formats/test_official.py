@@ -20,19 +20,15 @@ from sg3.errors import DataError, UsageError
 from sg3.formats.pickle_values import read_pickle
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.models.layers import FullyConnectedLayer
-from tests.formats import hostile, tiny
+from tests.helpers import hostile
+from tests.helpers import tiny_networks as tiny
+from tests.helpers.compare import assert_same_state
 
 GENERATORS = {
     "t": tiny.stylegan3_generator,
     "r": lambda: tiny.stylegan3_generator(radial=True),
     "sg2": tiny.stylegan2_generator,
 }
-
-
-def assert_same_state(actual: nn.Module, expected: nn.Module) -> None:
-    assert list(actual.state_dict()) == list(expected.state_dict())
-    for key, tensor in expected.state_dict().items():
-        assert torch.equal(actual.state_dict()[key], tensor), key
 
 
 # ---- files of the original
@@ -131,7 +127,7 @@ sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj = reconstruct
 USE_IT = """
 from pathlib import Path
 import torch, sg3
-from tests.formats import tiny
+from tests.helpers import tiny_networks as tiny
 
 for path in map(Path, sys.argv[1:]):
     snapshot = pickle.loads(path.read_bytes())

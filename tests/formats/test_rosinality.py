@@ -13,7 +13,8 @@ import torch
 import sg3
 from sg3.errors import DataError, UsageError
 from sg3.models import stylegan2
-from tests.formats import other_names, tiny
+from tests.helpers import other_names
+from tests.helpers import tiny_networks as tiny
 
 
 def content(**more: Any) -> dict[str, Any]:

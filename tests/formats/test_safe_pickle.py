@@ -21,7 +21,8 @@ from sg3.errors import DataError
 from sg3.formats.pickle_scan import Refused
 from sg3.formats.pickle_values import read_pickle
 from sg3.formats.storage_stream import DTYPES, read_storage, write_storage
-from tests.formats import hostile, tiny
+from tests.helpers import hostile
+from tests.helpers import tiny_networks as tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,7 +136,7 @@ def test_nothing_but_snapshots(tmp_path: Path) -> None:
 
 def test_hostile_pickles(tmp_path: Path) -> None:
     """No code runs, and no file takes more than 2 seconds or 512 MB. All in one process, under a memory limit."""
-    command = [sys.executable, "-m", "tests.formats.hostile", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.hostile", str(tmp_path)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr[-2000:]
     results = [json.loads(line) for line in process.stdout.splitlines()]

@@ -17,7 +17,7 @@ from torch import nn
 import sg3
 from sg3.errors import DataError, UsageError
 from sg3.models.augment import AugmentPipe
-from tests.formats import tiny
+from tests.helpers import tiny_networks as tiny
 
 GOLDEN = ["sg3t-64", "sg3r-64", "sg2-32-cond", "ada-sg2-32", "tf-sg2-16"]
 SLOTS = ("G", "D", "G_ema", "augment_pipe")

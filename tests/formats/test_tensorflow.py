@@ -15,7 +15,8 @@ import torch
 import sg3
 from sg3.errors import DataError
 from sg3.models import stylegan2
-from tests.formats import other_names, tiny
+from tests.helpers import other_names
+from tests.helpers import tiny_networks as tiny
 
 Variables = list[tuple[str, np.ndarray]]
 

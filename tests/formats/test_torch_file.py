@@ -22,8 +22,8 @@ import sg3
 from sg3.errors import DataError
 from sg3.formats.storage_stream import DTYPES
 from sg3.formats.torch_file import read_torch_file
-from tests.formats import hostile
-from tests.formats.hostile import call, named, text
+from tests.helpers import hostile
+from tests.helpers.hostile import call, named, text
 
 
 def saved(value: Any, is_zip: bool, path: Path) -> Path:

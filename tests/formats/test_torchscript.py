@@ -13,7 +13,7 @@ from torch import nn
 
 from sg3.errors import DataError
 from sg3.formats.torchscript import is_torchscript, read_torchscript
-from tests.formats import hostile
+from tests.helpers import hostile
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

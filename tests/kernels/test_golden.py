@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,14 @@ import torch
 import sg3.kernels
 from sg3.kernels.dispatch import IMPLEMENTATIONS
 from sg3.models.stylegan2 import modulated_conv2d as modulated_conv2d_sg2
-from tests.conftest import ROOT
+from tests.conftest import GOLDEN
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative to the largest entry, as golden's README states
 
 
 def cases_and_impls() -> list[Any]:
     """OP/NAME of all cases with each implementation and dtype, for parametrisation; without the data, one to skip."""
-    path = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden") / "ops.json"
+    path = GOLDEN / "ops.json"
     if not path.is_file():
         return [("golden-data-absent", "ref", torch.float32)]
     return [

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sg3.kernels import filtered_lrelu
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_numba, filtered_lrelu_ref
 from tests.conftest import ROOT
-from tests.kernels.compare import assert_within_budget
-from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
+from tests.helpers.compare import assert_within_budget
+from tests.helpers.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
 
 numba = pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
 kernel = pytest.importorskip("sg3.kernels.filtered_lrelu.impl_numba")
@@ -317,7 +317,7 @@ def test_no_index_leaves_its_array(tmp_path: Path) -> None:
     script = """
 import random, torch
 from sg3.kernels import filtered_lrelu
-from tests.kernels.filtered_lrelu_cases import CASES
+from tests.helpers.filtered_lrelu_cases import CASES
 from sg3.kernels.filtered_lrelu import impl_numba as kernel
 from sg3.kernels.filtered_lrelu.impl_numba import _weigh
 import numpy as np

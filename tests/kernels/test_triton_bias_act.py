@@ -15,7 +15,7 @@ from sg3.kernels.bias_act.activations import ACTIVATIONS, PIECEWISE_LINEAR
 from sg3.kernels.bias_act.op import scaled_bias_act
 from sg3.kernels.dispatch import ImplUnavailableError
 from sg3.models.stylegan2 import SynthesisLayer
-from tests.kernels.compare import assert_within_budget
+from tests.helpers.compare import assert_within_budget
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]  # the interpreter cuts bfloat16 off: 1 ulp, the budget has 2
 

@@ -14,8 +14,8 @@ from sg3.kernels.filtered_lrelu.op import (
     filtered_lrelu_torch,
     filtered_lrelu_triton,
 )
-from tests.kernels.compare import assert_within_budget
-from tests.kernels.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
+from tests.helpers.compare import assert_within_budget
+from tests.helpers.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sg3.kernels import dispatch, modulated_conv2d
 from sg3.kernels.dispatch import ImplUnavailableError
 from sg3.kernels.modulated_conv2d import op
-from tests.kernels.compare import assert_within_budget
+from tests.helpers.compare import assert_within_budget
 
 kernels = pytest.importorskip("sg3.kernels.modulated_conv2d.impl_triton", reason="Triton is not installed")
 

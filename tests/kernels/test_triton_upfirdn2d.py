@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sg3.kernels import conv2d_resample, downsample2d, upfirdn2d, upsample2d
 from sg3.kernels.dispatch import ImplUnavailableError
 from tests.conftest import ROOT
-from tests.kernels.compare import assert_within_budget
+from tests.helpers.compare import assert_within_budget
 
 F64 = torch.float64
 

@@ -14,7 +14,9 @@ import sg3
 import sg3.cli
 from sg3.metrics import driver, parse
 from sg3.metrics.network_files import Job, measure
-from tests.metrics.conftest import generator2, generator3, pixel_detectors
+from tests.helpers.image_files import write_dataset
+from tests.helpers.pixel_detectors import pixel_detectors
+from tests.helpers.tiny_networks import generator2, generator3
 
 FIELDS = {"results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp", "recipe"}
 
@@ -94,8 +96,6 @@ class TestRunFolder:
         assert first["results"] == again["results"] != other["results"]
 
     def test_another_dataset_or_network_is_not_known(self, run, run_dir: Path, tmp_path: Path) -> None:
-        from tests.train.conftest import write_dataset
-
         data = write_dataset(tmp_path / "other.zip", count=15)
         run(f"--network={run_dir}", "--metrics=fid10_full")
         run(f"--network={run_dir}", "--metrics=fid10_full", f"--data={data}")

@@ -23,8 +23,8 @@ from sg3.formats.torchscript import is_torchscript
 from sg3.metrics import detectors
 from sg3.metrics.detectors import Detector, open_detector, read_tensors
 from sg3.models.features import VGG16, efficientnet_lite
-from tests.formats import hostile
-from tests.metrics.plain_networks import PlainInception, PlainVGG16
+from tests.helpers import hostile
+from tests.helpers.plain_networks import PlainInception, PlainVGG16
 
 pytestmark = [  # torch.jit is on its way out, but such files are what people have
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),

@@ -20,7 +20,9 @@ from sg3.metrics.functional import frechet_distance, inception_score, kernel_dis
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import spherical
 from sg3.metrics.samples import Samples, random_labels
-from tests.metrics.conftest import PixelDetector, generator2, generator3, pixel_detectors
+from tests.helpers.image_files import write_dataset
+from tests.helpers.pixel_detectors import PixelDetector, pixel_detectors
+from tests.helpers.tiny_networks import generator2, generator3
 
 SUITE = ("fid22_full", "kid22_full", "pr22_3_full", "dc22_3_full", "is22", "fd_efflite10_full", "fid14_full")
 REST = ("ppl6_wend", "ppl5_zfull", "eqt10_int", "eqt6_frac", "eqr7")
@@ -287,15 +289,11 @@ class TestErrors:
             run(["fid9_full_per_class"], generator3(), real16)
 
     def test_labels_of_another_width(self, tmp_path: Path) -> None:
-        from tests.train.conftest import write_dataset
-
         real = RealImages(write_dataset(tmp_path / "five.zip", size=8, labels=5), use_labels=True)
         with pytest.raises(UsageError, match="5 wide, the network's 3"):
             run(["fid9_full"], generator2(), real)
 
     def test_too_few_real_images(self, tmp_path: Path) -> None:
-        from tests.train.conftest import write_dataset
-
         real = RealImages(write_dataset(tmp_path / "few.zip", count=3))
         with pytest.raises(UsageError, match="needs at least 4 real images"):
             run(["pr9_3_full"], generator3(), real)

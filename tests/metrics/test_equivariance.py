@@ -16,7 +16,7 @@ from sg3.metrics.equivariance import (
     translate_fractional,
     translate_integer,
 )
-from tests.conftest import Arrays
+from tests.helpers.arrays import Arrays
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from sg3.errors import DataError, MissingInputError
 from sg3.models.features import LPIPS, VGG16, EfficientNetLite, InceptionV3, efficientnet_lite, weights
 from sg3.models.features.efficientnet_lite import LITE0, LITE1, ConvSame, Variant, load_efficientnet_lite
 from sg3.models.features.resize import resize_tf1
-from tests.metrics.plain_networks import PlainInception, PlainVGG16, interpolation
+from tests.helpers.plain_networks import PlainInception, PlainVGG16, interpolation
 
 
 def images(*shape: int) -> torch.Tensor:

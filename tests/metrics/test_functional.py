@@ -23,7 +23,7 @@ from sg3.metrics.functional import (
     precision_recall,
 )
 from sg3.metrics.moments import Moments
-from tests.conftest import Arrays
+from tests.helpers.arrays import Arrays
 
 
 @pytest.fixture(scope="module")

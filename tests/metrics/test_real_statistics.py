@@ -19,8 +19,8 @@ from sg3.metrics.progress import Progress
 from sg3.metrics.real_statistics import RealStatistics
 from sg3.metrics.statistics import StatisticsSpec
 from sg3.processes import World
-from tests.metrics.conftest import pixel_detectors
-from tests.train.conftest import write_dataset
+from tests.helpers.image_files import write_dataset
+from tests.helpers.pixel_detectors import pixel_detectors
 
 MOMENTS = StatisticsSpec("inception", "moments", mirrored=False, count=12)
 FEATURES = StatisticsSpec("inception", "features", mirrored=False, count=12)

@@ -15,8 +15,7 @@ from sg3.errors import UsageError
 from sg3.sampling import to_uint8
 from sg3.tools.directions import principal_components, sefa, strip
 from sg3.tools.latents import choose_layers, sample_w
-from tests.cli.conftest import run  # noqa: F401
-from tests.tools.networks import pixels, saved, tiny2, tiny3
+from tests.helpers.for_tools import pixels, saved, tiny2, tiny3
 
 
 @pytest.mark.parametrize("G", [tiny3(), tiny2()], ids=["sg3", "sg2"])
@@ -78,7 +77,7 @@ def test_strips() -> None:
 @pytest.mark.parametrize(
     ("name", "method"), [("sg3t-64", "sefa"), ("sg2-32-cond", "sefa"), ("sg2-32-cond", "pca"), ("ada-sg2-32", "pca")]
 )
-def test_layout(run, golden: Path, tmp_path: Path, name: str, method: str) -> None:  # noqa: F811
+def test_layout(run, golden: Path, tmp_path: Path, name: str, method: str) -> None:
     """directionNN.png with a line for each seed, and directions.npz, whose w are the ends of the strips."""
     network = golden / f"{name}.pkl"
     G = sg3.load(network).G_ema
@@ -125,7 +124,7 @@ def test_layout(run, golden: Path, tmp_path: Path, name: str, method: str) -> No
         (["--network=none.pkl"], 66, "none.pkl"),
     ],
 )
-def test_wrong_inputs(run, tmp_path: Path, args: list[str], code: int, words: str) -> None:  # noqa: F811
+def test_wrong_inputs(run, tmp_path: Path, args: list[str], code: int, words: str) -> None:
     networks = {"NET": saved(tiny3(), tmp_path / "net.pkl"), "COND": saved(tiny2(c_dim=2), tmp_path / "cond.pkl")}
     args = [a.replace("NET", str(networks["NET"])).replace("COND", str(networks["COND"])) for a in args]
     result = run("directions", *args, f"--outdir={tmp_path / 'out'}")
@@ -134,7 +133,7 @@ def test_wrong_inputs(run, tmp_path: Path, args: list[str], code: int, words: st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_without_effect_is_noted(run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_class_without_effect_is_noted(run, tmp_path: Path) -> None:
     network = saved(tiny3(), tmp_path / "net.pkl")
     result = run("directions", f"--network={network}", "--num=1", "--class=2", f"--outdir={tmp_path}", "--samples=2")
     assert result.code == 0

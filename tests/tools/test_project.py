@@ -30,8 +30,7 @@ from sg3.tools.project import (
     synthesize,
 )
 from sg3.tools.targets import open_targets
-from tests.cli.conftest import run  # noqa: F401
-from tests.tools.networks import pixels, pyramid, saved, tiny2, tiny3
+from tests.helpers.for_tools import pixels, pyramid, saved, tiny2, tiny3
 
 
 def made(G, pose: torch.Tensor | None = None) -> np.ndarray:
@@ -286,7 +285,7 @@ def offline(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "name", ["sg3t-64", pytest.param("sg3r-64", marks=pytest.mark.slow), "sg2-32-cond", "ada-sg2-32"]
 )
-def test_layout(run, golden: Path, tmp_path: Path, monkeypatch, name: str) -> None:  # noqa: F811
+def test_layout(run, golden: Path, tmp_path: Path, monkeypatch, name: str) -> None:
     """target.png, proj.png and projected_w.npz, on golden networks."""
     offline(monkeypatch)
     network = golden / f"{name}.pkl"
@@ -317,7 +316,7 @@ def test_layout(run, golden: Path, tmp_path: Path, monkeypatch, name: str) -> No
     assert np.abs(again.astype(int) - pixels(tmp_path / "proj.png")).max() <= 1
 
 
-def test_a_folder_with_video(run, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_a_folder_with_video(run, tmp_path: Path, monkeypatch) -> None:
     av = pytest.importorskip("av")
     offline(monkeypatch)
     network = saved(tiny3(), tmp_path / "net.pkl")
@@ -353,7 +352,7 @@ def test_a_folder_with_video(run, tmp_path: Path, monkeypatch) -> None:  # noqa:
         (["--network=ALPHA", "--target=a.png"], 65, "4 channels"),
     ],
 )
-def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: int, words: str) -> None:  # noqa: F811
+def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: int, words: str) -> None:
     offline(monkeypatch)
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
@@ -368,7 +367,7 @@ def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: i
     assert not (tmp_path / "out").exists()
 
 
-def test_without_what_it_needs(run, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_without_what_it_needs(run, tmp_path: Path, monkeypatch) -> None:
     """No vgg16 file, no PyAV: one line before any work."""
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     args = [f"--network={saved(tiny3(), tmp_path / 'net.pkl')}", f"--target={tmp_path / 'a.png'}",

@@ -14,9 +14,7 @@ import sg3
 from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
 from sg3.tools import spectra_plots
 from sg3.tools.spectra import Spectrum, load_spectrum, open_images, pixel_stats, power_spectrum, save_spectrum
-from tests.cli.conftest import run  # noqa: F401
-from tests.tools.networks import saved, tiny2, tiny3
-from tests.train.conftest import discs  # noqa: F401
+from tests.helpers.for_tools import saved, tiny2, tiny3
 
 
 def noise(count: int, side: int = 32, channels: int = 3) -> list[np.ndarray]:
@@ -156,7 +154,7 @@ def test_other_files_are_no_spectra(kind: str, tmp_path: Path) -> None:
         load_spectrum(path)
 
 
-def test_sources(discs: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_sources(discs: Path, tmp_path: Path) -> None:
     """A network gives the same pictures for a seed, whatever the batch; every class in turn, or the one named."""
     assert open_images(str(discs), None).count == 12
     assert open_images(str(discs), 5).count == len(list(open_images(str(discs), 5).images)) == 5
@@ -208,7 +206,7 @@ def test_plots_show_what_they_should() -> None:
     assert np.array_equal(lines[0].get_ydata(), spectrum.slice(0)[1])
 
 
-def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Path, tmp_path: Path) -> None:
     """The documented way from images to plots; the same seed gives the same file."""
     stats = run("spectra", "stats", f"--source={discs}", "--json")
     facts = json.loads(stats.out)
@@ -258,7 +256,7 @@ def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Pat
         (["nonsense"], 2, "nonsense"),
     ],
 )
-def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: int, words: str) -> None:  # noqa: F811
+def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: int, words: str) -> None:
     monkeypatch.chdir(tmp_path)
     network = saved(tiny2(), tmp_path / "net.pkl")
     result = run("spectra", *[a.replace("NET", str(network)) for a in args])
@@ -267,7 +265,7 @@ def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: i
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.pkl"]
 
 
-def test_plot_of_a_missing_file(run, tmp_path: Path) -> None:  # noqa: F811
+def test_plot_of_a_missing_file(run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = run("spectra", "heatmap", tmp_path / "none.npz", f"--save={tmp_path / 'a.png'}")
     assert result.code == 66
@@ -275,7 +273,7 @@ def test_plot_of_a_missing_file(run, tmp_path: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("command", ["heatmap", "slices"])
-def test_without_matplotlib(run, tmp_path: Path, monkeypatch, command: str) -> None:  # noqa: F811
+def test_without_matplotlib(run, tmp_path: Path, monkeypatch, command: str) -> None:
     save_spectrum(power_spectrum(noise(1), 128, 20), tmp_path / "a.npz")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("spectra", command, tmp_path / "a.npz", f"--save={tmp_path / 'a.png'}")

@@ -15,8 +15,7 @@ from sg3.errors import UsageError
 from sg3.sampling import seed_latents, to_uint8
 from sg3.tools.latents import band_limits, choose_layers, layer_names, sample_w
 from sg3.tools.style_mix import style_mix
-from tests.cli.conftest import run  # noqa: F401
-from tests.tools.networks import pixels, saved, tiny2, tiny3
+from tests.helpers.for_tools import pixels, saved, tiny2, tiny3
 
 
 @pytest.mark.parametrize("G", [tiny3(), tiny2(), tiny2(architecture="resnet"), tiny2(architecture="orig")],
@@ -85,7 +84,7 @@ def test_mixing_replaces_copies_of_w(G) -> None:
 @pytest.mark.parametrize(
     ("name", "more"), [("sg3r-64", []), ("sg2-32-cond", ["--class=1"]), ("ada-sg2-32", ["--noise-mode=random"])]
 )
-def test_layout_of_the_grid(run, golden: Path, tmp_path: Path, name: str, more: list[str]) -> None:  # noqa: F811
+def test_layout_of_the_grid(run, golden: Path, tmp_path: Path, name: str, more: list[str]) -> None:
     """ROW-COL.png for all pairs and sources; grid.png with the columns' sources above and the rows' to the left."""
     network = golden / f"{name}.pkl"
     G = sg3.load(network).G_ema
@@ -114,7 +113,7 @@ def test_layout_of_the_grid(run, golden: Path, tmp_path: Path, name: str, more: 
     assert (about["row"], about["col"], about["styles"]) == (1, 6, [0, 1, 2, 3])
 
 
-def test_sources_are_those_of_generate(run, golden: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_sources_are_those_of_generate(run, golden: Path, tmp_path: Path) -> None:
     common = [f"--network={golden / 'sg3t-64.pkl'}", "--trunc=0.5", f"--outdir={tmp_path}", "--batch=1"]
     run("style-mix", *common, "--rows=3", "--cols=4", "--styles=fine")
     run("generate", *common, "--seeds=3,4")
@@ -136,7 +135,7 @@ def test_sources_are_those_of_generate(run, golden: Path, tmp_path: Path) -> Non
         (["--network=none.pkl"], 66, "none.pkl"),
     ],
 )
-def test_wrong_inputs(run, tmp_path: Path, args: list[str], code: int, words: str) -> None:  # noqa: F811
+def test_wrong_inputs(run, tmp_path: Path, args: list[str], code: int, words: str) -> None:
     network = saved(tiny2(c_dim=3), tmp_path / "net.pkl")
     args = [a.replace("NET", str(network)) for a in args]
     result = run("style-mix", "--rows=0", "--cols=1", *args, f"--outdir={tmp_path / 'out'}")

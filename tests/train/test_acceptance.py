@@ -17,10 +17,10 @@ import pytest
 import sg3
 import sg3.cli
 from sg3.train.state import load_state
-from tests.cli.conftest import TINY_ARGS, start
-from tests.cli.test_train import wait_for_state
-from tests.cli.test_train_ranks import gone, ranks_of
-from tests.train.test_resume import assert_same, comparable
+from tests.helpers.commands import gone, ranks_of, start, wait_for_state
+from tests.helpers.compare import assert_same
+from tests.helpers.runs import TINY_ARGS
+from tests.helpers.trainers import comparable
 
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 TWO = ["--gpus=2", "--batch=8", "--batch-gpu=2", "--mbstd-group=2", "--cmax=8", "--latent=8", "--map-depth=2",

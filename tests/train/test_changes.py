@@ -15,12 +15,8 @@ from sg3.train.option_file import origins, read_options
 from sg3.train.recipes import presets, read_config, resolve
 from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
 from sg3.train.state import load_state
-from tests.cli.conftest import TINY_ARGS
-from tests.cli.conftest import run as run_fixture
-from tests.train.conftest import facts, tiny_config
-from tests.train.test_resume import new_trainer
-
-run = run_fixture
+from tests.helpers.runs import TINY_ARGS, facts, tiny_config
+from tests.helpers.trainers import new_trainer
 
 
 def test_changes_are_listed_with_their_effect() -> None:

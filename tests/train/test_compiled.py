@@ -15,9 +15,9 @@ from sg3.errors import Sg3Error, UsageError
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import as_user_error, check_device, reserve_gradients, warm_up
 from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
-from tests.cli.conftest import TINY_ARGS, run  # noqa: F401  (a fixture)
-from tests.train.conftest import tiny_config
-from tests.train.test_resume import assert_same, comparable, new_trainer, train
+from tests.helpers.compare import assert_same
+from tests.helpers.runs import TINY_ARGS, tiny_config
+from tests.helpers.trainers import comparable, new_trainer, train
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_graphs_need_a_gpu() -> None:
         check_device("graphs", torch.device("cpu"))
 
 
-def test_graphs_on_a_cpu_leave_no_folder(run, discs: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_graphs_on_a_cpu_leave_no_folder(run, discs: Path, tmp_path: Path) -> None:
     result = run("train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--compile=graphs", *TINY_ARGS)
     assert result.code == 2
     assert result.error_line().endswith("try --compile=on")
@@ -147,7 +147,7 @@ def test_continued_run_equals_uninterrupted(discs: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_without_a_compiler(run, discs: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_without_a_compiler(run, discs: Path, tmp_path: Path, monkeypatch) -> None:
     """One line that says what to do, which works."""
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))

@@ -11,7 +11,7 @@ from sg3.models import stylegan2, stylegan3
 from sg3.train.recipes import presets, read_config, resolve
 from sg3.train.recipes.stylegan.config import default_gamma
 from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
-from tests.train.conftest import facts, tiny_config
+from tests.helpers.runs import facts, tiny_config
 
 FFHQ = facts(name="ffhq-1024", resolution=1024, size=70000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,9 @@ import torch
 from sg3.processes import World
 from sg3.train.reduce import RunningMeans
 from sg3.train.state import load_state
-from tests.train import ranks
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+from tests.helpers import ranks
+from tests.helpers.commands import free_port
+from tests.helpers.compare import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +23,7 @@ def two_ranks(labelled_discs: Path, tmp_path_factory) -> Path:
     """The folder that two ranks have left behind."""
     folder = tmp_path_factory.mktemp("ranks")
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "tests.train.ranks", str(labelled_discs), str(folder)]
+    words = [sys.executable, "-m", "tests.helpers.ranks", str(labelled_discs), str(folder)]
     processes = [
         subprocess.Popen(
             words, env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE
@@ -57,12 +52,6 @@ def test_two_ranks_equal_one(two_ranks: Path, labelled_discs: Path, tmp_path: Pa
     for key, sums in one["stats"].items():
         assert sums[0] == two["stats"][key][0], key
         torch.testing.assert_close(sums, two["stats"][key], rtol=1e-3, atol=1e-6)
-
-
-def assert_close(one: dict, two: dict, where: str) -> None:
-    for key, a in one.items():
-        distance, size = float((a - two[key]).norm()), float(a.norm())
-        assert distance <= 1e-4 * size + 1e-7, f"{where}.{key}: {distance} of {size}"
 
 
 def test_a_bad_gradient_on_one_rank_is_left_out_on_all(two_ranks: Path) -> None:

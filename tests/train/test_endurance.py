@@ -14,10 +14,9 @@ from sg3.device import choose_device
 from sg3.errors import TrainingStopped
 from sg3.train.config import TrainConfig
 from sg3.train.state import load_state, save_state
-from tests.train import lives
-from tests.train.conftest import tiny_config
-from tests.train.test_resume import StopAfter, new_trainer
-from tests.train.test_resume import run as run_loop
+from tests.helpers import lives
+from tests.helpers.runs import tiny_config
+from tests.helpers.trainers import StopAfter, new_trainer, run_loop
 
 MIB = 2**20
 

@@ -21,8 +21,9 @@ from sg3.train.loop import Loop
 from sg3.train.snapshots import Pruning
 from sg3.train.state import load_state
 from sg3.train.tick import Moment
-from tests.train.conftest import tiny_config
-from tests.train.test_resume import StopAfter, assert_same, comparable, new_trainer
+from tests.helpers.compare import assert_same
+from tests.helpers.runs import tiny_config
+from tests.helpers.trainers import StopAfter, comparable, new_trainer
 
 ALONE = World(0, 1, torch.device("cpu"))
 AFTER_A_SNAPSHOT = Moment(now=0.0, step=1, ends_run=False, ends_tick=True, snapshot=True, state=False)

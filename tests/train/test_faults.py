@@ -23,16 +23,13 @@ from sg3.train.feed import real_batches
 from sg3.train.state import load_state, save_state
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
-from tests.cli.conftest import TINY_ARGS, Result
-from tests.cli.conftest import run as run_fixture
-from tests.train import lives, ranks
-from tests.train.conftest import tiny_config
-from tests.train.test_distributed import assert_close, free_port
-from tests.train.test_resume import StopAfter, new_trainer
-from tests.train.test_resume import run as run_loop
+from tests.helpers import lives, ranks
+from tests.helpers.commands import Result, free_port
+from tests.helpers.compare import assert_close
+from tests.helpers.runs import TINY_ARGS, tiny_config
+from tests.helpers.trainers import StopAfter, new_trainer, run_loop
 
 Run = Callable[..., Result]
-run = run_fixture
 ARGS = [*TINY_ARGS, "--aug=noaug"]
 
 # ---- processes ------------------------------------------------------------------------------------------------------

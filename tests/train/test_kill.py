@@ -12,9 +12,10 @@ import pytest
 from sg3.run_folder import STATES
 from sg3.train.config import TrainConfig
 from sg3.train.state import load_state
-from tests.train import lives
-from tests.train.conftest import tiny_config
-from tests.train.test_resume import assert_same, comparable
+from tests.helpers import lives
+from tests.helpers.compare import assert_same
+from tests.helpers.runs import tiny_config
+from tests.helpers.trainers import comparable
 
 POINTS = ("open", "write", "fsync", "rename")
 

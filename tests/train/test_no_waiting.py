@@ -22,7 +22,7 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.processes import World
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
-from tests.train.conftest import facts, tiny_config
+from tests.helpers.runs import facts, tiny_config
 
 PACKAGE = str(Path(sg3.__file__).parent)
 

@@ -14,9 +14,7 @@ from sg3.train.option_table import options_page
 from sg3.train.options import OTHER_RECIPE, check_value
 from sg3.train.recipes import RECIPES, known_options, options_of, presets
 from sg3.train.recipes.stylegan.options import StyleGANOptions
-from tests.cli.conftest import run as run_fixture
 
-run = run_fixture
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

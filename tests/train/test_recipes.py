@@ -17,7 +17,7 @@ from sg3.train.changes import apply_changes
 from sg3.train.option_file import origins, read_options
 from sg3.train.option_table import options_page
 from sg3.train.recipes import known_options, options_of, presets, read_config, recipe_of, resolve
-from tests.train.conftest import facts
+from tests.helpers.runs import facts
 
 RECIPE = '''
 from dataclasses import dataclass

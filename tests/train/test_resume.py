@@ -3,88 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import TrainingStopped
-from sg3.processes import World
 from sg3.train.bad_steps import Found
-from sg3.train.config import TrainConfig
-from sg3.train.display import Display
 from sg3.train.log import Stats, StatsWriter
-from sg3.train.loop import Loop
 from sg3.train.state import load_state
-from sg3.train.stop import StopSignals
-from sg3.train.trainer import Trainer
-from sg3.train.watchdog import Watchdog
-from tests.train.conftest import tiny_config
-
-
-def new_trainer(config: TrainConfig) -> Trainer:
-    dataset = ImageFolderDataset(config.dataset.path, xflip=config.mirror, use_labels=config.cond)
-    world = World(0, 1, torch.device("cpu"))
-    return Trainer(config, dataset, world, Watchdog(world, 60, lambda *_: None))
-
-
-class StopAfter(StopSignals):
-    """Asks to stop after so many steps; `every_step` is called after each."""
-
-    def __init__(self, steps: int, every_step: Callable[[], object] = lambda: None) -> None:
-        super().__init__(World(0, 1, torch.device("cpu")))
-        self.steps = steps
-        self.every_step = every_step
-
-    def reason(self, step: int) -> str | None:
-        self.every_step()
-        return "test" if step >= self.steps else None
-
-
-def run(trainer: Trainer, run_dir: Path, stop: StopSignals) -> None:
-    """The loop as `sg3 train` runs it."""
-    run_dir.mkdir(exist_ok=True)
-    Loop(trainer, run_dir, Display(None, trainer.config.kimg * 1000), None).run(stop)
-
-
-def train(config: TrainConfig, run_dir: Path, steps: int) -> dict:
-    """Run (or go on) until `steps` steps have been taken in all; returns the saved state."""
-    trainer = new_trainer(config)
-    if list(run_dir.glob("training-state-*.pt")):
-        trainer.load_state_dict(load_state(run_dir, pytest.fail))
-    with pytest.raises(TrainingStopped):
-        run(trainer, run_dir, StopAfter(steps))
-    return load_state(run_dir, pytest.fail)
-
-
-def assert_same(a: object, b: object, where: str = "state") -> None:
-    """Equal to the last bit, NaN equal to itself."""
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor), where
-        assert a.dtype == b.dtype, where
-        bits_a, bits_b = (x.contiguous().flatten().view(torch.uint8) for x in (a, b))
-        assert torch.equal(bits_a, bits_b), where
-    elif isinstance(a, dict):
-        assert isinstance(b, dict), where
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert isinstance(b, (list, tuple)), where
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
-
-
-def comparable(state: dict) -> dict:
-    """Without what the clock decides, and the options that may differ."""
-    statistics = {k: v for k, v in state["stats"].items() if not k.startswith(("Timing/", "Resources/"))}
-    timing = ("seconds", "tick_start_seconds", "config")
-    return {**{k: v for k, v in state.items() if k not in timing}, "stats": statistics}
+from tests.helpers.compare import assert_same
+from tests.helpers.runs import facts, tiny_config
+from tests.helpers.trainers import StopAfter, comparable, new_trainer, run_loop, train
 
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r", "stylegan2"])
@@ -103,8 +33,6 @@ def test_continued_run_equals_uninterrupted(discs: Path, tmp_path: Path, cfg: st
 
 def test_conditional_resume_and_workers(labelled_discs: Path, tmp_path: Path) -> None:
     """Labels are drawn per sample, too; loader processes change nothing."""
-    from tests.train.conftest import facts
-
     data = facts(path=str(labelled_discs), label_dim=3, has_labels=True)
     whole = train(tiny_config(labelled_discs, data, cfg="stylegan2", cond=True), tmp_path / "whole", 8)
     config = tiny_config(labelled_discs, data, cfg="stylegan2", cond=True, workers=2)
@@ -123,7 +51,7 @@ def test_evaluation_in_between_changes_nothing(discs: Path, tmp_path: Path) -> N
         trainer.G_ema(torch.randn(2, 8))
 
     with pytest.raises(TrainingStopped):
-        run(trainer, tmp_path / "noisy", StopAfter(4, draw))
+        run_loop(trainer, tmp_path / "noisy", StopAfter(4, draw))
     assert_same(comparable(quiet), comparable(load_state(tmp_path / "noisy", pytest.fail)))
 
 
@@ -158,12 +86,12 @@ def test_statistics_survive_a_restart(discs: Path, tmp_path: Path) -> None:
     """stats.jsonl of a continued run has every tick once, with all images counted."""
     config = tiny_config(discs, kimg=2, batch=100, mbstd_group=1, layers=3)
     with pytest.raises(TrainingStopped):
-        run(new_trainer(config), tmp_path, StopAfter(13))
+        run_loop(new_trainer(config), tmp_path, StopAfter(13))
     with open(tmp_path / "stats.jsonl", "a") as file:
         file.write('{"Progress/kimg": {"num": 1, "mean": 1.9, "std": 0}}\n{"Progress/ki')  # beyond the state, cut off
     again = new_trainer(config)
     again.load_state_dict(load_state(tmp_path, pytest.fail))
-    run(again, tmp_path, StopAfter(10**9))
+    run_loop(again, tmp_path, StopAfter(10**9))
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
     assert sum(line["Loss/G/loss"]["num"] for line in lines) == 2000

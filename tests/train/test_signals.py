@@ -18,8 +18,8 @@ import pytest
 from sg3.data.dataset import ImageFolderDataset
 from sg3.train.feed import real_batches
 from sg3.train.state import load_state
-from tests.cli.conftest import TINY_ARGS
-from tests.train import lives
+from tests.helpers import lives
+from tests.helpers.runs import TINY_ARGS
 
 ARGS = [*TINY_ARGS, "--aug=noaug", "--kimg=50", "--snap=100000"]
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

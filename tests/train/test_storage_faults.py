@@ -17,14 +17,13 @@ import pytest
 import sg3.cli
 from sg3.errors import StorageError
 from sg3.train.state import load_state, save_state
-from tests.cli.conftest import TINY_ARGS, Result
-from tests.cli.conftest import run as run_fixture
-from tests.train import lives
+from tests.helpers import lives
+from tests.helpers.commands import Result
+from tests.helpers.runs import TINY_ARGS
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 ARGS = [*TINY_ARGS, "--aug=noaug", "--cfg=stylegan3-t", "--metrics=eqt4_int"]
 Run = Callable[..., Result]
-run = run_fixture
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""One rank of a small run; test_distributed starts two of them: python -m tests.train.ranks DATA FOLDER."""
+"""One rank of a small run; test_distributed starts two of them: python -m tests.helpers.ranks DATA FOLDER."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sg3.train.feed import real_batches
 from sg3.train.state import save_state
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
-from tests.train.conftest import facts, tiny_config
+from tests.helpers.runs import facts, tiny_config
 
 STEPS = 10
 

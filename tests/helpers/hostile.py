@@ -1,7 +1,7 @@
 """Pickles that try to run code, exhaust memory or time, or crash the decoder; and a program that tries them.
 
-`python hostile.py FOLDER` writes each case to a file, loads it under a memory limit, and prints one JSON line per
-case. Code that got executed would leave the file FOLDER/sentinel.
+`python -m tests.helpers.hostile FOLDER` writes each case to a file, loads it under a memory limit, and prints one JSON
+line per case. Code that got executed would leave the file FOLDER/sentinel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sg3
 from sg3.errors import DataError
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.storage_stream import write_storage
-from tests.formats.hostile_parts import (
+from tests.helpers.hostile_parts import (
     HEAD,
     STORAGE,
     TENSOR,

@@ -28,14 +28,14 @@ import sg3.train.launch
 from sg3.run_folder import STATES
 from sg3.train.config import TrainConfig
 from sg3.train.state import load_state
-from tests.train.test_resume import StopAfter, new_trainer, run
+from tests.helpers.trainers import StopAfter, new_trainer, run_loop
 
 with suppress(ImportError):
     import torch.utils.tensorboard
 torch.set_num_threads(1)
 Image.init()
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["__main__", "tests.train.lives"])
+context.set_forkserver_preload(["__main__", "tests.helpers.lives"])
 
 Before = Callable[[str, str], object]  # (kind of call, path)
 WRITE_FLAGS = frozenset("wax+")
@@ -147,6 +147,6 @@ def live(config: TrainConfig, folder: Path, begun: Any, steps: int, kind: str = 
 
     with watched(folder, killer(kind, number)):
         try:
-            run(trainer, folder, StopAfter(steps, note))
+            run_loop(trainer, folder, StopAfter(steps, note))
         except sg3.errors.TrainingStopped:
             os._exit(0)

@@ -49,3 +49,19 @@ def image(generator: nn.Module, count: int = 1) -> torch.Tensor:
     c = torch.eye(generator.c_dim)[:count] if generator.c_dim else torch.zeros(count, 0)
     with torch.no_grad():
         return generator(z, c, noise_mode="const")
+
+
+def generator3(seed: int = 0) -> nn.Module:
+    """StyleGAN3, 16 px, no labels."""
+    torch.manual_seed(seed)
+    return stylegan3_generator().eval().requires_grad_(False)
+
+
+def generator2(seed: int = 0) -> nn.Module:
+    """StyleGAN2, 8 px, 3 classes, with strong noise in its layers."""
+    torch.manual_seed(seed)
+    G = stylegan2_generator().eval().requires_grad_(False)
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.5)
+    return G
