@@ -12,9 +12,9 @@ import torch
 
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.processes import World
+from sg3.randomness import host_rng
 from sg3.train.adaptive import AdaController
 from sg3.train.config import TrainConfig
-from sg3.train.randomness import host_rng
 
 
 class Augmentation:

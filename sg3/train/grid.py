@@ -11,8 +11,8 @@ from torch import nn
 
 from sg3.atomic import write_atomic
 from sg3.data.dataset import ImageFolderDataset
+from sg3.randomness import host_rng, latents
 from sg3.train.feed import read_item
-from sg3.train.randomness import host_rng, latents
 
 
 def grid_size(resolution: int) -> tuple[int, int]:

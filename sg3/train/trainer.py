@@ -21,13 +21,13 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.device import upload
 from sg3.models import Discriminator, Generator
 from sg3.processes import World
+from sg3.randomness import host_rng, latents, random_indices, seed_torch
 from sg3.train.augmentation import Augmentation
 from sg3.train.bad_steps import BadSteps
 from sg3.train.compiled import reserve_gradients
 from sg3.train.config import TrainConfig
 from sg3.train.ema import update_ema
 from sg3.train.log import Stats
-from sg3.train.randomness import host_rng, latents, random_indices, seed_torch
 from sg3.train.recipes import recipe_of
 from sg3.train.recipes.system import MicroBatch, Phase, System
 from sg3.train.reduce import GradientReducer, RunningMeans
@@ -186,7 +186,7 @@ class Trainer:
         self.tick_start_nimg, self.tick_start_seconds = self.nimg, self.seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that determines the rest of the run. Randomness needs no entry: see sg3.train.randomness.
+        """Everything that determines the rest of the run. Randomness needs no entry: see sg3.randomness.
 
         All ranks call it together: statistics are added up, and from then on kept by rank 0.
         """

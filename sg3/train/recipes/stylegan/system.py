@@ -15,9 +15,9 @@ import torch
 
 from sg3.models import Discriminator, StyleGenerator, stylegan2, stylegan3
 from sg3.models.layers import set_half_type
+from sg3.randomness import seed_torch
 from sg3.train.compiled import compiled, warm_up
 from sg3.train.ema import ema_beta
-from sg3.train.randomness import seed_torch
 from sg3.train.recipes.stylegan.config import StyleGANConfig
 from sg3.train.recipes.stylegan.loss import Loss
 from sg3.train.recipes.system import Phase, Reporter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sg3.train.randomness import derive_seed, host_rng, latents, random_indices, seed_torch
+from sg3.randomness import derive_seed, host_rng, latents, random_indices, seed_torch
 
 
 def test_latents_do_not_depend_on_batching() -> None:
