@@ -130,9 +130,8 @@ def filtered_lrelu_ref(
 # `signs` is empty unless asked for, and always for impl='torch', which looks at x and b again instead.
 #
 # The gradient op takes a gradient g back through the filters, or, being its own gradient op, a change of x forward. It
-# is given the signs, or for impl='torch' the x and b that they are made from again. What a filter step goes by stands
-# in a row as in `Resampling`; `size` is the result's [height, width]; `transposed` says that the filters are in each
-# other's place.
+# is given the signs, or for impl='torch' the op's x and b. From `up` to `flip_filter` its arguments are the fields of a
+# `Resampling`; `size` is the result's [height, width]; `transposed` says that the filters are in each other's place.
 
 SCHEMA = (
     "(Tensor x, Tensor? fu, Tensor? fd, Tensor? b, int up, int down, SymInt[] padding, float gain, float slope, "
