@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats import gan_arguments, networks, training_state
 from sg3.formats.networks import Family
 from sg3.formats.pickle_values import Record
-from sg3.formats.plain_data import MAX_VALUES, plain, plain_entries
+from sg3.formats.plain_data import plain, plain_entries
 from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
 
@@ -28,7 +29,6 @@ STYLEGAN_GENERATORS = (networks.STYLEGAN3_GENERATOR, networks.STYLEGAN2_GENERATO
 STYLEGANS = (*STYLEGAN_GENERATORS, networks.STYLEGAN2_DISCRIMINATOR)
 SLOTS = {"G": networks.GENERATORS, "G_ema": networks.GENERATORS, "D": networks.DISCRIMINATORS}
 AUGMENTATIONS = (networks.AUGMENT_PIPE,)
-MAX_MODULES = 10_000
 UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)  # what odd shapes may lead to
 ADA_W_AVG_BETA = 0.995  # StyleGAN2-ADA's default; StyleGAN3's repository changed it
 
@@ -116,12 +116,8 @@ def _children(record: Record) -> dict[str, Record]:
 def _tensors(record: Record, where: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The state_dict that the tree of modules would have."""
     pending = [("", record)]
-    count = 0
     while pending:
         prefix, module = pending.pop()
-        count += 1
-        if count > MAX_MODULES:  # records that share children can describe exponentially many
-            raise DataError(f"{where}: has more than {MAX_MODULES} modules")
         skip = module.state.get("_non_persistent_buffers_set")
         for group in ("_parameters", "_buffers"):
             entries = module.state.get(group)
@@ -142,7 +138,7 @@ def _arguments(record: Record, family: Family, where: str) -> dict[str, Any]:
     if not isinstance(positional, tuple) or not isinstance(named, dict):
         raise DataError(f"{where}: has no constructor arguments")
     try:
-        left = iter(range(MAX_VALUES))
+        left = iter(range(limits.SETTINGS))
         positional, named = plain(positional, left), plain(named, left)
         bound = inspect.signature(family.network).bind_partial(*positional)
         arguments = {**bound.arguments, **named}

@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from sg3 import limits
 from sg3.errors import DataError, Sg3Error, StorageError
-from sg3.formats.pickle_scan import Refused
 from sg3.formats.safe_pickle import Call, Global, Name, PlainModule, TensorflowNetwork, printable, unpickle
 from sg3.formats.storage_stream import read_storage
+from sg3.pickle_scan import Refused
 
 PERSISTENCE_VERSION = 6
 RECONSTRUCT: Name = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-MAX_DEPTH = 100  # of nested values; a snapshot has about 30
-MAX_DIMS = 8
 ELSEWHERE = {  # part of a name or of a class's source -> whose files have it; the first that is found
     b"vit_small_patch16_224_dino": "a StyleGAN-T file",
     b"dino_vits16": "a StyleGAN-T file",
@@ -124,24 +123,16 @@ class Interpreter:
         self._stored = stored
         self._bytes_left = size
         self._done: dict[int, Any] = {}
-        self._open: set[int] = set()
 
     def value(self, item: Any) -> Any:
-        """Raises Refused for anything but the listed types and calls, for cycles and for endless nesting."""
+        """Raises Refused for anything but the listed types and calls."""
         if item is None or isinstance(item, (bool, int, float, str)):
             return item
         if isinstance(item, (bytes, bytearray)):
             return self._once(bytes(item))
         key = id(item)  # stays valid: the root keeps every item alive
-        if key in self._done:
-            return self._done[key]
-        if key in self._open:
-            raise Refused("holds a value that contains itself")
-        if len(self._open) >= MAX_DEPTH:
-            raise Refused(f"is nested more than {MAX_DEPTH} levels deep")
-        self._open.add(key)
-        self._done[key] = self._convert(item)
-        self._open.remove(key)
+        if key not in self._done:
+            self._done[key] = self._convert(item)
         return self._done[key]
 
     def _once(self, data: bytes) -> bytes:
@@ -192,7 +183,8 @@ def _record(args: list[Any], state: Any) -> Record:
         case [{"type": "class", "version": int(version), "class_name": str(name), "state": dict(attributes)}]:
             if version != PERSISTENCE_VERSION:
                 raise Refused(f"has persistence version {printable(version)}, expected {PERSISTENCE_VERSION}")
-            return Record(name, str(args[0].get("module_src", "")), attributes)
+            source = args[0].get("module_src")
+            return Record(name, source if isinstance(source, str) else "", attributes)
     raise Refused("has an object that is not described as the original's classes are")
 
 
@@ -204,7 +196,7 @@ def _tensor(args: list[Any], state: Any) -> torch.Tensor:
         case _:
             raise Refused("holds a tensor that is described in an unknown way")
     natural = all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride))
-    if not natural or len(size) != len(stride) or len(size) > MAX_DIMS:
+    if not natural or len(size) != len(stride) or len(size) > limits.DIMENSIONS:
         raise Refused("holds a tensor of impossible shape")
     count = prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -267,7 +259,7 @@ def _array_from_buffer(args: list[Any], state: Any) -> np.ndarray:
 
 
 def _shaped(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Any) -> np.ndarray:
-    if len(shape) > MAX_DIMS or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if len(shape) > limits.DIMENSIONS or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise Refused("holds a numpy array of impossible shape")
     return np.frombuffer(data, dtype).reshape(shape, order=order).copy(order=order)
 

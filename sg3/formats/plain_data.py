@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-MAX_VALUES = 1_000  # numbers, names and containers in a module's constructor arguments
+from sg3 import limits
 
 
 def plain(value: Any, left: Iterator[int] | None = None) -> Any:
     """A copy of plain data. Raises TypeError if there is anything else in it, ValueError if there is more than `left`
-    has items (shared containers can describe exponentially much), by default MAX_VALUES."""
-    left = iter(range(MAX_VALUES)) if left is None else left
+    has items (shared containers can describe exponentially much), by default limits.SETTINGS, or a text is too long."""
+    left = iter(range(limits.SETTINGS)) if left is None else left
     if next(left, None) is None:
         raise ValueError("too many values")
     if isinstance(value, dict):
         return {name: plain(entry, left) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)([plain(entry, left) for entry in value])
+    if isinstance(value, str) and len(value) > limits.SETTING_TEXT:
+        raise ValueError(f"a text of {len(value)} characters")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a {type(value).__name__} among them")

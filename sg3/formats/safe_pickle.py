@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from math import prod
 from typing import Any, BinaryIO
 
-from sg3.formats.pickle_scan import MAX_INSTRUCTIONS, BoundedReader, Refused, scan
+from sg3 import limits
+from sg3.pickle_scan import BoundedReader, Refused, scan
+from sg3.pickle_size import check_unfolded
 
 Name = tuple[str, str]  # module, name
+TENSORS: frozenset[Name] = frozenset({("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2")})
 
 
 class Global:
@@ -49,6 +53,16 @@ class Call:
 
     def __setstate__(self, state: object) -> None:
         self.state = state
+
+    @property
+    def elements(self) -> int | None:
+        """How many elements the tensor claims that this call makes; None for other calls."""
+        if (self.function.module, self.function.name) not in TENSORS or len(self.args) < 3:
+            return None
+        size = self.args[2]
+        if not isinstance(size, tuple) or not all(isinstance(n, int) and 0 <= n < 2**63 for n in size):
+            return 0
+        return prod(size[: limits.DIMENSIONS])
 
 
 class Mapping(dict[str, Any]):
@@ -173,24 +187,31 @@ def unpickle(
     file: BinaryIO,
     size: int,
     names: frozenset[Name],
-    most_instructions: int = MAX_INSTRUCTIONS,
+    most_instructions: int = limits.PICKLE_INSTRUCTIONS,
     persistent_ids: bool = False,
     integer_keys: bool = False,
     is_inert: IsInert | None = None,
     layers: bool = False,
+    outside: int = 0,
+    unpickler: type[SafeUnpickler] | None = None,
 ) -> Any:
     """Decode the pickle at the file's position into inert data and leave the position after it.
 
-    `size` is the file's length in bytes. Raises Refused, and for damaged pickles anything that pickle raises.
+    `size` is the file's length in bytes, `outside` that of the data beside it that the pickle may refer to. Whatever
+    is shared in the result, it is small also when written out in full, see `pickle_size`. Raises Refused, and for
+    damaged pickles anything that pickle raises.
     """
     start = file.tell()
     reader = BoundedReader(file, size)
     scan(reader, most_instructions, persistent_ids, integer_keys)
     file.seek(start)
-    return SafeUnpickler(reader, names, persistent_ids, is_inert, layers).load()
+    content = (unpickler or SafeUnpickler)(reader, names, persistent_ids, is_inert, layers).load()
+    check_unfolded(content, size + outside)
+    return content
 
 
 def printable(text: object, limit: int = 100) -> str:
     """Text from a file, made safe to show in one line."""
-    line = "".join(ch if ch.isprintable() else "?" for ch in " ".join(str(text).split())[: limit + 1])
+    text = text if isinstance(text, str) else str(text)
+    line = "".join(ch if ch.isprintable() else "?" for ch in " ".join(text[: 10 * limit].split())[: limit + 1])
     return line if len(line) <= limit else line[:limit] + "..."

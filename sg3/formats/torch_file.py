@@ -21,15 +21,14 @@ from typing import Any, BinaryIO
 
 import torch
 
+from sg3 import limits
 from sg3.errors import DataError
-from sg3.formats.pickle_scan import Refused
 from sg3.formats.pickle_values import TENSOR_CALLS, Interpreter, failures
 from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
 from sg3.formats.storage_stream import DTYPES, MAGIC, VERSION
+from sg3.pickle_scan import Refused
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
-MAX_ENTRIES = 100_000
-MAX_PICKLE = 2**26  # bytes of data.pkl, which holds no tensor's elements
 NAMES: frozenset[Name] = frozenset(TENSOR_CALLS) | {("torch", name) for name in DTYPES}
 # What training programs keep beside the weights. Nothing of it is imported; other names than these are refused.
 INERT_PACKAGES = frozenset({"mmengine", "mmcv", "mmagic", "mmgen", "mmedit", "numpy", "torch", "addict"})
@@ -50,6 +49,25 @@ def read_torch_file(path: Path, wanted: Iterable[str]) -> dict[str, Any]:
     Tensors are on the CPU; those that share storage in the file share it here. Raises DataError for a damaged file,
     for one that is no dictionary or has none of these entries, StorageError if it cannot be read.
     """
+
+    def choose(content: Any) -> dict[str, Any]:
+        if not isinstance(content, dict):
+            raise Refused(f"holds one {type(content).__name__} instead of a dictionary of tensors")
+        if kept := {name: content[name] for name in wanted if name in content}:
+            return kept
+        if not content or not all(isinstance(value, Call) for value in content.values()):
+            names = printable(", ".join(map(str, content)) or "nothing")
+            raise DataError(f"{path}: is a torch.save file, but of no network that sg3 knows (it holds {names})")
+        return content
+
+    return read_chosen(path, choose)
+
+
+def read_chosen(path: Path, choose: Callable[[Any], dict[Any, Any]]) -> dict[str, Any]:
+    """What `choose` takes out of the content of a torch.save file, in which every tensor is a `Call` still.
+
+    Only what is chosen is read. Raises as `read_torch_file` does.
+    """
     with failures(path, "torch.save file"):
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -57,12 +75,12 @@ def read_torch_file(path: Path, wanted: Iterable[str]) -> dict[str, Any]:
             file.seek(0)
             if not is_zip:
                 content = _unpickle_parts(file, size)
-                return _entries(content, wanted, size, _LegacyStorages(file, size, content).get, path)
-            with zipfile.ZipFile(file) as archive:
+                return _interpreted(choose(content), size, _LegacyStorages(file, size, content).get)
+            with limits.open_zip(file, limits.WEIGHT_ENTRIES, str(path)) as archive:
                 folder = _checked(archive, size)
                 description = archive.read(f"{folder}data.pkl")
-                content = _unpickle(io.BytesIO(description), len(description))
-                return _entries(content, wanted, size, _ZipStorages(archive, folder).get, path)
+                content = _unpickle(io.BytesIO(description), len(description), size)
+                return _interpreted(choose(content), size, _ZipStorages(archive, folder).get)
 
 
 def state_dict(value: Any, where: str) -> dict[str, torch.Tensor]:
@@ -72,16 +90,7 @@ def state_dict(value: Any, where: str) -> dict[str, torch.Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
 
 
-def _entries(content: Any, wanted: Iterable[str], size: int, storages: Storages, path: Path) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise Refused(f"holds one {type(content).__name__} instead of a dictionary of tensors")
-    kept = {name: content[name] for name in wanted if name in content}
-    if not kept:
-        if not content or not all(isinstance(value, Call) for value in content.values()):
-            names = printable(", ".join(map(str, content)) or "nothing")
-            raise DataError(f"{path}: is a torch.save file, but of no network that sg3 knows (it holds {names})")
-        kept = content
-
+def _interpreted(entries: dict[Any, Any], size: int, storages: Storages) -> dict[str, Any]:
     def stored(parts: tuple[Any, ...]) -> torch.Tensor:
         match parts:
             case ("storage", Global(module="torch", name=name), str(key), str(), int(count), *view):
@@ -90,11 +99,11 @@ def _entries(content: Any, wanted: Iterable[str], size: int, storages: Storages,
         raise Refused("holds a tensor whose storage is described in an unknown way")
 
     interpreter = Interpreter(size, TENSOR_CALLS, stored)
-    return {printable(name): interpreter.value(value) for name, value in kept.items()}
+    return {printable(name): interpreter.value(value) for name, value in entries.items()}
 
 
-def _unpickle(file: BinaryIO, size: int) -> Any:
-    return unpickle(file, size, NAMES, persistent_ids=True, integer_keys=True, is_inert=_is_inert)
+def _unpickle(file: BinaryIO, size: int, outside: int = 0) -> Any:
+    return unpickle(file, size, NAMES, persistent_ids=True, integer_keys=True, is_inert=_is_inert, outside=outside)
 
 
 def _is_inert(module: str, name: str) -> bool:
@@ -109,8 +118,8 @@ def _checked(archive: zipfile.ZipFile, size: int) -> str:
     not compress, so all entries together are smaller than the file."""
     entries = archive.infolist()
     names = {entry.filename for entry in entries}
-    if len(entries) > MAX_ENTRIES or len(names) < len(entries):
-        raise Refused("is a zip archive with too many entries or two of the same name")
+    if len(names) < len(entries):
+        raise Refused("is a zip archive with two of the same name among its entries")
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size for entry in entries):
         raise Refused("is a compressed zip archive, which torch.save does not write")
     if sum(entry.file_size for entry in entries) > size:
@@ -121,7 +130,7 @@ def _checked(archive: zipfile.ZipFile, size: int) -> str:
     (folder,) = folders
     if f"{folder}constants.pkl" in names:
         raise Refused("is a TorchScript program, not a file of weights")
-    if archive.getinfo(f"{folder}data.pkl").file_size > MAX_PICKLE:
+    if archive.getinfo(f"{folder}data.pkl").file_size > limits.PICKLE_ENTRY:
         raise Refused("has a description of more than 64 MB")
     if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder").decode("latin-1") != sys.byteorder:
         raise Refused(f"was written on a machine of another byte order than this {sys.byteorder}-endian one")
@@ -165,8 +174,10 @@ class _LegacyStorages:
 
     def __init__(self, file: BinaryIO, size: int, content: Any) -> None:
         keys = _unpickle(file, size)
-        if not isinstance(keys, list) or len(set(map(str, keys))) < len(keys) or len(keys) > MAX_ENTRIES:
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise Refused("has no usable list of storages")
+        if len(set(keys)) < len(keys) or len(keys) > limits.WEIGHT_ENTRIES:
+            raise Refused("has too many storages, or two of the same name")
         dtypes = _dtypes(content)
         self._file = file
         self._places: dict[str, tuple[int, int]] = {}  # key -> position of the elements, their number

@@ -16,15 +16,14 @@ from typing import Any, BinaryIO
 
 import torch
 
+from sg3 import limits
 from sg3.errors import DataError
-from sg3.formats.pickle_scan import MAX_INSTRUCTIONS, BoundedReader, Refused, scan
 from sg3.formats.pickle_values import CALLS
-from sg3.formats.safe_pickle import Call, Global, Name, SafeUnpickler, printable
+from sg3.formats.safe_pickle import Call, Global, Name, SafeUnpickler, printable, unpickle
 from sg3.formats.storage_stream import DTYPES
+from sg3.pickle_scan import Refused
 
 ZIP_START = b"PK\x03\x04"
-MAX_DEPTH = 100  # of nested modules and lists
-MAX_VALUES = 200_000  # visited in all; modules may be shared, so that a small file describes endless trees
 TENSOR: Name = ("torch._utils", "_rebuild_tensor_v2")
 _LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 _NAMES: frozenset[Name] = frozenset(
@@ -35,9 +34,9 @@ _NAMES: frozenset[Name] = frozenset(
 def is_torchscript(file: BinaryIO) -> bool:
     """Whether the file is a TorchScript archive, and not another zip file such as torch.save writes."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with limits.open_zip(file, limits.WEIGHT_ENTRIES, "") as archive:
             return _folder(archive) is not None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (DataError, zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
 
 
@@ -50,11 +49,13 @@ def read_torchscript(file: BinaryIO, where: str) -> dict[str, torch.Tensor]:
     Raises DataError, which begins with `where`, if the file is damaged or holds what such files never hold.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with limits.open_zip(file, limits.WEIGHT_ENTRIES, where) as archive:
             folder = _folder(archive)
             if folder is None:
                 raise Refused("is a zip file, but not a TorchScript archive")
             return dict(_Archive(archive, folder, _size(file)).tensors())
+    except DataError:
+        raise
     except Refused as refusal:
         raise DataError(f"{where}: {refusal}; not loaded") from None
     except MemoryError:
@@ -78,13 +79,13 @@ def _size(file: BinaryIO) -> int:
 class _Object:
     """An instance of one of the program's classes: its attributes, and nothing of the class."""
 
-    __slots__ = ("attributes",)
+    __slots__ = ("state",)
 
     def __init__(self) -> None:
-        self.attributes: object = None
+        self.state: object = None
 
     def __setstate__(self, state: object) -> None:
-        self.attributes = state
+        self.state = state
 
 
 class _Unpickler(SafeUnpickler):
@@ -101,7 +102,7 @@ class _Archive:
         self._archive = archive
         self._folder = folder
         self._bytes_left = size  # entries may overlap, but what is read is never more than the file
-        self._values_left = MAX_VALUES
+        self._size = size
         self._storages: dict[str, torch.Tensor] = {}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -120,22 +121,17 @@ class _Archive:
 
     def _unpickle(self, name: str) -> Any:
         data = self._entry(name)
-        reader = BoundedReader(io.BytesIO(data), len(data))
-        scan(reader, MAX_INSTRUCTIONS, persistent_ids=True)
-        reader = BoundedReader(io.BytesIO(data), len(data))
-        return _Unpickler(reader, _NAMES, persistent_ids=True).load()
+        file = io.BytesIO(data)
+        return unpickle(file, len(data), _NAMES, persistent_ids=True, outside=self._size, unpickler=_Unpickler)
 
     def _walk(self, item: Any, path: tuple[str, ...], storages: str) -> Iterator[tuple[str, torch.Tensor]]:
-        self._values_left -= 1
-        if self._values_left < 0 or len(path) > MAX_DEPTH:
-            raise Refused(f"has more than {MAX_VALUES} values, or modules nested more than {MAX_DEPTH} levels deep")
         match item:
             case Call(function=Global(module=module, name=name), args=args):
                 if (module, name) == TENSOR:
                     yield ".".join(path), self._tensor(args, storages)
                 elif args and isinstance(args[0], (list, dict)):  # a list or dictionary with its type beside it
                     yield from self._walk(args[0], path, storages)
-            case _Object(attributes=attributes):
+            case _Object(state=attributes):
                 yield from self._walk(attributes, path, storages)
             case dict():
                 for name, entry in item.items():

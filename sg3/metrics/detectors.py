@@ -24,8 +24,8 @@ from torch import nn
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
 from sg3.formats.digest import sha256_of
 from sg3.formats.pickle_values import Record, read_pickle
-from sg3.formats.safe_pickle import printable
-from sg3.formats.torch_file import LEGACY_TORCH
+from sg3.formats.safe_pickle import Call, printable
+from sg3.formats.torch_file import LEGACY_TORCH, read_chosen
 from sg3.formats.torchscript import ZIP_START, is_torchscript, read_torchscript
 from sg3.models.features import LPIPS, VGG16, EfficientNetLite, InceptionV3, efficientnet_lite, vgg16, weights
 
@@ -33,8 +33,6 @@ FOLDER_VARIABLE = "SG3_DETECTORS"
 HEADS = "weights-vgg16-lpips.pth"  # torch-fidelity's name for LPIPS's linear layers
 HEADS_IN_PACKAGE = Path("weights", "v0.1", "vgg.pth")
 CPU_BATCH = 4  # EfficientNet-Lite0 on one core: 60 images/s in fours, 19 in batches of 32
-MAX_VALUES = 200_000  # visited in a pickle; records may be shared, so that a small file describes endless trees
-MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -314,14 +312,13 @@ def read_tensors(path: Path) -> weights.Tensors:
 
 
 def _state_dict(path: Path) -> weights.Tensors:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly anything on damaged or refused files
-        cause = f"{type(error).__name__}: {printable(error)}"
-        raise DataError(f"{path}: is damaged or not a plain state dict ({cause}); not loaded") from error
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise DataError(f"{path}: holds one {type(content).__name__}, expected a state dict")
-    return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
+    def tensors(content: Any) -> dict[str, Any]:
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise DataError(f"{path}: holds one {type(content).__name__}, expected a state dict")
+        return {name: value for name, value in content.items() if isinstance(value, Call)}
+
+    values = read_chosen(path, tensors)
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def _from_pickle(path: Path) -> weights.Tensors:
@@ -332,7 +329,7 @@ def _from_pickle(path: Path) -> weights.Tensors:
     content = read_pickle(path)
     tensors: weights.Tensors = {}
     archives: list[bytes] = []
-    for place, value in _leaves(content, str(path)):
+    for place, value in _leaves(content):
         if isinstance(value, torch.Tensor):
             tensors[place] = value
         elif isinstance(value, bytes) and value.startswith(ZIP_START):
@@ -345,25 +342,16 @@ def _from_pickle(path: Path) -> weights.Tensors:
     return tensors
 
 
-def _leaves(content: Any, where: str) -> Iterator[tuple[str, Any]]:
+def _leaves(item: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every value in a tree of records and containers, by its place; a module's inner dictionaries are passed over."""
-    left = MAX_VALUES
-
-    def visit(item: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        nonlocal left
-        left -= 1
-        if left < 0 or len(path) > MAX_DEPTH:
-            raise DataError(f"{where}: has more than {MAX_VALUES} values or more than {MAX_DEPTH} levels; not loaded")
-        if isinstance(item, Record):
-            item = item.state
-        if isinstance(item, dict):
-            for name, entry in item.items():
-                inner = path if name in ("_parameters", "_buffers", "_modules") else (*path, name)
-                yield from visit(entry, inner)
-        elif isinstance(item, (list, tuple)):
-            for number, entry in enumerate(item):
-                yield from visit(entry, (*path, str(number)))
-        else:
-            yield ".".join(path), item
-
-    return visit(content, ())
+    if isinstance(item, Record):
+        item = item.state
+    if isinstance(item, dict):
+        for name, entry in item.items():
+            inner = path if name in ("_parameters", "_buffers", "_modules") else (*path, name)
+            yield from _leaves(entry, inner)
+    elif isinstance(item, (list, tuple)):
+        for number, entry in enumerate(item):
+            yield from _leaves(entry, (*path, str(number)))
+    else:
+        yield ".".join(path), item

@@ -18,9 +18,9 @@ import torch
 
 import sg3
 from sg3.errors import DataError
-from sg3.formats.pickle_scan import Refused
 from sg3.formats.pickle_values import read_pickle
 from sg3.formats.storage_stream import DTYPES, read_storage, write_storage
+from sg3.pickle_scan import Refused
 from tests.helpers import hostile
 from tests.helpers import tiny_networks as tiny
 

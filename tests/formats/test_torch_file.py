@@ -127,7 +127,7 @@ HOSTILE = {
     "has no storage ../0": archive([("a/data.pkl", dictionary(tensor(4, key="../0"))), GOOD[1]]),
     "holds a storage of 1152921504606846976 elements": archive([("a/data.pkl", dictionary(tensor(2**60))), GOOD[1]]),
     "storage is described in an unknown way": archive([("a/data.pkl", dictionary(tensor(-4))), GOOD[1]]),
-    "on 4 elements": archive([("a/data.pkl", dictionary(tensor(4, LONG, b"K\x00\x85"))), GOOD[1]]),
+    "describes more data than it holds": archive([("a/data.pkl", dictionary(tensor(4, LONG, b"K\x00\x85"))), GOOD[1]]),
     "of impossible shape": archive([("a/data.pkl", dictionary(tensor(4, b"K\x02\x85", b"K\x01K\x01\x86"))), GOOD[1]]),
     "nested more than 100 levels": archive([("a/data.pkl", DEEP)]),
     "dictionary key or set member": archive([("a/data.pkl", b"\x80\x02})K\x01s.")]),

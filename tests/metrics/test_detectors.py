@@ -220,14 +220,14 @@ def test_pickles_with_something_else(tmp_path: Path) -> None:
     assert says(shell).startswith("refers to os.system")
     bomb = hostile.evil_zip(shell)
     assert says(hostile.tree(hostile.record("D", {"program": bomb}))).startswith("is a zip file, but")
-    assert "not a plain state dict" in says(bomb)
+    assert says(bomb).startswith("refers to os.system")
     assert not sentinel.exists()
     assert says(b"<!doctype html>") == "is neither a state dict nor a TorchScript archive nor a pickle"
     assert says(hostile.tree({"a": pickled_tensor(torch.zeros(2))})) == "holds 0 kernels and matrices, expected 15"
     shared: Any = {"x": 1}
     for _ in range(40):
         shared = [shared, shared]
-    assert "has more than 200000 values" in says(pickle.dumps(shared))
+    assert "describes more than 400000 values" in says(pickle.dumps(shared))
 
 
 def test_old_torch_files(narrow: PlainVGG16, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_old_torch_files(narrow: PlainVGG16, tmp_path: Path) -> None:
     torch.save(narrow.published(), path, _use_new_zipfile_serialization=False)
     assert read_tensors(path).keys() == narrow.published().keys()
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match="is damaged or not a plain state dict"):
+    with pytest.raises(DataError, match=r"has a storage of .* elements, more than the file holds"):
         read_tensors(path)
     torch.save([torch.zeros(1)], path)
     with pytest.raises(DataError, match="holds one list, expected a state dict"):

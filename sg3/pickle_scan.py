@@ -1,15 +1,17 @@
-"""First of two gates for pickles: read the instructions without running them, and refuse what is dangerous.
+"""First of three gates for pickles: read the instructions without running them, and refuse what is dangerous.
 
-The second gate (`safe_pickle`) decides which names a pickle may refer to, so nothing it names ever runs.
-What is left are pickles that hurt merely by being decoded: a length field that makes the decoder allocate
-gigabytes, a memo slot with a huge number, keys that take forever to hash. They are found here, in one cheap
-pass.
+The second gate, an unpickler such as `formats.safe_pickle`, decides which names a pickle may refer to, so nothing it
+names ever runs; the third, `pickle_size`, how much may be made of what it has decoded. What is left are pickles that
+hurt merely by being decoded: a length field that makes the decoder allocate gigabytes, a memo slot with a huge number,
+keys that take forever to hash. They are found here, in one cheap pass.
 """
 
 from __future__ import annotations
 
 import pickletools
 from typing import Any, BinaryIO
+
+from sg3 import limits
 
 # What pickle protocols 2 to 5 write for plain data and calls. Left out, because no network file needs them:
 # text instructions of protocol 0, the extension registry (EXT1...), INST and OBJ, DUP, buffers outside the
@@ -24,15 +26,15 @@ INSTRUCTIONS = frozenset({
     "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET",
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ",
 })  # fmt: skip
-MAX_INSTRUCTIONS = 400_000  # a snapshot at 1024 x 1024 has about 40,000; each costs up to 200 bytes
-MAX_TEXT = 2**24  # characters in one string; embedded source files have about 50,000
+PYTHON_2 = frozenset({"SHORT_BINSTRING", "BINSTRING"})  # its strings, for streams that were written by it
 MAX_KEY = 2**60  # an integer below this is its own hash, so equal hashes cannot be chosen
 
 _BY_CODE = {instruction.code.encode("latin-1"): instruction for instruction in pickletools.opcodes}
 _MARK = pickletools.markobject
 _TEXT = pickletools.pyunicode
+_LONG_TEXT = pickletools.StackObject("long str", str, "Text too long for a key.")
 _INTEGER_KEY = pickletools.StackObject("int key", int, "An integer below MAX_KEY.")
-_INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
+_KEYS = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "SHORT_BINUNICODE", "BINUNICODE"}) | PYTHON_2
 _CONTAINERS = {  # instruction -> what it may add to
     "APPEND": {pickletools.pylist, pickletools.anyobject},  # anyobject: a deque
     "APPENDS": {pickletools.pylist, pickletools.anyobject},
@@ -56,7 +58,10 @@ class BoundedReader:
         self._file = file
         self._size = size
         self.tell = file.tell
-        self.readline = file.readline
+
+    def readline(self) -> bytes:
+        """The rest of a line that is a name; cut off where no name goes on."""
+        return self._file.readline(2 * limits.NAME)
 
     def left(self) -> int:
         """Bytes from the current position to the end."""
@@ -70,16 +75,18 @@ class BoundedReader:
 
 def scan(
     reader: BoundedReader,
-    most: int = MAX_INSTRUCTIONS,
+    most: int = limits.PICKLE_INSTRUCTIONS,
     persistent_ids: bool = False,
     integer_keys: bool = False,
+    python_2: bool = False,
 ) -> None:
     """Check one pickle of at most so many instructions, from the reader's position to its STOP.
 
     Keeps track of what kind of object each place of the stack and memo holds, as `pickletools.dis` does, to
-    know what is used as a key: only text may be one, and integers of less than 60 bits where a stream is
-    expected to have them (`integer_keys`). A tuple is hashed recursively, without a depth limit and again for
-    every reference to it (40 levels of pairs take hours), and longer integers can be chosen to collide.
+    know what is used as a key: only text may be one, of limits.NAME characters, and integers of less than 60 bits
+    where a stream is expected to have them (`integer_keys`). A tuple is hashed recursively, without a depth limit and
+    again for every reference to it (40 levels of pairs take hours), and longer integers can be chosen to collide.
+    `python_2` lets strings be written as Python 2 does.
 
     Raises Refused, and for damaged pickles what pickletools raises.
     """
@@ -93,10 +100,10 @@ def scan(
         if instruction is None:
             raise Refused("is cut short or not a valid pickle")
         name = instruction.name
-        if name not in INSTRUCTIONS and not (persistent_ids and name == "BINPERSID"):
+        if not (name in INSTRUCTIONS or (persistent_ids and name == "BINPERSID") or (python_2 and name in PYTHON_2)):
             raise Refused(f"uses the pickle instruction {name}, which network files never need")
         argument = _argument(instruction, reader)
-        if isinstance(argument, str) and len(argument) > MAX_TEXT:
+        if isinstance(argument, str) and len(argument) > limits.PICKLE_TEXT:
             raise Refused(f"holds a string of {len(argument)} characters")
         if name == "FRAME" and isinstance(argument, int) and argument > reader.left():
             raise Refused("is cut short")
@@ -131,6 +138,8 @@ def scan(
             if stack[-1] not in _CONTAINERS[name]:
                 raise Refused(f"uses the pickle instruction {name} on something else than a container")
             keys = above[::2] if name.startswith("SETITEM") else above if name == "ADDITEMS" else []
+            if _LONG_TEXT in keys:
+                raise Refused(f"has a name of more than {limits.NAME} characters")
             if any(key is not _TEXT and not (integer_keys and key is _INTEGER_KEY) for key in keys):
                 raise Refused("has a dictionary key or set member that is not text")
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
@@ -148,11 +157,17 @@ def scan(
             del stack[len(stack) - pops :]
             if name == "MARK":
                 marks.append(len(stack))
-            is_key = name in _INTEGERS and isinstance(argument, int) and abs(argument) < MAX_KEY
-            stack.extend([_INTEGER_KEY] if is_key else instruction.stack_after)
+            stack.extend([_as_key(name, argument)] if name in _KEYS else instruction.stack_after)
         if name == "STOP":
             return
     raise Refused(f"has a part of more than {most} pickle instructions, which no network needs")
+
+
+def _as_key(name: str, argument: Any) -> pickletools.StackObject:
+    """What a number or text is as a key."""
+    if isinstance(argument, str):
+        return _TEXT if len(argument) <= limits.NAME else _LONG_TEXT
+    return _INTEGER_KEY if isinstance(argument, int) and abs(argument) < MAX_KEY else pickletools.pyint
 
 
 def _argument(instruction: pickletools.OpcodeInfo, reader: BoundedReader) -> Any:
