@@ -31,10 +31,39 @@ SETTING_TEXT = 2**16  # characters in one of them
 # ---- tensors and networks
 DIMENSIONS = 8
 TENSORS = 20_000  # in one file; real ones have up to 2,000
-SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries; 128 MB
-RESOLUTION = 2**13  # pixels; the largest published networks have 1024, experiments 4096
-FILTER_TAPS = 64  # of a blur kernel along one axis; real ones have 4 to 12
 HEADER = 2**21  # bytes of a safetensors file's header; a snapshot's has 50,000
+SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries; 128 MB
+SPARE_TENSORS = 1_000  # and how many tensors, beside 8 for each one of the file
+CLASSES = 1_000  # of layers that a pickle names
+MEAN_OF_W = 3 * 2**32  # multiplications to estimate it; 8 layers of 512 and 4096 latents take 2**33
+RESOLUTION = 2**13  # pixels; the largest published networks have 1024, experiments 4096
+FEATURES = 2**14  # of a layer, a latent, a label
+LAYERS = 64  # of a part of a network
+MARGIN = 64  # pixels beyond the border of StyleGAN3's maps
+TAPS = 64  # of a resampling filter along one axis; real ones have 4 to 12
+STAGES = 12  # resolutions: 4 times powers of two up to RESOLUTION
+# Constructor arguments that a file may ask for, by name: smallest and largest. They cost time or memory by themselves,
+# at the latest when pictures are made. Other numbers may be up to OTHER_ARGUMENTS in size.
+ARGUMENTS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("z_dim", "w_dim", "c_dim", "cmap_dim", "embed_features", "layer_features", "channel_max"),
+                    (0, FEATURES)),
+    "img_resolution": (4, RESOLUTION), "img_channels": (1, 64), "channel_base": (1, FEATURES * RESOLUTION),
+    "num_layers": (0, LAYERS), "num_critical": (0, LAYERS), "num_fp16_res": (0, LAYERS), "margin_size": (0, MARGIN),
+    "first_cutoff": (0.5, RESOLUTION), "first_stopband": (1, RESOLUTION), "last_stopband_rel": (1, 8),
+    "conv_kernel": (1, 15), "filter_size": (1, 32), "lrelu_upsampling": (1, 4), "resample_filter": (-1e6, 1e6),
+    "w_avg_beta": (0, 1), "magnitude_ema_beta": (0, 1), "freeze_layers": (0, 10 * LAYERS),
+    "mbstd_group_size": (1, FEATURES), "mbstd_num_channels": (0, FEATURES),
+    # FastGAN, projected discriminator
+    "ngf": (1, FEATURES), "cout": (1, FEATURES), "ndf": (1, FEATURES), "num_discs": (1, 4), "proj_type": (0, 2),
+    # R3GAN
+    "NoiseDimension": (0, FEATURES), "WidthPerStage": (1, FEATURES), "CardinalityPerStage": (1, FEATURES),
+    "BlocksPerStage": (1, LAYERS), "ExpansionFactor": (1, 64), "ConditionEmbeddingDimension": (0, FEATURES),
+    "KernelSize": (1, 15), "ResamplingFilter": (-1e6, 1e6), "FP16Stages": (-LAYERS, LAYERS),
+}  # fmt: skip
+ARGUMENTS |= {f"length of {name}": (0, TAPS) for name in ("resample_filter", "ResamplingFilter")}
+ARGUMENTS |= {f"length of {name}": (0, STAGES) for name in
+              ("WidthPerStage", "CardinalityPerStage", "BlocksPerStage", "FP16Stages")}
+OTHER_ARGUMENTS = 2**24
 
 # ---- archives
 WEIGHT_ENTRIES = 50_000  # in a zip file of torch.save, TorchScript or numpy; 5 microseconds each

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from sg3 import limits
+
 Tensors = Mapping[str, torch.Tensor]
 LAYER = re.compile(r"synthesis\.L(\d+)_(\d+)_(\d+)\.")
 FIRST_CUTOFF, FIRST_RATE = 2, 16  # StyleGAN3's first layer, by default
@@ -91,8 +93,11 @@ def stylegan3_generator(tensors: Tensors) -> dict[str, Any]:
 def blur_taps(kernel: torch.Tensor) -> list[float] | None:
     """The 1-D filter [n] whose outer product a blur kernel [n, n] is, as `resample_filter`; None for the usual one.
 
-    Kernels are kept multiplied by a power of two (the gain of upsampling), which is left out.
+    Kernels are kept multiplied by a power of two (the gain of upsampling), which is left out. Raises ValueError if it
+    is no such kernel.
     """
+    if kernel.ndim < 2 or kernel.numel() > limits.TAPS**2:
+        raise ValueError(f"a blur kernel of shape {list(kernel.shape)}")
     row = kernel.double().reshape(-1, kernel.shape[-1]).sum(dim=0)
     row = row / row.sum()
     usual = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8

@@ -6,6 +6,7 @@ Every file format ends here: it finds out the family, translates names, and call
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from sg3 import limits
 from sg3.errors import DataError, UsageError
 from sg3.formats.safe_pickle import printable
 from sg3.models import (
@@ -102,21 +104,7 @@ AUGMENT_PIPE = Family("augmentation pipeline", augment.AugmentPipe, {"": (augmen
 GENERATORS = (STYLEGAN3_GENERATOR, STYLEGAN2_GENERATOR, FASTGAN_GENERATOR, R3GAN_GENERATOR)
 DISCRIMINATORS = (STYLEGAN2_DISCRIMINATOR, PROJECTED_DISCRIMINATOR, R3GAN_DISCRIMINATOR)
 
-# Arguments that cost time or memory by themselves, rather than through the tensors they ask for.
-MOST = {
-    "num_layers": 256,
-    "num_critical": 256,
-    "num_fp16_res": 64,  # 2 ** num_fp16_res is computed
-    "filter_size": 32,
-    "lrelu_upsampling": 8,
-    "img_resolution": 2**14,
-    "BlocksPerStage": 256,
-    "ExpansionFactor": 64,
-    "KernelSize": 64,
-}
-MOST_OTHERWISE = 2**24
 STYLEGAN_XL = {"head_layer_names", "head_layers", "up_factor", "mapping_kwargs.rand_embedding"}
-SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries
 
 
 def build(
@@ -133,11 +121,13 @@ def build(
     has not, or if the constructor does not take the arguments.
     """
     _check_arguments(family, arguments, where)
+    if len(tensors) > limits.TENSORS:
+        raise DataError(f"{where}: has {len(tensors)} tensors, more than any network")
     # Counted by storage: a file may let many tensors show the same one.
-    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors.values()}
+    storages = {t.untyped_storage().data_ptr(): t for t in tensors.values() if t.is_floating_point()}
     elements = sum(t.untyped_storage().nbytes() // t.element_size() for t in storages.values())
     try:
-        with torch.device("cpu"), _BlankTensors(elements + SPARE_ELEMENTS):
+        with torch.device("cpu"), _BlankTensors(elements, len(tensors)):
             network = family.network(**arguments | family.always)
     except _TooLarge:
         raise DataError(f"{where}: its arguments describe a larger network than its tensors") from None
@@ -206,17 +196,25 @@ def _check_arguments(family: Family, arguments: dict[str, Any], where: str) -> N
         hint = "; this looks like StyleGAN-XL, which sg3 does not read" if STYLEGAN_XL & set(unknown) else ""
         raise DataError(f"{where}: a {family.title} of this version of sg3 has no argument {names}{hint}")
     for name, value in _numbers("", arguments):
-        if not abs(value) <= MOST.get(name, MOST_OTHERWISE):  # "not <=" is true for NaN as well
-            raise DataError(f"{where}: constructor argument {name} = {printable(value)} is out of range")
+        low, high = limits.ARGUMENTS.get(name, (-limits.OTHER_ARGUMENTS, limits.OTHER_ARGUMENTS))
+        if not low <= value <= high:  # also true for NaN
+            raise DataError(
+                f"{where}: constructor argument {name} = {printable(value)} is out of range ({low:g} to {high:g})"
+            )
 
 
-def _numbers(name: str, value: Any) -> list[tuple[str, int | float]]:
-    """All numbers in nested plain data, each with the name of the argument that it belongs to."""
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, int | float]]:
+    """All numbers in nested plain data, each with the name of the argument that it belongs to; first the length of
+    lists, which are filters or have an entry for each resolution."""
     if isinstance(value, dict):
-        return [pair for key, inner in value.items() for pair in _numbers(key, inner)]
-    if isinstance(value, (list, tuple)):
-        return [pair for inner in value for pair in _numbers(name, inner)]
-    return [(name, value)] if isinstance(value, (int, float)) else []
+        for key, inner in value.items():
+            yield from _numbers(key, inner)
+    elif isinstance(value, (list, tuple)):
+        yield f"length of {name}", len(value)
+        for inner in value:
+            yield from _numbers(name, inner)
+    elif isinstance(value, (int, float)):
+        yield name, value
 
 
 class _TooLarge(Exception):
@@ -224,15 +222,17 @@ class _TooLarge(Exception):
 
 
 class _BlankTensors(TorchFunctionMode):
-    """While active, new tensors are zeros instead of random, and there may be no more than so many elements.
+    """While active, new tensors are zeros instead of random, and there may be little more of them than are in the
+    file: so many elements, so many tensors.
 
     Constructors draw random weights that are about to be overwritten. Zeros cost nothing and leave the
-    caller's random generator alone. The limit stops arguments that ask for gigabytes before they get them.
+    caller's random generator alone. The limits stop arguments that ask for gigabytes before they get them.
     """
 
-    def __init__(self, elements: int) -> None:
+    def __init__(self, elements: int, tensors: int = limits.TENSORS) -> None:
         super().__init__()
-        self._left = elements
+        self._left = elements + limits.SPARE_ELEMENTS
+        self._tensors_left = 8 * tensors + limits.SPARE_TENSORS
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -241,7 +241,8 @@ class _BlankTensors(TorchFunctionMode):
         if func in (torch.randn, torch.rand, torch.zeros, torch.ones, torch.empty, torch.full):
             shape = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
             self._left -= prod(shape)
-            if self._left < 0:
+            self._tensors_left -= 1
+            if self._left < 0 or self._tensors_left < 0:
                 raise _TooLarge
             if func in (torch.randn, torch.rand):
                 kwargs.pop("generator", None)

@@ -162,6 +162,7 @@ class SafeUnpickler(pickle.Unpickler):
     ) -> None:
         super().__init__(file)
         self._layers = layers
+        self._classes: dict[str, type[PlainModule]] = {}
         self._names = names
         self._persistent_ids = persistent_ids
         self._is_inert = is_inert
@@ -172,10 +173,18 @@ class SafeUnpickler(pickle.Unpickler):
         if (module, name) in self._names:
             return Global(module, name)
         if self._layers and module in MODULES_OF_LAYERS and name.isidentifier():
-            return type("PlainModule", (PlainModule,), {"__slots__": (), "class_name": name})
+            return self._layer(name)
         if self._is_inert is not None and self._is_inert(module, name):
             return Inert
         raise Refused(f"refers to {printable(f'{module}.{name}')}, which network files never need")
+
+    def _layer(self, name: str) -> type[PlainModule]:
+        """A class of its own for each name: the decoder makes instances of classes only."""
+        if name not in self._classes:
+            if len(self._classes) >= limits.CLASSES:
+                raise Refused(f"names more than {limits.CLASSES} classes of layers")
+            self._classes[name] = type("PlainModule", (PlainModule,), {"__slots__": (), "class_name": name})
+        return self._classes[name]
 
     def persistent_load(self, pid: Any) -> Any:
         if not self._persistent_ids or not isinstance(pid, tuple):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sg3 import limits
 from sg3._version import __version__
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, UsageError
@@ -50,7 +51,6 @@ GENERATORS = tuple(name for name, family in FAMILIES.items() if family in networ
 DISCRIMINATORS = tuple(name for name, family in FAMILIES.items() if family in networks.DISCRIMINATORS)
 FITS = {"G": GENERATORS, "D": DISCRIMINATORS, "G_ema": GENERATORS, "augment_pipe": ("augment-pipe",)}
 OPTIMIZER = "optimizer"  # stands before the names of tensors that are no network's
-MAX_HEADER = 2**24  # bytes; a snapshot at 1024 x 1024 has about 50,000
 
 
 def looks_like(head: bytes) -> bool:
@@ -65,9 +65,11 @@ def read(path: Path) -> Snapshot:
     with failures(path, "safetensors file"):
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER:
+        if length > limits.HEADER:
             raise Refused(f"has a header of {length} bytes, which no network needs")
         with safe_open(path, framework="pt", device="cpu") as content:
+            if len(content.keys()) > limits.TENSORS:
+                raise Refused(f"holds {len(content.keys())} tensors, which no network needs")
             metadata = content.metadata() or {}
             if "sg3" not in metadata:
                 some = printable(", ".join(sorted(content.keys())[:3]) or "nothing")
@@ -99,8 +101,8 @@ def read(path: Path) -> Snapshot:
 def _config(text: str, path: Path) -> dict[str, Any]:
     """The configuration, with networks that are described completely."""
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        config = limits.parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path}: has an unreadable configuration ({printable(error)})") from None
     version = config.get("version") if isinstance(config, dict) else None
     if version != VERSION:

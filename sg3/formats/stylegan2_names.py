@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats import arguments_from_shapes, networks
 from sg3.formats.safe_pickle import printable
 from sg3.models import StyleGenerator
+from sg3.models.layers import count_parameters
 
 Tensors = Mapping[str, torch.Tensor]
-MAX_BLOCKS = 12  # 16384 x 16384
 IMPLIED = frozenset({"resample_filter"})
 
 
@@ -186,8 +187,9 @@ def build_discriminator(leaves: Leaves, tensors: Tensors, where: str) -> nn.Modu
 
 
 def _check_blocks(blocks: int, where: str) -> None:
-    if blocks > MAX_BLOCKS:
-        raise DataError(f"{where}: its tensors are those of {blocks} blocks; no network has more than {MAX_BLOCKS}")
+    if blocks >= limits.STAGES:
+        most = limits.STAGES - 1
+        raise DataError(f"{where}: its tensors are those of {blocks} blocks; no network has more than {most}")
 
 
 @contextmanager
@@ -201,15 +203,21 @@ def unusable_shapes(where: str, title: str) -> Iterator[None]:
 
 
 def estimate_w_avg(network: nn.Module) -> None:
-    """Set the mean of w, which truncation pulls towards, to that of 4096 fixed latents (and labels, in turn)."""
+    """Set the mean of w, which truncation pulls towards, to that of 4096 fixed latents (and labels, in turn).
+
+    Mapping networks much larger than any published get fewer latents: 8 layers of 512 already take a second.
+    """
     assert isinstance(network, StyleGenerator)
-    z = torch.from_numpy(np.random.RandomState(0).randn(4096, network.z_dim))
-    c = torch.eye(network.c_dim)[torch.arange(4096) % network.c_dim] if network.c_dim else None
+    batch = max(1, min(512, limits.MEAN_OF_W // 8 // max(count_parameters(network.mapping), 1)))
+    rng = np.random.RandomState(0)
+    means = []
     with torch.no_grad():
-        means = [
-            network.mapping(z[i : i + 512], None if c is None else c[i : i + 512])[:, 0].double().mean(dim=0)
-            for i in range(0, 4096, 512)
-        ]
+        for start in range(0, 8 * batch, batch):
+            z = torch.from_numpy(rng.randn(batch, network.z_dim))
+            c = torch.zeros(batch, network.c_dim)
+            if network.c_dim:
+                c[torch.arange(batch), torch.arange(start, start + batch) % network.c_dim] = 1
+            means.append(network.mapping(z, c)[:, 0].double().mean(dim=0))
         network.mapping.w_avg.copy_(torch.stack(means).mean(dim=0))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats import networks
 from sg3.formats.pickle_values import NetworkState
@@ -142,8 +143,11 @@ def _variables(network: NetworkState, where: str) -> dict[str, np.ndarray]:
             raise DataError(f"{where}: is a TensorFlow network without a list of variables")
         for entry in variables:
             match entry:
-                case (str(name), np.ndarray() | int() | float() as value):
-                    found[prefix + name] = np.asarray(value)
+                case (str(name), np.ndarray() | int() | float() as value) if len(name) <= limits.NAME:
+                    array = np.asarray(value)
+                    if array.size > 1 and array.dtype.kind != "f":  # they would grow as they become float32
+                        raise DataError(f"{where}: variable {printable(name)} holds {array.dtype}, not real numbers")
+                    found[prefix + name] = array
                 case _:
                     raise DataError(f"{where}: has a variable that is not a name and an array")
         pending += [(f"{prefix}{name}/", c) for name, c in components.items() if isinstance(c, NetworkState)]

@@ -13,6 +13,7 @@ margins included.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, log2, sqrt
 from typing import Any
 
@@ -25,6 +26,7 @@ from sg3.models.layers import FullyConnectedLayer, MappingNetwork, update_runnin
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
+MOST_UPSAMPLING = 16  # of the sampling rate, from one layer to the next; filters grow with it
 
 class SynthesisInput(nn.Module):
     """Fourier features of a continuous, infinite plane, translated and rotated by w (Section 3.2, Appendix F).
@@ -307,6 +309,12 @@ class SynthesisNetwork(nn.Module):
 
         # The rate is the power of two that holds the stopband; margins hide the borders; channels shrink with 1 / f.
         rates = [2 ** ceil(log2(min(stop * 2, img_resolution))) for stop in stopbands]
+        if any(not before <= after <= MOST_UPSAMPLING * before for before, after in pairwise(rates)):
+            got = f"{first_stopband:g}, {last_stopband_rel:g}"
+            raise ValueError(
+                f"first_stopband, last_stopband_rel: got {got}, which make sampling rates {rates}; expected each to be "
+                f"1 to {MOST_UPSAMPLING} times the one before"
+            )
         half_widths = [max(stop, rate / 2) - cut for stop, rate, cut in zip(stopbands, rates, cutoffs, strict=True)]
         sizes = [rate + margin_size * 2 for rate in rates]
         sizes[-2:] = [img_resolution] * 2

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         ("batch", 0, "expected at least 1"),
         ("batch", 2.5, "expected a whole number"),
         ("seed", -1, "expected at least 0"),
-        ("layers", 2, "expected at least 3"),
+        ("layers", 2, "expected 3 to 64"),
         ("gamma", float("nan"), "expected a finite number"),
         ("glr", float("inf"), "expected a finite number"),
         ("p", 1.5, "expected 0 to 1"),

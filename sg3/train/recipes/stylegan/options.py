@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sg3 import limits
 from sg3.train.options import IMPORTANT, NETWORKS, OPTIMISATION, OTHER_RECIPE, Options, again, option
 
 
@@ -17,16 +18,23 @@ class StyleGANOptions(Options):
         "R1 regularisation weight.", IMPORTANT, rule="0.0002 * resolution^2 / batch", at_least=0, changes=OTHER_RECIPE
     )
 
-    cbase: int | None = option("Channels: cbase / resolution, ...", NETWORKS, default=32768, at_least=1)
-    cmax: int | None = option("... but at most this many.", NETWORKS, default=512, at_least=1)
-    latent: int | None = option("Dimensions of z and w.", NETWORKS, default=512, at_least=1)
-    layers: int | None = option("StyleGAN3: layers without ToRGB.", NETWORKS, default=14, at_least=3)
-    margin: int | None = option("StyleGAN3: pixels beyond the border.", NETWORKS, default=10, at_least=0)
-    map_depth: int | None = option(
-        "Layers of G's mapping network.", NETWORKS, default=2, by_cfg={"stylegan2": 8}, at_least=1
+    cbase: int | None = option("Channels: cbase / resolution, ...", NETWORKS, default=32768, at_least=1, at_most=2**26)
+    cmax: int | None = option(
+        "... but at most this many.", NETWORKS, default=512, at_least=1, at_most=limits.FEATURES // 2
     )
+    latent: int | None = option("Dimensions of z and w.", NETWORKS, default=512, at_least=1, at_most=limits.FEATURES)
+    layers: int | None = option(
+        "StyleGAN3: layers without ToRGB.", NETWORKS, default=14, at_least=3, at_most=limits.LAYERS
+    )
+    margin: int | None = option(
+        "StyleGAN3: pixels beyond the border.", NETWORKS, default=10, at_least=0, at_most=limits.MARGIN
+    )
+    map_depth: int | None = option(
+        "Layers of G's mapping network.", NETWORKS, default=2, by_cfg={"stylegan2": 8}, at_least=1,
+        at_most=limits.LAYERS,
+    )  # fmt: skip
     d_map_depth: int | None = option(
-        "Layers of D's mapping network, with --cond.", NETWORKS, default=8, at_least=1
+        "Layers of D's mapping network, with --cond.", NETWORKS, default=8, at_least=1, at_most=limits.LAYERS
     )
     d_arch: str | None = option(
         "Connections of D's blocks.", NETWORKS, default="resnet", choices=("resnet", "skip", "orig")
