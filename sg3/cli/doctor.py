@@ -263,7 +263,8 @@ def _triton(notes: list[str]) -> list[Row]:
         stub = Path(folder, "stub.c")
         stub.write_text(TRIAL_STUB)
         environ = {**os.environ, "TRITON_CACHE_DIR": folder}  # an empty cache, or nothing would be compiled
-        toolchain.prepare_c_compiler(Path(folder), environ)
+        if compiler and len(compiler) > 1:  # the trial's own Triton has only CC to go by
+            environ["CC"] = str(_as_one_word(compiler, Path(folder)))
         offline = {name: value for name, value in environ.items() if name != "TRITON_INTERPRET"}
         trial = [sys.executable, "-P", str(TRIAL_KERNEL)]
         trials = [("sm_80", "compiling a kernel for compute capability 8.0",
@@ -285,6 +286,14 @@ def _triton(notes: list[str]) -> list[Row]:
             if not ok:
                 notes.append(f"{what} fails: {text}; please report it with the output of sg3 doctor")
     return rows
+
+
+def _as_one_word(command: tuple[str, ...], folder: Path) -> Path:
+    """A script in `folder` that stands for a command of several words."""
+    script = folder / "compiler"
+    script.write_text('#!/bin/sh\nexec "{}" {} "$@"\n'.format(command[0], " ".join(command[1:])))
+    script.chmod(0o755)
+    return script
 
 
 def _in_own_process(

@@ -5,14 +5,15 @@ Triton brings its own assembler, but compiles a small launcher stub with the hos
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
-from collections.abc import MutableMapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 
@@ -38,25 +39,31 @@ def c_compiler() -> tuple[str, ...] | None:
     return None
 
 
-def prepare_c_compiler(cache: Path, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Make the compiler of `c_compiler` the one Triton uses; to be called before the first kernel launch.
+def library_builder() -> Callable[..., str] | None:
+    """How Triton is to build its launcher stub, for `triton.knobs.build.impl`; None where it finds a compiler itself.
 
-    gcc and clang it finds by itself. Zig's takes four words where Triton allows one, so a two-line script is
-    written to the folder `cache` and named in CC.
+    gcc and clang it finds, and what CC names. Zig's compiler takes four words, where CC may have one. CC is not set to
+    a script of them, for every other build of this process, and of those it starts, would follow it.
     """
     command = c_compiler()
-    if command is None or len(command) == 1:
-        return
-    text = '#!/bin/sh\nexec "{}" {} "$@"\n'.format(command[0], " ".join(command[1:]))
-    name = f"zig-cc-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # one for each Python that has ziglang
-    script = cache / name
-    if not script.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        draft = cache / f"{name}.{os.getpid()}"
-        draft.write_text(text)
-        draft.chmod(0o755)
-        draft.replace(script)  # other processes see the whole script or none
-    environ["CC"] = str(script)
+    return None if command is None or len(command) == 1 else partial(_build_library, command)
+
+
+def _build_library(
+    command: Sequence[str], name: str, source: str, folder: str, library_dirs: Sequence[str],
+    include_dirs: Sequence[str], libraries: Sequence[str],
+) -> str:  # fmt: skip
+    """Compile a C file to a Python module FOLDER/NAME.*.so, with the options of Triton's own build; its path."""
+    result = os.path.join(folder, f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+    subprocess.run(
+        [
+            *command, source, "-O3", "-shared", "-fPIC", "-Wno-psabi", "-o", result,
+            *(f"-l:{library}" if ".so" in library else f"-l{library}" for library in libraries),
+            *(f"-L{place}" for place in library_dirs),
+            *(f"-I{place}" for place in (*include_dirs, folder, python_headers())),
+        ], check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return result
 
 
 def python_headers() -> Path:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.toolchain import prepare_c_compiler
+from sg3.kernels.toolchain import library_builder
 
 INTERPRETING = bool(triton.knobs.runtime.interpret)
 
-if not INTERPRETING:
-    prepare_c_compiler(Path(os.environ.get("SG3_CACHE") or Path.home() / ".cache" / "sg3"))
+if not INTERPRETING and triton.knobs.build.impl is None:
+    triton.knobs.build.impl = library_builder()
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: torch.Tensor, **options: Any) -> None:
@@ -48,11 +46,15 @@ def operand(dtype: torch.dtype) -> tl.dtype:
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How tensor cores may treat float32 products; PyTorch's own switch decides.
+    """How tensor cores may treat float32 products; PyTorch's own switches decide, as for its matrix products.
 
-    `torch.set_float32_matmul_precision`: 'highest' (the default) means exact products without tensor cores, 'high'
-    three bfloat16 products (error up to 3e-5), 'medium' tf32 (2e-3).
+    Exact products without tensor cores, unless `torch.backends.cuda.matmul.fp32_precision` says 'tf32', which the older
+    switches set as well: then tf32 (error up to 2e-3), or three bfloat16 products (3e-5) after
+    `torch.set_float32_matmul_precision('high')`.
     """
-    if dtype != torch.float32:
+    if dtype != torch.float32 or torch.backends.cuda.matmul.fp32_precision != "tf32":
         return "ieee"
-    return {"highest": "ieee", "high": "bf16x3", "medium": "tf32"}[torch.get_float32_matmul_precision()]
+    try:
+        return "bf16x3" if torch.get_float32_matmul_precision() == "high" else "tf32"
+    except RuntimeError:  # it is not to be asked after the newer switch was used
+        return "tf32"

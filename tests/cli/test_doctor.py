@@ -217,3 +217,8 @@ def test_the_trial_kernel_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU through Triton's interpreter: the part of the script that a GPU will run."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert doctor._in_own_process([sys.executable, "-P", str(doctor.TRIAL_KERNEL), "cpu"], seconds=120) == (True, "")
+
+
+def test_a_command_of_several_words_becomes_one(tmp_path: Path) -> None:
+    script = doctor._as_one_word((sys.executable, "-c", "'import sys; print(sys.argv[1:])'", "cc"), tmp_path)
+    assert doctor._in_own_process([str(script), "a b.c", "-o"], seconds=60) == (True, "['cc', 'a b.c', '-o']\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sg3.kernels.filtered_lrelu import banded
 from sg3.kernels.filtered_lrelu.banded import PlanCache, Tile, build, fit, separable_terms
 from sg3.kernels.filtered_lrelu.geometry import Resampling
 from sg3.kernels.fir import design_lowpass_filter
@@ -111,9 +113,50 @@ def test_the_cache_knows_filters_by_place_and_version() -> None:
     gc.collect()
     assert gone() is None  # bounded
 
+
+@pytest.mark.parametrize("inside", [False, True], ids=["used outside", "used inside"])
+def test_filters_made_under_inference_mode_are_read_once(inside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU every reading waits for all work queued there; and under graph capture there can be none."""
+    reads = []
+    plain = banded._values
+    monkeypatch.setattr(banded, "_values", lambda f: reads.append(f) or plain(f))
+    cache = PlanCache(most=4)
+    geometry = Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False)
+
+    def get(fu: torch.Tensor, fd: torch.Tensor):
+        with torch.inference_mode(inside):
+            return cache.get(fu, fd, geometry, Tile(64, 64, 32), torch.float32, CPU)
+
     with torch.inference_mode():
-        made_there = torch.rand(12)
-        first = get(made_there)
-        assert get(made_there) is first
-        made_there.mul_(2)
-        assert get(made_there) is not first
+        fu, fd = torch.rand(12), torch.rand(12)
+    first = get(fu, fd)
+    assert len(reads) == 2
+    assert get(fu, fd) is first
+    assert get(fu.detach(), fd) is first
+    assert len(reads) == 2
+    assert get(fd, fu) is not first
+
+
+def test_streams_that_use_a_plan_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each stream, for every matrix; not for the stream of a capture, whose plans are kept."""
+    recorded: list[tuple[int, str]] = []
+    state = SimpleNamespace(stream="first", capturing=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda matrix, s: recorded.append((matrix.data_ptr(), s)))
+    on_cpu = build
+    monkeypatch.setattr(banded, "build", lambda *arguments: on_cpu(*arguments[:-1], CPU))
+    cache = PlanCache(most=4)
+    fu = torch.rand(12)
+
+    def get(stream: str, capturing: bool = False):
+        state.stream, state.capturing = stream, capturing
+        resampling = Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False)
+        return cache.get(fu, None, resampling, Tile(64, 64, 32), torch.float32, torch.device("cuda", 0))
+
+    plan = get("first")
+    matrices = [matrix.data_ptr() for matrix in (plan.up_x, plan.up_y, plan.down_x, plan.down_y)]
+    for stream in ("first", "second", "second", "first"):
+        assert get(stream) is plan
+    assert get("third", capturing=True) is plan
+    assert recorded == [(matrix, stream) for stream in ("first", "second") for matrix in matrices]

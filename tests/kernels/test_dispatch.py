@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from sg3.kernels.dispatch import (
     resolve,
     triton_status,
 )
-from sg3.kernels.toolchain import host_status, prepare_c_compiler
+from sg3.kernels.toolchain import host_status, library_builder, python_headers
 
 with suppress(ImportError):  # before a test takes TRITON_INTERPRET away, which Triton's own functions ask on import
     import triton.language  # noqa: F401
@@ -289,22 +290,36 @@ def test_compilers_in_tritons_order(machine: Machine, monkeypatch: pytest.Monkey
         assert not host_status().usable
 
 
-def test_zig_becomes_one_word_for_triton(machine: Machine, tmp_path: Path) -> None:
-    environ: dict[str, str] = {}
+ZIG_STAND_IN = """import sys, pathlib
+words = sys.argv[1:]
+pathlib.Path(words[words.index("-o") + 1]).write_text(repr(words))
+"""
+
+
+def test_zig_builds_tritons_stub_and_nothing_else(machine: Machine, tmp_path: Path) -> None:
+    """It has Triton's own options, and CC, which every other build of the process would follow, stays as it is."""
     machine()
-    prepare_c_compiler(tmp_path / "cache", environ)
-    assert not environ  # gcc needs no help
-    machine(compilers=(), packages=("triton", "ziglang"))
-    prepare_c_compiler(tmp_path / "cache", environ)
-    script = Path(environ["CC"])
-    assert os.access(script, os.X_OK)
-    assert [*script.parent.iterdir()] == [script]
-    package = tmp_path / "ziglang"  # a stand-in that shows what arrives
+    assert library_builder() is None  # gcc needs no help
+    machine(compilers=(), packages=("triton", "ziglang"), headers=False)
+    build = library_builder()
+    assert build is not None
+    package = tmp_path / "ziglang"
     package.mkdir()
-    (package / "__main__.py").write_text("import sys; print(sys.argv[1:])")
-    done = subprocess.run([script, "a b.c", "-o", "x"], capture_output=True, text=True, check=True,
-                          env={"PYTHONPATH": str(tmp_path)})
-    assert done.stdout == "['cc', 'a b.c', '-o', 'x']\n"
+    (package / "__main__.py").write_text(ZIG_STAND_IN)
+    done = subprocess.run(
+        [sys.executable, "-c", "import os, sys, triton\nfrom sg3.kernels import triton_launch\n"
+         "built = triton.knobs.build.impl('stub', 'a b.c', sys.argv[1], ['lib'], ['inc'], ['libcuda.so.1', 'm'])\n"
+         "print([built, 'CC' in os.environ])", str(tmp_path)],
+        capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "PATH": str(package), "HOME": "/nowhere"},
+    )  # fmt: skip
+    built, has_cc = literal_eval(done.stdout)
+    assert not has_cc
+    assert Path(built).name.startswith("stub.")
+    assert literal_eval(Path(built).read_text()) == [
+        "cc", "a b.c", "-O3", "-shared", "-fPIC", "-Wno-psabi", "-o", built, "-l:libcuda.so.1", "-lm", "-Llib",
+        "-Iinc", f"-I{tmp_path}", f"-I{python_headers()}",
+    ]  # fmt: skip
 
 
 def test_the_machine_is_looked_at_once(

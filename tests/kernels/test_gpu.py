@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from sg3.kernels import filtered_lrelu, upfirdn2d
+from sg3.kernels.filtered_lrelu import impl_triton
+from sg3.kernels.filtered_lrelu.banded import PlanCache
 from sg3.kernels.fir import design_lowpass_filter
 from sg3.models.stylegan3 import Generator
 
@@ -70,6 +72,26 @@ def test_the_current_stream_is_the_one_used(call) -> None:
         y = filtered_lrelu(late, f, f, **kwargs)
     side.synchronize()
     assert torch.equal(y, expected)
+
+
+def test_a_dropped_plan_outlives_the_stream_that_uses_it(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is not given away, and overwritten, while a kernel on another stream waits to read it."""
+    x, f, kwargs = call
+    x = x.detach()
+    expected = filtered_lrelu(x, f, f, **kwargs)
+    cache = PlanCache(most=1)
+    monkeypatch.setattr(impl_triton, "plans", cache)
+    filtered_lrelu(x, f, f, **kwargs)  # built on this stream
+    side = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        y = filtered_lrelu(x, f, f, **kwargs)
+    filtered_lrelu(x, f * 2, f, **kwargs)  # takes the plan's place
+    rubbish = [torch.full((2**size,), float("nan"), dtype=x.dtype, device="cuda") for size in range(9, 18)]
+    side.synchronize()
+    assert torch.equal(y, expected)
+    assert len(rubbish) == 9
 
 
 def test_inductor_around_the_kernels(call) -> None:

@@ -19,7 +19,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class FilterPlan:
     up_y: torch.Tensor | None    # [terms, tile.s, tile.x]
     down_x: torch.Tensor | None  # [terms, tile.s, tile.y]
     down_y: torch.Tensor | None  # [terms, tile.y, tile.s]
+    streams: set[torch.cuda.Stream] = field(default_factory=set, repr=False, compare=False)  # of `used_by`
 
     @property
     def up_terms(self) -> int:
@@ -64,6 +65,15 @@ class FilterPlan:
     @property
     def down_terms(self) -> int:
         return 0 if self.down_x is None else len(self.down_x)
+
+    def used_by(self, stream: torch.cuda.Stream) -> None:
+        """Work that is queued on this stream reads the matrices, which may have been allocated for another one."""
+        if stream in self.streams:  # PyTorch waits for all that is queued there when the memory is freed
+            return
+        self.streams.add(stream)
+        for matrix in (self.up_x, self.up_y, self.down_x, self.down_y):
+            if matrix is not None:
+                matrix.record_stream(stream)
 
 
 def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,8 +180,11 @@ class PlanCache:
 
     Reading a filter back from the GPU waits for all work queued there, which only the first call can afford. Where it
     has to be read, equal values give the plan that exists, so a filter written over with itself (as by an average of
-    weights) makes no new one. An entry holds on to its filters (a few hundred bytes), so their addresses cannot come to
-    mean others; a plan handed out while a CUDA graph is captured is kept for good, for the graph knows its address.
+    weights) makes no new one. Writes to a filter made under inference_mode are not counted by PyTorch, and not noticed.
+
+    An entry holds on to its filters (a few hundred bytes), so their addresses cannot come to mean others. A plan handed
+    out while a CUDA graph is captured is kept for good, for the graph knows its address; of others, PyTorch is told
+    which streams use them, so that the memory of one that is dropped is not given away before they are done with it.
     """
 
     def __init__(self, most: int) -> None:
@@ -192,10 +205,6 @@ class PlanCache:
     ) -> FilterPlan:
         """The plan, built if it is new. Raises RuntimeError if it would have to be built during graph capture."""
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        new = RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the network "
-                           "once before the capture (and create it outside of inference_mode)")  # fmt: skip
-        if capturing and any(f is not None and f.is_inference() for f in (fu, fd)):
-            raise new
         use = resampling, tile, dtype, device
         identity = _identity(fu), _identity(fd), *use
         with self._lock:
@@ -206,11 +215,16 @@ class PlanCache:
                 self._plans.move_to_end(known[0])
                 if capturing:
                     self._captured[known[0]] = plan
+                elif device.type == "cuda":
+                    plan.used_by(torch.cuda.current_stream(device))
                 return plan
         if capturing:
-            raise new
+            raise RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the "
+                               "network once before the capture")  # fmt: skip
         values = _values(fu), _values(fd), *use
         plan = self._plans.get(values) or self._captured.get(values) or build(fu, fd, resampling, tile, dtype, device)
+        if device.type == "cuda":
+            plan.used_by(torch.cuda.current_stream(device))
         with self._lock:
             self._plans[values] = plan
             self._known[identity] = values, [None if f is None else f.detach() for f in (fu, fd)]
@@ -223,8 +237,7 @@ class PlanCache:
 def _identity(f: torch.Tensor | None) -> Hashable:
     if f is None:
         return None
-    # PyTorch does not count writes to inference tensors, so their values have to do, which takes a wait each time.
-    version = _values(f) if f.is_inference() else f._version
+    version = None if f.is_inference() else f._version
     return f.data_ptr(), version, f.device, f.dtype, tuple(f.shape), f.stride()
 
 
