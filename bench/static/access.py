@@ -50,7 +50,7 @@ def access(i: Instruction, warp: Warp) -> Access | None:
     addresses = warp.address(places[-1])  # of a copy the second one, in global memory
     if addresses is None:
         return Access(ideal, ideal, known=False)
-    lanes = np.ones(32, np.bool_) if lanes is None else lanes
+    lanes = warp.active if lanes is None else lanes
     if i.name in GLOBAL:
         size = width(i.op)
         first, last = addresses[lanes] // LINE, (addresses[lanes] + size - 1) // LINE

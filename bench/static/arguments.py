@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.static.compilation import Launch
 from bench.static.registers import LANES, MASK, Warp
+from sg3.kernels.triton_aot import Launch
 
 FIRST = {80: 0x160, 90: 0x210, 100: 0x380}  # offset of the first argument, by the architecture and those after it
 SIZES = {"i64": 8, "u64": 8, "fp64": 8}  # of an argument, if not 4 bytes; pointers have 8

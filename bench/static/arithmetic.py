@@ -89,12 +89,12 @@ def _shift_add(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> R
             upper = warp.word(rest[2])
         if not _known(a, b, n, carry, upper):
             return [(result.text, None), *((o.text, None) for o in outs)]
-        shifted = ((upper << n) | (a >> (32 - n))) & MASK  # type: ignore[operator]
+        shifted = ((upper << n) | (a >> (32 - n))) & MASK
     else:
         if not _known(a, b, n, carry):
             return [(result.text, None), *((o.text, None) for o in outs)]
-        shifted = (a << n) & MASK  # type: ignore[operator]
-    total = shifted + b + carry  # type: ignore[operator]
+        shifted = (a << n) & MASK
+    total = shifted + b + carry
     return [(result.text, total & MASK), *((o.text, total >> 32 > k) for k, o in enumerate(outs))]
 
 
@@ -108,8 +108,8 @@ def _funnel_shift(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -
             high = np.zeros(32, np.int64)
         else:
             return [(places[0].text, None)]
-    both = wide(low, high)  # type: ignore[arg-type]
-    n = np.minimum(n, 63)  # type: ignore[type-var]
+    both = wide(low, high)
+    n = np.minimum(n, 63)
     if "L" in kinds:
         both = both << n
     elif "S32" in kinds or "S64" in kinds:
@@ -134,7 +134,7 @@ def _logic(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Resul
     values = [warp.word(p) for p in rest[:3]]
     if not _known(*values):
         return [(result.text, None), *((o.text, None) for o in outs)]
-    bits = _lookup(int(rest[3].text, 16), values, MASK)  # type: ignore[arg-type]
+    bits = _lookup(int(rest[3].text, 16), values, MASK)
     return [(result.text, bits), *((o.text, bits != 0) for o in outs[:1])]
 
 
@@ -149,7 +149,7 @@ def _predicate_logic(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]
         elif not _known(*values):
             results.append((place.text, None))
         else:
-            numbers = [v.astype(np.int64) for v in values]  # type: ignore[union-attr]
+            numbers = [v.astype(np.int64) for v in values]
             results.append((place.text, _lookup(table, numbers, 1) != 0))
     return results
 
@@ -166,8 +166,8 @@ def _compare(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Res
     if not _known(x, y):
         return [(o.text, None) for o in outs]
     if "U32" not in kinds:
-        x, y = signed(x), signed(y)  # type: ignore[arg-type]
-    found = COMPARE[kinds[0]](x, y)  # type: ignore[arg-type]
+        x, y = signed(x), signed(y)
+    found = COMPARE[kinds[0]](x, y)
     if "EX" in kinds:
         lower = warp.predicate(ins[1])
         if lower is None:
@@ -176,7 +176,7 @@ def _compare(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Res
         if strict == "EQ":
             found = found & lower
         else:
-            found = COMPARE[strict](x, y) | (x == y) & lower  # type: ignore[arg-type]
+            found = COMPARE[strict](x, y) | (x == y) & lower
     other = warp.predicate(ins[0])
     results: Results = []
     for place, own in zip(outs, (found, ~found), strict=True):
@@ -204,10 +204,10 @@ def _permute(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Res
     a, selector, b = (warp.word(p) for p in places[1:4])
     if kinds or not _known(a, selector, b):
         return [(places[0].text, None)]
-    both = wide(a, b).astype(np.uint64)  # type: ignore[arg-type]
+    both = wide(a, b).astype(np.uint64)
     total = np.zeros(32, np.int64)
     for n in range(4):
-        choice = selector >> 4 * n & 0xF  # type: ignore[operator]
+        choice = selector >> 4 * n & 0xF
         byte = (both >> (8 * (choice & 7)).astype(np.uint64)).astype(np.int64) & 0xFF
         total |= np.where(choice & 8, np.where(byte & 0x80, 0xFF, 0), byte) << 8 * n
     return [(places[0].text, total)]
@@ -221,11 +221,11 @@ def _smaller_or_larger(warp: Warp, kinds: Sequence[str], places: Sequence[Operan
     if not _known(smaller, *values):
         return [(result.text, None)]
     if len(values) == 3:
-        values = [(values[0] + values[1]) & MASK, values[2]]  # type: ignore[operator]
+        values = [(values[0] + values[1]) & MASK, values[2]]
     if "U32" not in kinds:
-        values = [signed(v) for v in values]  # type: ignore[arg-type]
+        values = [signed(v) for v in values]
     a, b = values
-    chosen = np.where(smaller, np.minimum(a, b), np.maximum(a, b))  # type: ignore[type-var, arg-type]
+    chosen = np.where(smaller, np.minimum(a, b), np.maximum(a, b))
     return [(result.text, chosen & MASK)]
 
 
@@ -262,9 +262,9 @@ def _extend(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Resu
     value, n = warp.word(places[1]), warp.word(places[2])
     if not _known(value, n):
         return [(places[0].text, None)]
-    low = value & ((1 << n) - 1)  # type: ignore[operator]
+    low = value & ((1 << n) - 1)
     if "U32" not in kinds:
-        low = np.where(low >> (n - 1) & 1, low - (1 << n), low)  # type: ignore[operator]
+        low = np.where(low >> (n - 1) & 1, low - (1 << n), low)
     return [(places[0].text, low & MASK)]
 
 
@@ -298,9 +298,9 @@ def _pack_predicates(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]
     shift = 8 * int(kinds[0][1]) if kinds else 0
     if not _known(old, wanted):
         return [(places[0].text, None)]
-    total = old & ~(wanted << shift)  # type: ignore[operator]
+    total = old & ~(wanted << shift)
     for n in range(7):
-        if wanted[0] >> n & 1:  # type: ignore[index]
+        if wanted[0] >> n & 1:
             value = warp.registers.get(f"P{n}")
             if value is None:
                 return [(places[0].text, None)]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
+
+import torch
 
 from bench.static.arguments import constants, warp_of
 from bench.static.classes import Class
-from bench.static.compilation import Launch, recorded
 from bench.static.machine import ARCHITECTURES, GLOBAL_LATENCY, PIPES, cost, occupancy
 from bench.static.sass import Instruction, disassemble
 from bench.static.scheduler import simulate
 from bench.static.trace import Trace, follow
+from sg3.kernels.triton_aot import Launch, recorded
 
 BOUND = 0.75  # a pipe that works this share of the time is what limits
 SAMPLES = 5  # programs of a grid
@@ -63,16 +66,16 @@ def replay(item: Class, launch: Launch, outputs: int, capability: int, global_la
     replayed = simulate(binary.instructions, costs, programs, room.programs, arch, replays=True)
     executed = sum(len(trace.order) for program in programs for trace in program) / len(programs)
 
-    cycles = run.cycles * launch.programs / outputs
+    cycles = run.cycles * prod(launch.grid) / outputs
     per_second = arch.multiprocessors * arch.clock
-    ps, floor = cycles / per_second * 1e12, launch.bytes / arch.bandwidth / outputs * 1e12
+    ps, floor = cycles / per_second * 1e12, bytes_moved(launch) / arch.bandwidth / outputs * 1e12
     pipe = max(PIPES, key=lambda name: run.busy[name])
     limit = "bandwidth" if ps < floor else pipe if run.busy[pipe] >= BOUND else "latency"
     return Prediction(
         f"sm_{capability}", item.op, *item.key,
-        ps=ps, ps_with_replays=replayed.cycles * launch.programs / outputs / per_second * 1e12, floor_ps=floor,
+        ps=ps, ps_with_replays=replayed.cycles * prod(launch.grid) / outputs / per_second * 1e12, floor_ps=floor,
         cycles=cycles, limit=limit, busy=run.busy,
-        instructions=executed * launch.programs / outputs, registers=binary.registers, stack=binary.stack,
+        instructions=executed * prod(launch.grid) / outputs, registers=binary.registers, stack=binary.stack,
         shared=shared, warps=warps, resident=room.programs, occupancy_limit=room.limit,
     )  # fmt: skip
 
@@ -85,7 +88,7 @@ def sample(
     x, y, z = (*launch.grid, 1, 1)[:3]
     result = []
     for n in range(SAMPLES):
-        number = (2 * n + 1) * launch.programs // (2 * SAMPLES)
+        number = (2 * n + 1) * prod(launch.grid) // (2 * SAMPLES)
         program = number % x, number // x % y, number // x // y % z
         warps = []
         for warp in range(kernel.metadata.num_warps):
@@ -94,3 +97,9 @@ def sample(
                 return [warps * kernel.metadata.num_warps]
         result.append(warps)
     return result
+
+
+def bytes_moved(launch: Launch) -> int:
+    """At the least: all tensors that it reads or writes, each once."""
+    tensors = {t.data_ptr(): t for t in launch.arguments if isinstance(t, torch.Tensor)}
+    return sum(t.numel() * t.element_size() for t in tensors.values())

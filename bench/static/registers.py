@@ -52,8 +52,8 @@ def operands(text: str) -> tuple[Operand, ...]:
         body = part.removeprefix(sign)
         absolute = body.startswith("|")
         body = body.strip("|")
-        if not body.startswith("c["):
-            body = body.partition(".")[0] if body[0] in "RUP" else body  # without .reuse, .H0_H0 and the like
+        if body[0] in "RUP":  # without .reuse, .H0_H0 and the like
+            body = body.partition(".")[0].strip("|")
         result.append(Operand(body, sign, absolute))
     return tuple(result)
 
@@ -62,7 +62,7 @@ def neighbour(register: str, distance: int = 1) -> str:
     """The register `distance` above, as those of a pair: R5 of R4."""
     if register.endswith("RZ"):
         return register
-    kind, number = re.fullmatch(r"(U?R)(\d+)", register).groups()  # type: ignore[union-attr]
+    kind, number = re.fullmatch(r"(U?R)(\d+)", register).groups()
     return f"{kind}{int(number) + distance}"
 
 
@@ -83,6 +83,7 @@ class Warp:
     constants: Mapping[int, int]
     special: Mapping[str, np.ndarray]
     registers: dict[str, Value] = field(default_factory=dict)
+    active: np.ndarray = field(default_factory=lambda: np.ones(32, np.bool_))  # lanes that have not ended
 
     # ---- reading
 
@@ -140,8 +141,9 @@ class Warp:
     def guard(self, instruction: Instruction) -> Value:
         """The lanes in which an instruction is executed."""
         if not instruction.predicate:
-            return np.ones(32, np.bool_)
-        return self.predicate(operands(instruction.predicate[1:])[0])
+            return self.active
+        lanes = self.predicate(operands(instruction.predicate[1:])[0])
+        return None if lanes is None else lanes & self.active
 
     # ---- writing
 

@@ -99,5 +99,5 @@ def disassemble(cubin: bytes) -> Binary:
             return subprocess.run([tool(program), *options, file], capture_output=True, text=True, check=True).stdout
 
         listing, usage = run("nvdisasm", "-hex", "-c"), run("cuobjdump", "--dump-resource-usage")
-    registers, stack = (int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK"))  # type: ignore[index]
+    registers, stack = (int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK"))
     return Binary(parse(listing), registers, stack)

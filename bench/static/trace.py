@@ -1,16 +1,15 @@
 """Which instructions a warp executes, in order, and what its accesses to memory ask for.
 
 Branches and addresses follow from the launch's arguments, the program's number and the thread's. What data decides is
-not known: a branch over a piece of code is then not taken, so that the code counts. Where some lanes branch and others
-do not, the code in between counts as well.
+not known. There the shorter way is taken: kernels branch on data only to leave out what is rarely needed. Where some
+lanes branch and others do not, the code in between counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from bench.static.access import Access, access
 from bench.static.arithmetic import execute
@@ -27,19 +26,15 @@ class Trace:
     order: list[int] = field(default_factory=list)
     accesses: dict[int, Access] = field(default_factory=dict)
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for warps that do the same."""
-        return tuple(self.order), tuple(self.accesses.items())
-
 
 def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int] = ()) -> Trace:
     """Execute from the first instruction to the end. `rounds`: for loops whose number of rounds data decides, how often
-    each runs when it is entered, in the order of the code.
+    each runs when it is entered, in the order in which they are met.
 
     Raises ValueError if there are more such loops than rounds, or a warp does not end.
     """
     trace = Trace()
+    rest = remaining(instructions)
     unknown: list[int] = []  # the loops that data ends, by their branch
     left: dict[int, int] = {}
     calls: list[int] = []
@@ -53,15 +48,18 @@ def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int
         following = at + 1
         if i.name == "EXIT":
             lanes = warp.guard(i)
-            if lanes is not None and lanes.all():
+            if lanes is not None:
+                warp.active = warp.active & ~lanes
+            if not warp.active.any():
                 break
         elif i.name == "RET":
             if not calls:
                 break
             following = calls.pop()
         elif i.name in ("BRA", "CALL") and i.target is not None:
-            taken = _taken(i, warp, backward=i.target <= at)
-            if taken is None and i.target <= at:
+            backward = i.target <= at
+            taken = _taken(i, warp, backward)
+            if taken is None and backward:
                 if at not in unknown:
                     unknown.append(at)
                 if len(unknown) > len(rounds):
@@ -70,6 +68,8 @@ def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int
                 taken = left[at] > 0
                 if not taken:
                     del left[at]
+            elif taken is None:
+                taken = rest[i.target] < rest[at + 1]
             if taken:
                 following = i.target
                 if i.name == "CALL":
@@ -84,7 +84,7 @@ def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int
 
 
 def _taken(i: Instruction, warp: Warp, backward: bool) -> bool | None:
-    """Whether a branch is, as far as is known; None at a loop that data ends."""
+    """Whether a branch is; None where data decides."""
     if ".DIV" in i.op:  # to code for warps that have fallen apart
         return False
     lanes = warp.guard(i)
@@ -93,5 +93,36 @@ def _taken(i: Instruction, warp: Warp, backward: bool) -> bool | None:
             condition = warp.predicate(place)
             lanes = None if lanes is None or condition is None else lanes & condition
     if lanes is None:
-        return None if backward else False
-    return bool(np.any(lanes) if backward else np.all(lanes))
+        return None
+    return bool(lanes.any() if backward else lanes[warp.active].all())
+
+
+def remaining(instructions: Sequence[Instruction]) -> list[float]:
+    """How many instructions the shortest way from each to the end takes."""
+    before: list[list[int]] = [[] for _ in instructions]
+    ends = []
+    for at, i in enumerate(instructions):
+        if i.name in ("EXIT", "RET"):
+            ends.append(at)
+        for following in _ways(at, i):
+            if following < len(instructions):
+                before[following].append(at)
+    distance = [float("inf")] * len(instructions)
+    queue = [(1.0, at) for at in ends]
+    while queue:
+        length, at = heapq.heappop(queue)
+        if length < distance[at]:
+            distance[at] = length
+            for previous in before[at]:
+                heapq.heappush(queue, (length + 1, previous))
+    return distance
+
+
+def _ways(at: int, i: Instruction) -> Iterator[int]:
+    conditional = i.predicate or any(p.is_predicate for p in operands(i.operands))
+    if i.name in ("BRA", "CALL") and i.target is not None:
+        yield i.target
+        if not conditional:
+            return
+    if i.name not in ("EXIT", "RET") or i.predicate:
+        yield at + 1

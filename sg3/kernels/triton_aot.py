@@ -3,8 +3,8 @@
     python -m sg3.kernels.triton_aot [--arch 80 --arch 90] [--match filtered_lrelu] [--json FILE]
 
 The launchers run as in production, on small CPU tensors and with a stand-in for Triton's driver that only names the
-target; a launch stops after the compilation. Registers and stack come from the binary (a stack means spilled
-registers), shared memory from Triton, instructions from the disassembly.
+target; launches are written down and compiled, not carried out. Registers and stack come from the binary (a stack means
+spilled registers), shared memory from Triton, instructions from the disassembly.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,35 +70,59 @@ class Target:
         return 0
 
 
-def compile_all(arch: int, match: str = "") -> Iterator[Resources]:
-    """Every case of the launchers' own lists in whose name the expression `match` is found.
+@dataclass(frozen=True)
+class Launch:
+    """A launch of a Triton kernel that was written down instead of carried out."""
+
+    kernel: Any
+    arguments: tuple[Any, ...]
+    grid: tuple[int, ...]
+    options: dict[str, Any]
+
+    def compile(self, arch: int) -> Any:
+        """Triton's compiled kernel for sm_`arch`: `.asm`, `.metadata`, `.src.signature`."""
+        driver.set_active(Target(arch))
+        return RUN(self.kernel, *self.arguments, grid=self.grid, warmup=True, **self.options)
+
+
+RUN = JITFunction.run
+
+
+@contextmanager
+def recorded(arch: int) -> Iterator[list[Launch]]:
+    """The launches inside, in order; for launchers, which may ask, the GPU is one of sm_`arch`. Tensors may be on the
+    CPU, and large: nobody touches them.
 
     Raises RuntimeError in the interpreter, which has taken the kernels' place.
     """
     if INTERPRETING:
         raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted and cannot be compiled; unset it")
+    launches: list[Launch] = []
+
+    def note(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        launches.append(Launch(self, args, grid, options))
+
     driver.set_active(Target(arch))
-    compiled: list[Any] = []
-    plain_run = JITFunction.run
-
-    def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        compiled.append(plain_run(self, *args, grid=grid, warmup=True, **kwargs))
-
-    JITFunction.run = only_compile
+    JITFunction.run = note
     try:
-        for module in MODULES:
-            for name, run in module.compile_cases():
-                if not re.search(match, name):
-                    continue
-                compiled.clear()
-                start = time.perf_counter()
-                run()
-                seconds = time.perf_counter() - start
-                for number, kernel in enumerate(compiled):
-                    label = name if len(compiled) == 1 else f"{name} ({number + 1})"
-                    yield measure(label, arch, kernel, seconds / len(compiled))
+        yield launches
     finally:
-        JITFunction.run = plain_run
+        JITFunction.run = RUN
+
+
+def compile_all(arch: int, match: str = "") -> Iterator[Resources]:
+    """Every case of the launchers' own lists in whose name the expression `match` is found."""
+    for module in MODULES:
+        for name, run in module.compile_cases():
+            if not re.search(match, name):
+                continue
+            with recorded(arch) as launches:
+                run()
+            for number, launch in enumerate(launches):
+                start = time.perf_counter()
+                kernel = launch.compile(arch)
+                label = name if len(launches) == 1 else f"{name} ({number + 1})"
+                yield measure(label, arch, kernel, time.perf_counter() - start)
 
 
 def measure(case: str, arch: int, kernel: Any, seconds: float) -> Resources:
