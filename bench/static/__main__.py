@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from bench.static.classes import SIZE, classes
 from bench.static.machine import ARCHITECTURES, GLOBAL_LATENCY
 from bench.static.predict import Prediction, predict
-from bench.static.report import HEAD, PLUGIN, line, load, table
+from bench.static.report import HEAD, PLUGIN, TABLE, line, load, table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile side by side (%(default)s)")
     parser.add_argument("--list", action="store_true", help="only print the classes' names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions here")
+    parser.add_argument("--update", action="store_true", help="renew these rows of the tracked table")
     options = parser.parse_args(arguments)
     names = [item.name for item in classes(options.size) if re.search(options.match, item.name)]
     if options.list:
@@ -52,6 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
             print(line(row, plugin), flush=True)
     if options.json:
         options.json.write_text(table(rows))
+    if options.update:
+        try:
+            TABLE.write_text(table(rows, beside=TABLE))
+        except ValueError as error:
+            sys.exit(f"error: {error}")
 
 
 def _predict(work: tuple[int, str], size: int, latency: float) -> Prediction:

@@ -52,27 +52,26 @@ def classes(size: int = SIZE) -> Iterator[Class]:
     yield from convolution_classes()
 
 
-# The forward class of each kind of layer, the name of its gradient, and the layer that it is. Radial filters are
-# those of three terms in half precision; some layers' have two.
+# The forward class of each kind of layer, the name of its gradient, and the layer that it is. Radial filters are those
+# of three terms in half precision; some layers' have two. These names, and those of the modes, are the ones under which
+# the old plugin's figures are known (plugin.json), so that tables can be joined.
 LAYERS = {
-    "2->2 separable": ("2->2 separable (grad)", "t-1024", "L8_276_203"),
-    "4->2 separable": ("2->4 separable (grad)", "t-1024", "L7_276_323"),
-    "2->2 radial down": ("2->2 radial up (grad)", "r-1024", "L6_148_1024"),
-    "4->2 radial down": ("2->4 radial up (grad)", "r-1024", "L9_532_256"),
-    "1->1": ("1->1 (grad)", "t-1024", "L14_1024_3"),
+    "2->2 separable": ("2->2 separable", "t-1024", "L8_276_203"),
+    "4->2 separable": ("2->4 separable (derivative)", "t-1024", "L7_276_323"),
+    "2->2 radial down": ("2->2 radial up (derivative)", "r-1024", "L6_148_1024"),
+    "4->2 radial down": ("2->4 radial up (derivative)", "r-1024", "L9_532_256"),
+    "1->1": ("1->1", "t-1024", "L14_1024_3"),
 }
-FORWARD_WITH_SIGNS, FORWARD, GRAD = "forward, signs written", "forward, no signs", "grad, signs read"
+FORWARD_WITH_SIGNS, FORWARD, GRAD = "forward, signs written", "forward, no signs", "derivative, signs read"
 
 
 def filtered_lrelu_classes(size: int) -> Iterator[Class]:
     for dtype in (*HALVES, torch.float32):
-        for config, (grad, network, name) in LAYERS.items():
+        for forward, (grad, network, name) in LAYERS.items():
             layer = next(x for x in layers(network) if x.name == name)
             for mode in (FORWARD_WITH_SIGNS, FORWARD, GRAD):
-                config_ = grad if mode == GRAD else config
-                # The gradient of 2->2 separable is 2->2 separable.
-                config_ = config_.removesuffix(" (grad)") if config == "2->2 separable" else config_
-                yield Class("filtered_lrelu", config_, mode, dtype, _filtered_lrelu(layer, size, mode, dtype))
+                run = _filtered_lrelu(layer, size, mode, dtype)
+                yield Class("filtered_lrelu", grad if mode == GRAD else forward, mode, dtype, run)
 
 
 def _filtered_lrelu(layer: Layer, size: int, mode: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:

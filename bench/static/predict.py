@@ -18,8 +18,10 @@ from bench.static.trace import Trace, follow
 from sg3.kernels.triton_aot import Launch, recorded
 
 BOUND = 0.75  # a pipe that works this share of the time is what limits
-SAMPLES = 5  # programs of a grid
-LONG = 20_000  # instructions of a warp beyond which one stands for all
+SAMPLES = 8  # programs of a grid
+ENOUGH = 64_000  # executed instructions in all, beyond which no more programs are followed
+LONG = 20_000  # of one warp, beyond which it stands for all
+GOLDEN_RATIO = 0.5 * (5**0.5 - 1)  # its multiples are spread evenly, and meet every phase of a grid's rows
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Prediction:
     warps: int
     resident: int
     occupancy_limit: str
+    unknown_accesses: float  # share of the accesses to memory whose addresses the model could not follow
 
 
 def predict(item: Class, capability: int, global_latency: float = GLOBAL_LATENCY) -> Prediction:
@@ -64,6 +67,7 @@ def replay(item: Class, launch: Launch, outputs: int, capability: int, global_la
     costs = [cost(i, arch, global_latency) for i in binary.instructions]
     run = simulate(binary.instructions, costs, programs, room.programs, arch)
     replayed = simulate(binary.instructions, costs, programs, room.programs, arch, replays=True)
+    accesses = [access for program in programs for trace in program for access in trace.accesses.values()]
     executed = sum(len(trace.order) for program in programs for trace in program) / len(programs)
 
     cycles = run.cycles * prod(launch.grid) / outputs
@@ -77,22 +81,25 @@ def replay(item: Class, launch: Launch, outputs: int, capability: int, global_la
         cycles=cycles, limit=limit, busy=run.busy,
         instructions=executed * prod(launch.grid) / outputs, registers=binary.registers, stack=binary.stack,
         shared=shared, warps=warps, resident=room.programs, occupancy_limit=room.limit,
+        unknown_accesses=1 - sum(access.known for access in accesses) / max(len(accesses), 1),
     )  # fmt: skip
 
 
 def sample(
     launch: Launch, kernel: Any, instructions: Sequence[Instruction], rounds: Sequence[int], capability: int
 ) -> list[list[Trace]]:
-    """The traces of a few programs' warps, spread evenly over the grid, so that its edges have their share."""
+    """The traces of a few programs' warps, spread over the grid so that its edges have their share."""
     bank = constants(launch, kernel, capability)
     x, y, z = (*launch.grid, 1, 1)[:3]
-    result = []
-    for n in range(SAMPLES):
-        number = (2 * n + 1) * prod(launch.grid) // (2 * SAMPLES)
-        program = number % x, number // x % y, number // x // y % z
-        warps = []
+    result: list[list[Trace]] = []
+    executed = 0
+    while len(result) < SAMPLES and executed < ENOUGH:
+        number = int(x * y * z * ((len(result) + 1) * GOLDEN_RATIO % 1))
+        program = number % x, number // x % y, number // x // y
+        warps: list[Trace] = []
         for warp in range(kernel.metadata.num_warps):
             warps.append(follow(instructions, warp_of(bank, warp, program), rounds))
+            executed += len(warps[-1].order)
             if len(warps[0].order) > LONG:
                 return [warps * kernel.metadata.num_warps]
         result.append(warps)

@@ -48,9 +48,15 @@ def line(row: Prediction, plugin: Mapping[Key, Mapping[str, Any]]) -> str:
     return text + (f"  SPILLS {row.stack} bytes a thread" if row.stack else "")
 
 
-def table(rows: Sequence[Prediction]) -> str:
-    """JSON, a row a line, so that what changes in it has changed."""
-    lines = ",\n  ".join(json.dumps(rounded(asdict(row))) for row in rows)
+def table(rows: Sequence[Prediction], beside: Path | None = None) -> str:
+    """JSON, a row a line, so that what changes in it has changed. With the rows of another table that `rows` do not
+    renew; raises ValueError if that is another compiler's."""
+    found = {key(row): row for row in (rounded(asdict(row)) for row in rows)}
+    if beside is not None:
+        if (its := json.loads(beside.read_text())["triton"]) != version("triton"):
+            raise ValueError(f"{beside}: of Triton {its}, this is {version('triton')}; renew it whole, by --json")
+        found = load(beside) | found
+    lines = ",\n  ".join(json.dumps(row) for row in found.values())
     note = "Predictions of `python -m bench.static`, not measurements; see docs/static-model.md."
     return f'{{"note": "{note}",\n "triton": "{version("triton")}",\n "rows": [\n  {lines}\n]}}\n'
 

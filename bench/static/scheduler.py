@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,6 +22,7 @@ from bench.static.machine import (
     COPY_WAIT,
     FMA,
     FMA_HEAVY,
+    ISSUE,
     MEMORY,
     PIPES,
     QUEUE,
@@ -37,7 +39,7 @@ BARRIER_LATENCY = 22.0
 OPERANDS_READ = 8.0  # cycles after its turn in the pipe until an instruction's operands may be overwritten
 LAUNCH = 300.0  # cycles between a program's end and its successor's first instruction
 GROUPS = 8  # of asynchronous copies or products that one warp may have under way
-SETS = 5  # of resident programs, of every kind, that run one after the other: the first warms up
+SETS = 5  # of resident programs that run one after the other, at least; the first warms up
 NOBODY_TAKES_PART = 12.0  # latency of an access of no lane
 
 
@@ -71,155 +73,176 @@ def simulate(
     def numbers(values: list[int]) -> np.ndarray:
         return np.array(values, dtype=np.int64)[order]
 
-    pipes = numbers([c.pipe for c in costs])
-    total = SETS * resident * len(programs)
-    ends = _replay(
-        pipes, cycles, latency, numbers([c.event for c in costs]), numbers([c.argument for c in costs]),
-        numbers([max(i.stall, 1) for i in instructions]), numbers([i.write for i in instructions]),
-        numbers([i.read for i in instructions]), numbers([i.wait for i in instructions]),
-        starts, lengths, len(programs[0]), resident, total, arch.fma_cycles == 1, launch,
+    work = Work(
+        starts, lengths, numbers([c.pipe for c in costs]), cycles, latency, numbers([c.event for c in costs]),
+        numbers([c.argument for c in costs]), numbers([max(i.stall, 1) for i in instructions]),
+        numbers([i.write for i in instructions]), numbers([i.read for i in instructions]),
+        numbers([i.wait for i in instructions]),
     )  # fmt: skip
+    total = resident * max(SETS, 2 * len(programs))
+    ends = _replay(work, len(programs[0]), resident, total, arch.fma_cycles == 1, launch)
     each = float(ends[total - 1] - ends[resident - 1]) / (total - resident)
-    work = workload(pipes, cycles, arch)
-    return Run(each, {pipe: amount / len(programs) / each for pipe, amount in work.items()})
+    return Run(each, {pipe: amount / len(programs) / each for pipe, amount in workload(work, arch).items()})
 
 
-def workload(pipes: np.ndarray, cycles: np.ndarray, arch: Architecture) -> dict[str, float]:
-    """Cycles that a multiprocessor needs for these instructions if only one pipe counts, for each pipe."""
-    work = np.bincount(pipes, weights=cycles, minlength=len(PIPES))
-    result = {name: work[pipe] / (1 if pipe == MEMORY else 4) for pipe, name in enumerate(PIPES)}
-    result["issue"] = len(pipes) / 4
+class Work(NamedTuple):
+    """Traces one after the other: where each begins and how long it is, then for every instruction in it what `Cost`
+    and `Instruction` say."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    pipe: np.ndarray
+    cycles: np.ndarray
+    latency: np.ndarray
+    event: np.ndarray
+    argument: np.ndarray
+    stall: np.ndarray
+    write: np.ndarray
+    read: np.ndarray
+    wait: np.ndarray
+
+
+def workload(work: Work, arch: Architecture) -> dict[str, float]:
+    """Cycles that a multiprocessor needs for all of this if only one pipe counts, for each pipe."""
+    sums = np.bincount(work.pipe, weights=work.cycles, minlength=len(PIPES))
+    result = {name: sums[pipe] / (1 if pipe == MEMORY else 4) for pipe, name in enumerate(PIPES)}
+    result["issue"] = len(work.pipe) / 4
     if arch.fma_cycles == 1:  # two pipes of 2 cycles an instruction, of which one alone multiplies integers
-        result["FMA"] = max(work[FMA_HEAVY], work[FMA] + work[FMA_HEAVY] / 2) / 4
+        result["FMA"] = max(sums[FMA_HEAVY], sums[FMA] + sums[FMA_HEAVY] / 2) / 4
     else:
-        result["FMA"] = (work[FMA] + work[FMA_HEAVY]) / 4
+        result["FMA"] = (sums[FMA] + sums[FMA_HEAVY]) / 4
     return result
 
 
+class State(NamedTuple):
+    """Of the resident warps, [warps] and more, and of the four partitions' pipes. Times are in cycles."""
+
+    trace: np.ndarray       # which trace a warp runs
+    place: np.ndarray       # of the next instruction in it
+    ready: np.ndarray       # when the last instruction's stall is over
+    scoreboard: np.ndarray  # [warps, 6], when each is down
+    waiting: np.ndarray     # at a barrier
+    done: np.ndarray
+    # Asynchronous work, copies [0] and products of a warp group [1].
+    open_group: np.ndarray  # [2, warps], when what no group contains yet ends
+    group_ends: np.ndarray  # [2, warps, GROUPS], when the latest groups end, the last one first
+    free: np.ndarray        # [4, pipes], when a pipe can begin something new; the memory unit's is [0, MEMORY]
+
+
 @njit(cache=True)
-def _replay(
-    pipes, cycles, latency, event, argument, stall, write, read, wait,
-    starts, lengths, warps, resident, programs, two_fma, launch,
-):  # fmt: skip
-    """When each of the programs ends."""
-    kinds = len(starts) // warps
+def _replay(work, warps, resident, programs, two_fma, launch):
+    """When each of the programs ends, of which `resident` run at a time, each of `warps`."""
     n = resident * warps
-    trace = np.arange(n) % len(starts)  # of each resident warp
-    started = resident
-    place = np.zeros(n, np.int64)  # of the next instruction in its warp's trace
-    ready = np.zeros(n)
-    scoreboard = np.zeros((n, 6))
-    waiting = np.zeros(n, np.bool_)  # at a barrier
-    done = np.zeros(n, np.bool_)
-    # Asynchronous work, copies [0] and products of a warp group [1]: when the open group and those closed end.
-    open_group = np.zeros((2, n))
-    group_ends = np.zeros((2, n, GROUPS))
-    free = np.zeros((4, 8))  # when a partition's pipe is free
-    memory_free = 0.0
+    state = State(
+        np.arange(n) % len(work.starts), np.zeros(n, np.int64), np.zeros(n), np.zeros((n, 6)), np.zeros(n, np.bool_),
+        np.zeros(n, np.bool_), np.zeros((2, n)), np.zeros((2, n, GROUPS)), np.zeros((4, 8)),
+    )  # fmt: skip
     ends = np.zeros(programs + resident)
     finished = 0
-    last = np.zeros(4, np.int64)
+    last = np.zeros(4, np.int64)  # the warp that each scheduler has issued from
     time = 0.0
     while finished < programs:
         soonest = 1e30
         for s in range(4):
-            chosen = -1
             for k in range(n):
-                w = (k + last[s]) % n
-                if w % 4 != s or done[w] or waiting[w]:
+                w = (last[s] + k) % n
+                if w % 4 != s or state.done[w] or state.waiting[w]:
                     continue
-                i = starts[trace[w]] + place[w]
-                at = ready[w]
-                mask = wait[i]
-                for b in range(6):
-                    if mask >> b & 1:
-                        at = max(at, scoreboard[w, b])
-                e = event[i]
-                if e in (COPY_WAIT, WARPGROUP_WAIT):
-                    kind = 0 if e == COPY_WAIT else 1
-                    # Groups end in order, the latest first in the list: wait for the one after those still allowed.
-                    if argument[i] < GROUPS:
-                        at = max(at, group_ends[kind, w, argument[i]])
-                pipe = pipes[i]
-                if pipe == MEMORY:
-                    at = max(at, memory_free - QUEUE)
-                elif pipe == FMA and two_fma:
-                    at = max(at, min(free[s, FMA], free[s, FMA_HEAVY]))
-                elif pipe == FMA_HEAVY and not two_fma:
-                    at = max(at, free[s, FMA])
-                elif pipe > 0:
-                    at = max(at, free[s, pipe])
-                if at <= time:
-                    chosen = w
-                    break
-                soonest = min(soonest, at)
-            if chosen < 0:
-                continue
-            w = chosen
-            i = starts[trace[w]] + place[w]
-            pipe, e = pipes[i], event[i]
-            begin = time
-            if pipe == MEMORY:
-                begin = max(memory_free, time)
-                memory_free = begin + cycles[i]
-            elif pipe in (FMA, FMA_HEAVY):
-                which, length = pipe, cycles[i]
-                if not two_fma:
-                    which = FMA
-                elif pipe == FMA:  # the pipe that is free first, of two with 16 lanes
-                    which = FMA if free[s, FMA] <= free[s, FMA_HEAVY] else FMA_HEAVY
-                    length = 2.0
-                free[s, which] = time + length
-            elif pipe > 0:
-                free[s, pipe] = time + cycles[i]
-            result = begin + latency[i]
-            if pipe == TENSOR:
-                result += cycles[i]
-            if write[i] < 6:
-                b = write[i]
-                scoreboard[w, b] = max(scoreboard[w, b], result)
-            if read[i] < 6:
-                b = read[i]
-                scoreboard[w, b] = max(scoreboard[w, b], begin + OPERANDS_READ)
-            if e in (COPY, WARPGROUP):
-                kind = 0 if e == COPY else 1
-                open_group[kind, w] = max(open_group[kind, w], result)
-            if e == COPY_COMMIT or (e == WARPGROUP and argument[i] > 0):
-                kind = 0 if e == COPY_COMMIT else 1
-                for g in range(GROUPS - 1, 0, -1):
-                    group_ends[kind, w, g] = group_ends[kind, w, g - 1]
-                group_ends[kind, w, 0] = max(open_group[kind, w], group_ends[kind, w, 1])
-            ready[w] = time + stall[i]
-            place[w] += 1
-            c = w // warps
-            if e == BARRIER:
-                waiting[w] = True
-            if place[w] >= lengths[trace[w]]:
-                done[w] = True
-                waiting[w] = False
-            if e == BARRIER or done[w]:
-                all_done, all_there = True, True
-                for v in range(c * warps, (c + 1) * warps):
-                    all_done = all_done and done[v]
-                    all_there = all_there and (done[v] or waiting[v])
-                if all_done:
-                    ends[finished] = time
-                    finished += 1
-                    for v in range(c * warps, (c + 1) * warps):
-                        trace[v] = started % kinds * warps + v % warps
-                        done[v] = False
-                        place[v] = 0
-                        ready[v] = time + launch
-                        scoreboard[v] = 0.0
-                        open_group[:, v] = 0.0
-                        group_ends[:, v] = 0.0
-                    started += 1
-                elif all_there:
-                    for v in range(c * warps, (c + 1) * warps):
-                        if waiting[v]:
-                            waiting[v] = False
-                            ready[v] = max(ready[v], time + BARRIER_LATENCY)
-            last[s] = w
-            soonest = time + 1
+                i = work.starts[state.trace[w]] + state.place[w]
+                at = _earliest(work, state, w, i, s, two_fma)
+                if at > time:
+                    soonest = min(soonest, at)
+                    continue
+                _issue(work, state, w, i, s, time, two_fma)
+                if work.event[i] == BARRIER or state.done[w]:
+                    own = w // warps * warps  # the first warp of its program
+                    done = there = 0
+                    for v in range(own, own + warps):
+                        done += state.done[v]
+                        there += state.done[v] or state.waiting[v]
+                    if done == warps:
+                        ends[finished] = time
+                        finished += 1
+                        first_trace = (resident + finished - 1) * warps % len(work.starts)
+                        for v in range(own, own + warps):
+                            _start(state, v, first_trace + v - own, time + launch)
+                    elif there == warps:
+                        for v in range(own, own + warps):
+                            if state.waiting[v]:
+                                state.waiting[v] = False
+                                state.ready[v] = max(state.ready[v], time + BARRIER_LATENCY)
+                last[s] = w
+                soonest = time + 1
+                break
         time = max(soonest, time + 1)
     return ends[:programs]
+
+
+@njit(cache=True)
+def _earliest(work, state, w, i, s, two_fma):
+    """When warp w of partition s can issue its next instruction i."""
+    at = state.ready[w]
+    for b in range(6):
+        if work.wait[i] >> b & 1:
+            at = max(at, state.scoreboard[w, b])
+    event, allowed = work.event[i], work.argument[i]
+    if event in (COPY_WAIT, WARPGROUP_WAIT) and allowed < GROUPS:
+        # Groups end in order: what must have ended is the latest of those that may not be under way any more.
+        at = max(at, state.group_ends[0 if event == COPY_WAIT else 1, w, allowed])
+    pipe = work.pipe[i]
+    if pipe == MEMORY:
+        return max(at, state.free[0, MEMORY] - QUEUE)
+    if pipe == FMA and two_fma:
+        return max(at, min(state.free[s, FMA], state.free[s, FMA_HEAVY]))
+    if pipe == FMA_HEAVY and not two_fma:
+        return max(at, state.free[s, FMA])
+    return max(at, state.free[s, pipe]) if pipe != ISSUE else at
+
+
+@njit(cache=True)
+def _issue(work, state, w, i, s, time, two_fma):
+    """Warp w of partition s issues its next instruction i."""
+    pipe, event, begin, length = work.pipe[i], work.event[i], time, work.cycles[i]
+    if pipe == MEMORY:
+        begin = max(state.free[0, MEMORY], time)
+        state.free[0, MEMORY] = begin + length
+    elif pipe == FMA and two_fma:  # the pipe that is free first, of two with 16 lanes
+        which = FMA if state.free[s, FMA] <= state.free[s, FMA_HEAVY] else FMA_HEAVY
+        state.free[s, which] = time + 2.0
+    elif pipe == FMA_HEAVY and not two_fma:
+        state.free[s, FMA] = time + length
+    elif pipe != ISSUE:
+        state.free[s, pipe] = time + length
+
+    result = begin + work.latency[i] + (length if pipe == TENSOR else 0.0)
+    if work.write[i] < 6:
+        state.scoreboard[w, work.write[i]] = max(state.scoreboard[w, work.write[i]], result)
+    if work.read[i] < 6:
+        state.scoreboard[w, work.read[i]] = max(state.scoreboard[w, work.read[i]], begin + OPERANDS_READ)
+    kind = 1 if event == WARPGROUP else 0
+    if event in (COPY, WARPGROUP):
+        state.open_group[kind, w] = max(state.open_group[kind, w], result)
+    if event == COPY_COMMIT or (event == WARPGROUP and work.argument[i] > 0):
+        for g in range(GROUPS - 1, 0, -1):
+            state.group_ends[kind, w, g] = state.group_ends[kind, w, g - 1]
+        state.group_ends[kind, w, 0] = max(state.open_group[kind, w], state.group_ends[kind, w, 1])
+
+    state.ready[w] = time + work.stall[i]
+    state.place[w] += 1
+    state.done[w] = state.place[w] >= work.lengths[state.trace[w]]
+    state.waiting[w] = event == BARRIER and not state.done[w]
+
+
+@njit(cache=True)
+def _start(state, w, trace, time):
+    """Warp w belongs to a new program, in the place of one that has ended."""
+    state.trace[w] = trace
+    state.place[w] = 0
+    state.ready[w] = time
+    state.done[w] = False
+    for b in range(6):
+        state.scoreboard[w, b] = 0.0
+    for kind in range(2):
+        state.open_group[kind, w] = 0.0
+        for g in range(GROUPS):
+            state.group_ends[kind, w, g] = 0.0
