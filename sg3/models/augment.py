@@ -47,8 +47,9 @@ SPECS: dict[str, dict[str, float]] = {
     "bgcf": {**_BLIT, **_GEOM, **_COLOR, **_FILTER},
     "bgcfn": {**_BLIT, **_GEOM, **_COLOR, **_FILTER, **_NOISE},
     "bgcfnc": {**_BLIT, **_GEOM, **_COLOR, **_FILTER, **_NOISE, **_CUTOUT},
+    "r3gan": {**_BLIT, **_GEOM, **dict.fromkeys(_COLOR, 0.5), **_CUTOUT},
 }
-"""Multipliers by the paper's names for sets of operations; `bgc` is what ADA trains with."""
+"""Multipliers by the paper's names for sets of operations; `bgc` is what ADA trains with, `r3gan` R3GAN."""
 
 
 @dataclass(frozen=True)

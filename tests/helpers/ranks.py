@@ -17,6 +17,7 @@ from sg3.train.state import save_state
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.helpers.runs import facts, tiny_config
+from tests.helpers.tiny_systems import r3gan_config
 
 STEPS = 10
 
@@ -26,6 +27,7 @@ def configurations(data: str) -> dict[str, TrainConfig]:
     common = {"batch": 8, "batch_gpu": 2, "mirror": True}
     labels = facts(path=data, label_dim=3, has_labels=True)
     return {
+        "r3gan": r3gan_config(data, labels, cond=True, **common),
         "stylegan3-r": tiny_config(data, cfg="stylegan3-r", aug="fixed", p=0.7, **common),
         "stylegan2": tiny_config(data, labels, cfg="stylegan2", cond=True, aug="ada", target=0.5, **common),
     }
@@ -42,7 +44,8 @@ def train(world: World, config: TrainConfig, folder: Path, steps: int = STEPS) -
         rank=world.rank, ranks=world.size,
     )  # fmt: skip
     for _ in range(steps):
-        trainer.train_step(*next(batches))
+        taken = [next(batches) for _ in range(trainer.system.real_batches)]
+        trainer.train_step(*(torch.cat(parts) for parts in zip(*taken, strict=True)))
     state = trainer.state_dict()
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)

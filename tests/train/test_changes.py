@@ -134,7 +134,8 @@ def test_every_preset_makes_a_configuration() -> None:
     for name, preset in published.items():
         size = next((int(word) for word in reversed(name.split("-")) if word in ("128", "256", "512", "1024")), None)
         size = size or {"ada-paper256": 256, "ada-paper512": 512, "ada-paper1024": 1024, "ada-cifar": 32}.get(name, 512)
-        config = resolve(preset.options, facts(resolution=size))
+        labels = {"label_dim": 10, "has_labels": True} if preset.options.cond else {}
+        config = resolve(preset.options, facts(resolution=size, **labels))
         assert config.gamma == preset.options.gamma, name
         assert read_config(json.loads(json.dumps(config.to_dict()))) == config, name
     paper = resolve(presets()["metfaces-1024-stylegan3-r"].options, facts(resolution=1024))

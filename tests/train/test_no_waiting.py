@@ -23,6 +23,7 @@ from sg3.processes import World
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.helpers.runs import facts, tiny_config
+from tests.helpers.tiny_systems import r3gan_config
 
 PACKAGE = str(Path(sg3.__file__).parent)
 
@@ -31,7 +32,8 @@ def meta_trainer(monkeypatch, data: Path, labels: int = 0, **said) -> Trainer:
     """A trainer on the meta device, but for the optimisers' own step, for which there is no such device."""
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
     known = facts(path=str(data), label_dim=labels, has_labels=labels > 0)
-    config = tiny_config(data, known, cond=labels > 0, **said)
+    make = r3gan_config if said.get("cfg") == "r3gan" else tiny_config
+    config = make(data, known, cond=labels > 0, **said)
     world = World(0, 1, torch.device("meta"))
     dataset = ImageFolderDataset(config.dataset.path, use_labels=config.cond)
     return Trainer(config, dataset, world, Watchdog(world, 60, lambda *_: None))
@@ -66,8 +68,10 @@ class Uploads(TorchDispatchMode):
         {"cfg": "stylegan3-r"},
         {"cfg": "stylegan2", "aug": "ada", "augpipe": "bgcfnc"},
         {"cfg": "stylegan2", "aug": "fixed", "p": 0.7, "labels": 3},
+        {"cfg": "r3gan", "aug": "fixed", "p": 0.7, "labels": 3},
+        {"cfg": "r3gan", "penalty": "approximate"},
     ],
-    ids=["t", "r", "ada", "cond"],
+    ids=["t", "r", "ada", "cond", "r3gan", "r3gan-approximate"],
 )
 def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said: dict) -> None:
     """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
@@ -85,10 +89,11 @@ def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said
 
     for where, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
         monkeypatch.setattr(where, name, only_on_cpu(getattr(where, name)))
-    labels = torch.zeros(4, said.get("labels", 0))
+    count = 4 * trainer.system.real_batches
+    labels = torch.zeros(count, said.get("labels", 0))
     with Uploads() as uploads:
         for _ in range(4):
-            trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), labels)
+            trainer.train_step(torch.zeros(count, 3, 16, 16, dtype=torch.uint8), labels)
     assert trainer.nimg == 16
     assert uploads.senders <= {"Trainer.train_step", "upload"}  # which gets pinned memory, and which pins
     assert all(p.grad is not None for phase in trainer.phases for p in phase.module.parameters() if phase.is_main)

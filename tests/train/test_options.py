@@ -79,14 +79,14 @@ def test_defaults_are_values_that_the_option_may_have() -> None:
 
 
 def test_what_may_change_on_continuing() -> None:
-    """As before there were declarations."""
+    """As before there were declarations, but for what other systems have brought along."""
     changes = {name: option.changes for name, option in known_options().items()}
     assert {name for name, effect in changes.items() if effect == ""} == {
         "kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device", "metrics", "detector_dir",
         "keep_snapshots", "on_error", "timeout", "profile", "data",
     }  # fmt: skip
     assert {name for name, effect in changes.items() if effect == OTHER_RECIPE} == {
-        "gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target",
+        "gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target", "final_p", "schedule_kimg", "penalty",
     }  # fmt: skip
     others = {name for name, effect in changes.items() if effect} - {
         name for name, effect in changes.items() if effect == OTHER_RECIPE
