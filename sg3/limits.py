@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from sg3.errors import DataError
@@ -30,6 +34,7 @@ SETTING_TEXT = 2**16  # characters in one of them
 
 # ---- tensors and networks
 DIMENSIONS = 8
+REPEATED = 2**20  # elements of a view that shows fewer, such as one w expanded to all layers
 TENSORS = 20_000  # in one file; real ones have up to 2,000
 HEADER = 2**21  # bytes of a safetensors file's header; a snapshot's has 50,000
 SPARE_ELEMENTS = 2**25  # what a constructor may make beside the tensors of the file: filters, temporaries; 128 MB
@@ -70,27 +75,117 @@ WEIGHT_ENTRIES = 50_000  # in a zip file of torch.save, TorchScript or numpy; 5 
 TABLE_ENTRY = 46  # bytes that an entry of a zip file's table has at least, before its name
 PICKLE_ENTRY = 2**26  # bytes of data.pkl in a torch.save file, which holds no tensor's elements
 
+CIFAR = 2**28  # bytes of its archive, decompressed; the real one has 186 million
+CIFAR_BATCH = 2**26  # bytes of one batch of images; real ones have 31 million
+TAR_MEMBERS = 1_000
+IDX_IMAGES = 1_000_000
+IDX = 2**31  # bytes, decompressed one image after the other as they are used; the largest, EMNIST, has 547 million
+
+# ---- images and sets of them
+PIXELS = 2**26  # in one image; cameras make up to 61 million
+IMAGE_BYTES = 4 * PIXELS + 2**20  # of one file: four channels uncompressed, and room for metadata
+SCANS = 200  # in a progressive JPEG; real ones have 10
+SCANNED_PIXELS = 2**30  # pixels times scans: 2 seconds
+PIXELS_IN_FLIGHT = 2**26  # of all images being worked on at the same time, if they are several
+IMAGES = 10_000_000  # in one set
+CLASSES_OF_IMAGES = 1_000_000  # a one-hot row of more than this is a mistake in the file
+COMPRESSION = 200  # bytes for one in an entry of a zip file; bombs reach 1000, level-0 PNGs of photographs about 3
+COMPRESSION_COUNTS_FROM = 2**20  # bytes; a smaller entry does no harm at any ratio
+HASHED = 2**30  # bytes of one file in a folder, when its content is hashed
+LMDB_MEMORY = 2**29  # bytes beyond the database's own, of the process that has it open
+LMDB_SECONDS = 2  # of processor time to list the keys, and one more for each 64 MB of the database
+LMDB_VALUE_SECONDS = 2  # to get one value
+LATENTS = 2**24  # numbers among latents that are read from a file; 2,000 keyframes in W+ at 1024 x 1024
+ARRAYS = 2**27  # bytes in an .npz or .npy that is read; a compressed one may describe any number
+ARRAY_ENTRIES = 1_000
+
 # ---- JSON
 JSON = 2**26  # bytes; dataset.json of ImageNet has 45 million
 JSON_MEMORY = 2**29  # bytes that the parsed document may take
 
+PIECE = 2**18  # bytes that are read or decompressed at a time
 
-def open_zip(file: BinaryIO, entries: int, where: str) -> zipfile.ZipFile:
+
+def open_zip(source: Path | BinaryIO, entries: int, where: str) -> zipfile.ZipFile:
     """A zip file, opened for reading if its table has room for at most so many entries.
 
     zipfile makes an object of every entry before anybody can ask how many there are. Raises what zipfile raises, and
     DataError, which begins with `where`, for more entries.
     """
-    file.seek(0)
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # the very record that zipfile will go by
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # the very record that zipfile will go by
+        file.seek(0)
     if end and end[5] > entries * TABLE_ENTRY:  # bytes of the table
         raise DataError(f"{where}: is a zip file with a table of {end[5]} bytes, more than any such file needs")
-    file.seek(0)
-    archive = zipfile.ZipFile(file)
-    if len(archive.NameToInfo) > entries:
+    archive = zipfile.ZipFile(source)
+    if len(archive.filelist) > entries:
         archive.close()
-        raise DataError(f"{where}: is a zip file of {len(archive.NameToInfo)} entries, more than any such file needs")
+        raise DataError(f"{where}: is a zip file of {len(archive.filelist)} entries, more than any such file needs")
     return archive
+
+
+def image_entries(size: int) -> int:
+    """How many entries a zip file of images may have that is so many bytes long: an image takes some hundred."""
+    return min(100_000 + size // 256, IMAGES)
+
+
+class Plain:
+    """A file that is read from where it is, or skipped over."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        """So many bytes, or what is left of them."""
+        return b"".join(self._pieces(count))
+
+    def skip(self, count: int) -> None:
+        """Go on behind so many bytes."""
+        for _ in self._pieces(count):
+            pass
+
+    def _pieces(self, count: int) -> Iterator[bytes]:
+        while count > 0 and (piece := self._file.read(min(count, PIECE))):
+            count -= len(piece)
+            yield piece
+
+
+class Inflated(Plain):
+    """A .gz file, decompressed as it is read, up to `most` bytes. Only its first member: more would be free of charge.
+
+    `read` and `skip` raise ValueError if the file is damaged, cut short or larger.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        super().__init__(file)
+        self._most = most
+        self._left = most
+        self._decompressor = zlib.decompressobj(31)  # with gzip's header and checksum
+        self._ready = memoryview(b"")
+
+    def _pieces(self, count: int) -> Iterator[bytes]:
+        while count > 0 and self._fill():
+            piece = self._ready[:count]
+            self._ready = self._ready[len(piece) :]
+            count -= len(piece)
+            yield bytes(piece)
+
+    def _fill(self) -> bool:
+        """Have something ready. False at the end."""
+        while not self._ready and not self._decompressor.eof:
+            data = self._decompressor.unconsumed_tail or self._file.read(PIECE)
+            try:
+                piece = self._decompressor.decompress(data, PIECE)
+            except zlib.error as error:
+                raise ValueError(error) from None
+            if not data and not piece:
+                raise ValueError("it is cut short")
+            self._left -= len(piece)
+            if self._left < 0:
+                raise ValueError(f"it has more than {self._most} bytes")
+            self._ready = memoryview(piece)
+        return bool(self._ready)
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from sg3 import limits
 from sg3.data.dataset_json import FILE_NAME, RawLabels, label_array, labels_by_name, read_manifest
-from sg3.data.decode import MAX_FILE_BYTES, decode
+from sg3.data.decode import decode
 from sg3.data.folder_or_zip import image_names, open_store, refused_names
 from sg3.errors import DataError, UsageError
 
@@ -57,9 +58,9 @@ class ImageFolderDataset(Dataset[Item]):
         self._store = open_store(self._path)
         self._names = self._checked_names()
         self._use_labels = use_labels
-        self._max_bytes = MAX_FILE_BYTES
+        self._max_bytes = limits.IMAGE_BYTES
         self._shape = self._checked_shape(resolution)  # (C, H, W)
-        self._max_bytes = min(MAX_FILE_BYTES, 4 * int(np.prod(self._shape)) + (1 << 20))
+        self._max_bytes = min(limits.IMAGE_BYTES, 4 * int(np.prod(self._shape)) + (1 << 20))
         self._raw_labels = self._load_labels()
         self._label_dim = _width(self._raw_labels)
 

@@ -6,18 +6,16 @@ Names are relative to the folder or zip, with forward slashes. Other keys mean n
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sg3 import limits
 from sg3.data.folder_or_zip import Store
 from sg3.errors import DataError
 
 FILE_NAME = "dataset.json"
-MAX_JSON_BYTES = 512 << 20
-MAX_CLASSES = 1_000_000  # a one-hot row of more than this is a mistake in the file
 
 Label = int | list[float]
 RawLabels = NDArray[np.int64] | NDArray[np.float32]
@@ -29,8 +27,8 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         return None
     where = store.where(FILE_NAME)
     try:
-        manifest = json.loads(store.read(FILE_NAME, MAX_JSON_BYTES))
-    except (ValueError, RecursionError) as error:
+        manifest = limits.parse_json(store.read(FILE_NAME, limits.JSON))
+    except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error}); correct or remove it") from error
     if not isinstance(manifest, dict):
         raise DataError(f'{where}: not an object like {{"labels": [[name, 0], ...]}}; correct or remove it')
@@ -65,8 +63,8 @@ def labels_by_name(manifest: dict[str, Any], where: str) -> dict[str, Label] | N
 def _checked_width(label: Any, where: str) -> int:
     """0 for a class index, the length for a vector."""
     if isinstance(label, int) and not isinstance(label, bool):
-        if not 0 <= label < MAX_CLASSES:
-            raise DataError(f"{where} is {label}, outside 0..{MAX_CLASSES - 1}; correct it")
+        if not 0 <= label < limits.CLASSES_OF_IMAGES:
+            raise DataError(f"{where} is {label}, outside 0..{limits.CLASSES_OF_IMAGES - 1}; correct it")
         return 0
     if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
         return len(label)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sg3 import limits
 from sg3.errors import DataError
 
 try:
@@ -39,8 +40,6 @@ Mode = Literal["L", "RGB", "RGBA"]
 CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3, "RGBA": 4}
 MODE_WORDS: dict[Mode, str] = {"L": "gray", "RGB": "RGB", "RGBA": "RGB with alpha"}
 
-MAX_PIXELS = 64 << 20
-MAX_FILE_BYTES = 4 * MAX_PIXELS + (1 << 20)  # four channels uncompressed, and room for metadata
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp"})
 # Known as images but not read. They are named as errors, because leaving them out unsaid would lose data.
@@ -90,6 +89,15 @@ def decode_image(data: bytes, where: str) -> Image.Image:
         raise _broken(where, error) from error
 
 
+def count_pixels(data: bytes) -> int:
+    """Pixels of an encoded image by its header; 0 if it is none."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return image.width * image.height
+    except Exception:  # which one, and why, comes out when it is read
+        return 0
+
+
 def probe(data: bytes, where: str) -> Header:
     """Header of an encoded image, after checking that its data is whole; costs less than decoding it.
 
@@ -115,12 +123,17 @@ def _open(data: bytes, where: str) -> Image.Image:
     except UnidentifiedImageError:
         raise DataError(f"{where}: not PNG, JPEG, WebP or BMP, or broken at its start; replace it") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{where}: more than {MAX_PIXELS >> 20} Mi pixels; scale it down first") from None
+        raise DataError(f"{where}: more than {limits.PIXELS >> 20} Mi pixels; scale it down first") from None
     except Exception as error:
         raise _broken(where, error) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{where}: {image.width}x{image.height} is more than {MAX_PIXELS >> 20} Mi pixels; "
+    pixels = image.width * image.height
+    if pixels > limits.PIXELS:
+        raise DataError(f"{where}: {image.width}x{image.height} is more than {limits.PIXELS >> 20} Mi pixels; "
                         "scale it down first")
+    if image.format == "JPEG":
+        scans = data.count(b"\xff\xda")  # inside of data, the decoder would see 255, 0
+        if scans > limits.SCANS or scans * pixels > limits.SCANNED_PIXELS:
+            raise DataError(f"{where}: a JPEG of {scans} scans, each over all pixels; save it again")
     return image
 
 
@@ -149,7 +162,7 @@ def _is_plain_png(data: bytes, check_crc: bool) -> bool:
     if data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR" or len(data) < 33:
         return False
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    if depth != 8 or colour not in (0, 2, 6) or width * height > MAX_PIXELS:
+    if depth != 8 or colour not in (0, 2, 6) or width * height > limits.PIXELS:
         return False
     view, start = memoryview(data), 8
     while start + 12 <= len(data):

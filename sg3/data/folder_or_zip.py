@@ -17,13 +17,9 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sg3 import limits
 from sg3.data.decode import REFUSED_SUFFIXES, SUFFIXES
 from sg3.errors import DataError, MissingInputError, StorageError
-
-MAX_ENTRIES = 10_000_000
-MAX_RATIO = 200
-RATIO_COUNTS_FROM = 1 << 20  # bytes; a smaller entry does no harm at any ratio
-MAX_HASHED = 1 << 30  # bytes of one file in a folder, when its content is hashed
 
 
 class FolderStore:
@@ -72,9 +68,9 @@ class FolderStore:
         """
         digest = hashlib.sha256()
         for name in self.names:
-            digest.update(f"{name}\0{(self.path / name).stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{name}\0{(self.path / name).stat().st_size}\n"))
         for name in self.names[:: max(len(self.names) // 256, 1)]:
-            digest.update(self.read(name, MAX_HASHED))
+            digest.update(self.read(name, limits.HASHED))
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -91,8 +87,6 @@ class ZipStore:
         self._handle: zipfile.ZipFile | None = None
         self._owner = 0
         entries = self._open().infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise DataError(f"{path}: {len(entries)} entries, more than {MAX_ENTRIES}; split it")
         seen: set[str] = set()
         for entry in entries:
             self._check_name(entry.filename)
@@ -114,7 +108,8 @@ class ZipStore:
         # A forked worker inherits the handle but shares its file position with the parent: it opens its own.
         if self._handle is None or self._owner != os.getpid():
             try:
-                self._handle = zipfile.ZipFile(self.path)
+                entries = limits.image_entries(self.path.stat().st_size)
+                self._handle = limits.open_zip(self.path, entries, str(self.path))
             except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
                 raise DataError(f"{self.path}: not a readable zip ({error}); it may be cut short, "
                                 "copy it again") from error
@@ -139,7 +134,7 @@ class ZipStore:
             with archive.open(entry) as file:
                 # Never read(-1): that decompresses up to 2 GiB whatever size the directory declares.
                 return file.read(max(entry.file_size, 1))
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
             raise DataError(f"{where}: damaged in the zip ({error}); copy or make the zip again") from error
         except OSError as error:
             raise StorageError(f"{where}: {error.strerror or error}") from error
@@ -150,8 +145,9 @@ class ZipStore:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{where}: neither stored nor deflated; make the zip anew, stored")
         _check_size(max(entry.file_size, entry.compress_size), max_bytes, where)
-        if entry.file_size > RATIO_COUNTS_FROM and entry.file_size > MAX_RATIO * entry.compress_size:
-            raise DataError(f"{where}: compressed more than {MAX_RATIO}:1, as zip bombs are; "
+        counts = entry.file_size > limits.COMPRESSION_COUNTS_FROM
+        if counts and entry.file_size > limits.COMPRESSION * entry.compress_size:
+            raise DataError(f"{where}: compressed more than {limits.COMPRESSION}:1, as zip bombs are; "
                             "make the zip anew, stored")
 
     def content_hash(self) -> str:

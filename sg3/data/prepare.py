@@ -166,7 +166,8 @@ def _write_images(
     written: list[str] = []
     failed: list[str] = []
     keys = [found.key for found in usable]
-    results = zip(keys, ordered_map(encode, read_all(source, keys)), strict=True)
+    sizes = {found.key: max(found.header.width * found.header.height, target.side**2) for found in usable}
+    results = zip(keys, ordered_map(encode, read_all(source, keys), lambda item: sizes[item[0]]), strict=True)
     for count, (key, result) in enumerate(results, start=1):
         if isinstance(result, bytes):
             add(image_name(len(written)), result)

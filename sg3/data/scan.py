@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+from sg3 import limits
 from sg3.data.dataset_json import Label
-from sg3.data.decode import MODE_WORDS, Header, probe
+from sg3.data.decode import MODE_WORDS, Header, count_pixels, probe
 from sg3.data.sources import Payload, Source
 from sg3.data.transforms import ImagePlan, is_power_of_two, nearest_power_of_two
 from sg3.errors import DataError
@@ -80,27 +81,40 @@ def read_all(source: Source, keys: Iterable[str]) -> Iterator[tuple[str, ReadRes
             yield key, error
 
 
-def ordered_map(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """`map` on a few threads (Pillow works outside the interpreter lock), with only a few items in flight."""
+def ordered_map(
+    function: Callable[[_T], _R], items: Iterable[_T], pixels: Callable[[_T], int] = lambda _: 0
+) -> Iterator[_R]:
+    """`map` on a few threads (Pillow works outside the interpreter lock), with only a few items in flight: together
+    they have no more than limits.PIXELS_IN_FLIGHT pixels, or else there is one alone."""
     workers = min(4, os.cpu_count() or 1)
-    pending: deque[Future[_R]] = deque()
+    pending: deque[tuple[Future[_R], int]] = deque()
+    in_flight = 0
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
+                size = pixels(item)
+                while pending and (len(pending) >= 2 * workers or in_flight + size > limits.PIXELS_IN_FLIGHT):
+                    future, done = pending.popleft()
+                    yield future.result()
+                    in_flight -= done
+                pending.append((pool.submit(function, item), size))
+                in_flight += size
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[0].result()
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
 
 
 def _examine_all(source: Source, keys: list[str]) -> Iterator[Found | Offender]:
     if source.uniform is not None:
         return (Found(key, source.uniform) for key in keys)
-    return ordered_map(lambda item: _examine(source, *item), read_all(source, keys))
+    return ordered_map(lambda item: _examine(source, *item), read_all(source, keys), _pixels)
+
+
+def _pixels(item: tuple[str, ReadResult]) -> int:
+    _, payload = item
+    return count_pixels(payload) if isinstance(payload, bytes) else 0
 
 
 def _examine(source: Source, key: str, payload: ReadResult) -> Found | Offender:

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sg3 import limits
 from sg3.data import openmoji
-from sg3.data.cifar_mnist import LabelledImages, read_cifar10, read_idx
+from sg3.data.cifar10 import read_cifar10
 from sg3.data.dataset_json import FILE_NAME, Label, labels_by_name, read_manifest
-from sg3.data.decode import MAX_FILE_BYTES, Header
+from sg3.data.decode import Header
 from sg3.data.folder_or_zip import image_names, open_store
+from sg3.data.idx import IdxImages, read_labels
+from sg3.data.lmdb_source import LmdbImages
 from sg3.errors import DataError, MissingInputError
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
@@ -64,9 +67,9 @@ def open_source(source: str | Path, side: int | None = None, with_labels: bool =
     if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):
         return _lmdb_source(path)
     if path.name.endswith((".tar.gz", ".tgz")):
-        return _array_source(path, read_cifar10(path))
+        return _cifar_source(path)
     if path.name.removesuffix(".gz").endswith("images-idx3-ubyte"):
-        return _array_source(path, read_idx(path, with_labels))
+        return _idx_source(path, with_labels)
     if path.is_file() and path.suffix.lower() != ".zip":
         raise DataError(f"{path}: not a source that is read; name a folder, a .zip, a *_lmdb folder, "
                         "cifar-10-python.tar.gz or *-images-idx3-ubyte.gz")
@@ -75,34 +78,66 @@ def open_source(source: str | Path, side: int | None = None, with_labels: bool =
 
 def _store_source(path: Path, with_labels: bool) -> Source:
     store = open_store(path)
-    manifest = read_manifest(store) or {}
+    try:
+        manifest = read_manifest(store) or {}
+    except DataError:
+        if with_labels:
+            raise
+        manifest = {}  # the file is not in use, so it may be anything
     labels = labels_by_name(manifest, store.where(FILE_NAME)) if with_labels and manifest else None
-    made_by = manifest.get("sg3")
-    facts = {key: made_by[key] for key in ("licence", "attribution", "classes") if key in made_by} \
-        if isinstance(made_by, dict) else {}
     return Source(
         name=path.absolute().name,
         keys=image_names(store),
         where=store.where,
-        read=lambda name: store.read(name, MAX_FILE_BYTES),
+        read=lambda name: store.read(name, limits.IMAGE_BYTES),
         labels=labels,
         has_paths=True,
-        facts=facts,
+        facts=_facts(manifest.get("sg3")),
         close=store.close,
     )
 
 
-def _array_source(path: Path, data: LabelledImages) -> Source:
-    keys = [f"{index:08d}" for index in range(len(data.images))]
+def _facts(made_by: Any) -> dict[str, Any]:
+    """What `sg3 dataset` noted of a set's origin that its images keep: texts, and the names of classes."""
+    if not isinstance(made_by, dict):
+        return {}
+    facts = {key: made_by[key] for key in ("licence", "attribution") if isinstance(made_by.get(key), str)}
+    classes = made_by.get("classes")
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        facts["classes"] = classes
+    return facts
+
+
+def _cifar_source(path: Path) -> Source:
+    data = read_cifar10(path)
+    keys = _numbered(len(data.images))
     return Source(
         name=path.name,
         keys=keys,
         where=lambda key: f"{path}: image {int(key)}",
         read=lambda key: data.images[int(key)],
-        labels=dict(zip(keys, data.labels, strict=True)) if data.labels else None,
-        uniform=Header(data.images.shape[2], data.images.shape[1], "RGB" if data.images.ndim == 4 else "L"),
+        labels=dict(zip(keys, data.labels, strict=True)),
+        uniform=Header(32, 32, "RGB"),
         facts={"classes": data.classes} if data.classes else {},
     )
+
+
+def _idx_source(path: Path, with_labels: bool) -> Source:
+    images = IdxImages(path)
+    keys = _numbered(images.count)
+    return Source(
+        name=path.name,
+        keys=keys,
+        where=lambda key: f"{path}: image {int(key)}",
+        read=lambda key: images.read(int(key)),
+        labels=dict(zip(keys, read_labels(path, images.count), strict=True)) if with_labels else None,
+        uniform=Header(images.width, images.height, "L"),
+        close=images.close,
+    )
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"{index:08d}" for index in range(count)]
 
 
 def _openmoji_source(subset: str, side: int) -> Source:
@@ -118,33 +153,11 @@ def _openmoji_source(subset: str, side: int) -> Source:
 
 
 def _lmdb_source(path: Path) -> Source:
-    try:
-        import lmdb
-    except ImportError:
-        raise MissingInputError(f"{path}: reading LMDB needs a package; pip install 'sg3[lmdb]'") from None
-    try:
-        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_dbs=0)
-        transaction = environment.begin()
-        stored = {key.decode("utf8", "backslashreplace"): key
-                  for key in transaction.cursor().iternext(keys=True, values=False)}
-    except lmdb.Error as error:
-        raise DataError(f"{path}: not a readable LMDB ({error}); copy it again") from error
-    if not stored:
-        raise DataError(f"{path}: no images in it; name an LMDB that has some")
-
-    def read(key: str) -> bytes:
-        try:
-            value = transaction.get(stored[key])
-        except lmdb.Error as error:
-            raise DataError(f"{path}: {key}: unreadable ({error})") from error
-        if value is None or len(value) > MAX_FILE_BYTES:
-            raise DataError(f"{path}: {key}: missing, or too large for an image")
-        return bytes(value)
-
+    database = LmdbImages(path)
     return Source(
         name=path.name,
-        keys=list(stored),
+        keys=list(database.keys),
         where=lambda key: f"{path}: {key}",
-        read=read,
-        close=environment.close,
+        read=database.read,
+        close=database.close,
     )

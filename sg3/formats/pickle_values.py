@@ -200,8 +200,8 @@ def _tensor(args: list[Any], state: Any) -> torch.Tensor:
         raise Refused("holds a tensor of impossible shape")
     count = prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    # The second condition keeps a view from showing few elements many times over, with stride 0.
-    if count and (last >= storage.numel() or count > storage.numel()):
+    # The second condition keeps a view from showing few elements very many times over, with stride 0.
+    if count and (last >= storage.numel() or count > max(storage.numel(), limits.REPEATED)):
         raise Refused(f"holds a tensor of shape {printable(list(size))} on {storage.numel()} elements")
     return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.cache import cache_folder
 from sg3.data.dataset import ImageFolderDataset
@@ -103,7 +104,8 @@ class RealStatistics:
             return None
         names = ("total", "outer") if spec.kind == "moments" else ("features",)
         try:
-            with zipfile.ZipFile(path) as archive:  # a compressed one is not ours, and might be a bomb
+            # A compressed one is not ours, and might be a bomb.
+            with limits.open_zip(path, limits.ARRAY_ENTRIES, str(path)) as archive:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     return None
             with np.load(path, allow_pickle=False) as file:

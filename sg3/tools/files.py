@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError
 
 Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
-MAX_ARRAYS = 2**30  # bytes in an .npz that is read; a compressed one may describe any number
 
 
 def make_folder(folder: Path) -> None:
@@ -49,20 +50,40 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """The named arrays of an .npz file. Raises MissingInputError, StorageError, and DataError if it is damaged, holds
-    anything but numbers and text, or more than MAX_ARRAYS bytes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_ARRAYS:
-                raise DataError(f"{path}: holds more than {MAX_ARRAYS >> 30} GiB of arrays; not loaded")
+    anything but numbers and text, or more than limits.ARRAYS bytes."""
+    with _failures(path, "no .npz file of plain arrays"):
+        with limits.open_zip(path, limits.ARRAY_ENTRIES, str(path)) as archive:
+            _check_bytes(sum(entry.file_size for entry in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
+
+
+def load_array(path: Path) -> NDArray[np.generic]:
+    """The array of an .npy file. Raises as `load_arrays` does."""
+    with _failures(path, "no .npy file of plain numbers"):
+        _check_bytes(path.stat().st_size, path)
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)  # no more than there is
+        return np.array(array)
+
+
+def _check_bytes(count: int, path: Path) -> None:
+    if count > limits.ARRAYS:
+        raise DataError(f"{path}: holds more than {limits.ARRAYS >> 20} MiB of arrays; not loaded")
+
+
+@contextmanager
+def _failures(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise MissingInputError(f"{path}: there is no such file") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
         # What numpy says is not for the reader: among others, it recommends to execute the file.
-        raise DataError(f"{path}: is damaged or no .npz file of plain arrays") from None
+        raise DataError(f"{path}: is damaged or {kind}") from None
 
 
 def sheet(rows: Sequence[Sequence[Pixels | None]]) -> Pixels:

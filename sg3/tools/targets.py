@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sg3.data.decode import MAX_FILE_BYTES, decode_image
+from sg3 import limits
+from sg3.data.decode import decode_image
 from sg3.data.folder_or_zip import image_names, open_store, refused_names
 from sg3.data.transforms import ImagePlan
 from sg3.errors import DataError, MissingInputError, StorageError
@@ -49,7 +50,9 @@ def open_targets(path: Path) -> list[Target]:
         raise DataError(f"{store.where(refused[0])}: {Path(refused[0]).suffix} images are not read; convert to PNG")
     stems = [Path(name).with_suffix("").as_posix() for name in names]
     return [
-        Target(stem if stems.count(stem) == 1 else name, store.where(name), partial(store.read, name, MAX_FILE_BYTES))
+        Target(
+            stem if stems.count(stem) == 1 else name, store.where(name), partial(store.read, name, limits.IMAGE_BYTES)
+        )
         for name, stem in zip(names, stems, strict=True)
     ]
 
@@ -61,7 +64,7 @@ def is_collection(path: Path) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        if path.stat().st_size > limits.IMAGE_BYTES:
             raise DataError(f"{path}: too large for an image; replace it")
         return path.read_bytes()
     except OSError as error:

@@ -10,21 +10,24 @@ Keyframes are numbered tile by tile: with K for each tile, the first K belong to
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats.safe_pickle import printable
+from sg3 import limits
+from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.formats.safe_pickle import Call, printable
+from sg3.formats.torch_file import read_chosen
 from sg3.models import StyleGenerator
 from sg3.sampling import class_labels, to_uint8
-from sg3.tools.files import load_arrays
+from sg3.tools.files import load_array, load_arrays
 from sg3.tools.interpolation import Interpolation
 
 Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
@@ -91,6 +94,8 @@ def load_keyframes(paths: Sequence[Path], G: StyleGenerator, space: str | None =
         raise UsageError(f"--space=z: {spaces['w']} holds w, for which there is no z")
     points = [points for _, points in parts.values()]
     if any(p.ndim == 3 for p in points):
+        if sum(len(p) for p in points) * G.num_ws * G.w_dim > limits.LATENTS:
+            raise DataError(f"--latents: more than {limits.LATENTS} numbers in all; give fewer files")
         points = [p if p.ndim == 3 else p[:, None].expand(-1, G.num_ws, -1) for p in points]
     return name, torch.cat(points)
 
@@ -229,6 +234,8 @@ def _load_points(path: Path, G: StyleGenerator, default: str) -> tuple[str, torc
     if not fits or points.shape[-1] != width or len(points) == 0:
         expected = f"[N, {width}]" + (f" or [N, {layers}, {width}]" if layers else "")
         raise DataError(f"{path}: {name} has shape {list(values.shape)}, this network takes {expected}")
+    if points.numel() > limits.LATENTS:
+        raise DataError(f"{path}: {name} holds {points.numel()} numbers, more than {limits.LATENTS}")
     if not points.is_floating_point() or not torch.isfinite(points).all():
         raise DataError(f"{path}: {name} holds something else than finite fractional numbers")
     return name, points.to(torch.float64)
@@ -236,37 +243,46 @@ def _load_points(path: Path, G: StyleGenerator, default: str) -> tuple[str, torc
 
 def _read_latents(path: Path) -> tuple[str | None, torch.Tensor]:
     """What a file calls its array (w, z or nothing), and the array."""
-    if not path.is_file():
-        raise MissingInputError(f"{path}: there is no such file")
-    try:
-        if path.suffix == ".npy":
-            return None, torch.from_numpy(np.load(path, allow_pickle=False))
-        if path.suffix == ".npz":
-            arrays = load_arrays(path)
-            for name in ("w", "z"):
-                if name in arrays:
-                    return name, torch.from_numpy(arrays[name])
-            names = printable(", ".join(arrays) or "nothing")
-            raise DataError(f"{path}: has neither an array w nor z, but {names}")
-        if path.suffix == ".pt":
-            return _find_latent(torch.load(path, map_location="cpu", weights_only=True), path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, EOFError, MemoryError, pickle.UnpicklingError, RuntimeError) as error:
-        raise DataError(f"{path}: is damaged or no file of numbers") from error
+    if path.suffix == ".npy":
+        return None, _tensor(load_array(path), path)
+    if path.suffix == ".npz":
+        arrays = load_arrays(path)
+        for name in ("w", "z"):
+            if name in arrays:
+                return name, _tensor(arrays[name], path)
+        names = printable(", ".join(arrays) or "nothing")
+        raise DataError(f"{path}: has neither an array w nor z, but {names}")
+    if path.suffix == ".pt":
+        if not path.is_file():
+            raise MissingInputError(f"{path}: there is no such file")
+        found = read_chosen(path, lambda content: _latents_in(content, path))
+        if not all(isinstance(latent, torch.Tensor) for latent in found.values()):
+            raise DataError(f"{path}: holds no tensor of latents")
+        for name in ("", "latent", "w", "z"):
+            if name in found:
+                return (name if name in ("w", "z") else None), found[name]
+        if len({latent.shape for latent in found.values()}) > 1:
+            raise DataError(f"{path}: holds latents of different shapes")
+        return "w", torch.stack(list(found.values()))
     raise DataError(f"{path}: expected .npz, .npy or .pt")
 
 
-def _find_latent(value: object, path: Path) -> tuple[str | None, torch.Tensor]:
+def _tensor(array: NDArray[np.generic], path: Path) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise DataError(f"{path}: holds {array.dtype}, not numbers") from error
+
+
+def _latents_in(content: Any, path: Path) -> dict[str, Any]:
     """The latents of a .pt file; projectors store one dictionary with a `latent` for each picture."""
-    if isinstance(value, torch.Tensor):
-        return None, value
-    if isinstance(value, dict):
+    if isinstance(content, Call):
+        return {"": content}
+    if isinstance(content, dict):
         for name in ("w", "z", "latent"):
-            if isinstance(array := value.get(name), torch.Tensor):
-                return (None if name == "latent" else name), array
-        found = [entry.get("latent") for entry in value.values() if isinstance(entry, dict)]
-        latents = [latent for latent in found if isinstance(latent, torch.Tensor)]
-        if latents and len(latents) == len(value):
-            return "w", torch.stack(latents)
+            if isinstance(content.get(name), Call):
+                return {name: content[name]}
+        found = [entry.get("latent") for entry in content.values() if isinstance(entry, dict)]
+        if found and len(found) == len(content) and all(isinstance(latent, Call) for latent in found):
+            return {str(number): latent for number, latent in enumerate(found)}
     raise DataError(f"{path}: holds no tensor of latents (a tensor, or a dictionary with w, z or latent)")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sg3 import limits
 from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.tools import files
 from sg3.tools.files import load_arrays, save_arrays
 
 
@@ -58,7 +58,7 @@ def test_other_files_are_refused(kind: str, tmp_path: Path) -> None:
 def test_a_compressed_file_that_unpacks_to_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", w=np.zeros(10_000))
     assert load_arrays(tmp_path / "a.npz")["w"].shape == (10_000,)
-    monkeypatch.setattr(files, "MAX_ARRAYS", 2**16)
+    monkeypatch.setattr(limits, "ARRAYS", 2**16)
     with pytest.raises(DataError, match="of arrays; not loaded"):
         load_arrays(tmp_path / "a.npz")
 
