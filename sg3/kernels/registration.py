@@ -6,6 +6,9 @@ written with registered ops again, each with a derivative of its own. This is th
 gradients (R1, path length) are right both eager and compiled; an autograd.Function whose backward is another
 autograd.Function loses parameter gradients under torch.compile without a word.
 
+Where nobody watches (no gradient is wanted, nothing is traced or transformed), calling an op calls its implementation:
+torch.library's way there takes longer than a launch.
+
 What is plain PyTorch throughout (`impl='ref'`) is left to PyTorch's own autograd. Forward-mode derivatives (jvp) exist
 there only: PyTorch drops the tangents of registered ops.
 """
@@ -29,7 +32,7 @@ def register(
     save: Callable[..., None],
     backward: Callable[..., Any],
 ) -> Callable[..., Any]:
-    """Define `sg3::NAME` from 'NAME(Tensor x, ...) -> ...' and return it.
+    """Define `sg3::NAME` from 'NAME(Tensor x, ...) -> ...' and return a function that calls it.
 
     `implementation` and `fake` take the schema's arguments; the fake only allocates the result, contiguous
     (`x.new_empty`) unless the implementation says otherwise. `save(ctx, inputs, output)` keeps what `backward(ctx,
@@ -45,4 +48,37 @@ def register(
     _library.impl(name, run, "CompositeExplicitAutograd")  # one for all devices
     torch.library.register_fake(f"sg3::{name}", fake, lib=_library)
     torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
-    return getattr(torch.ops.sg3, name).default
+    op = getattr(torch.ops.sg3, name).default
+    converters = [_CONVERTERS.get(str(argument.type)) for argument in op._schema.arguments]
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or _is_watched(args):
+            return op(*args)
+        return run(*[a if convert is None or a is None else convert(a)
+                     for a, convert in zip(args, converters, strict=True)])  # fmt: skip
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+# What the dispatcher makes of arguments that are almost of the schema's types: implementations count on it.
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "int": int, "float": float, "bool": bool, "Optional[float]": float, "List[int]": list, "List[float]": list,
+}  # fmt: skip
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def _is_watched(args: tuple[Any, ...]) -> bool:
+    """Whether anything but the implementation has to know of a call: autograd, a mode (fake tensors, export), functorch
+    (vmap), a tracer, the profiler, or a tensor of a kind that has its own idea of what calling an op means."""
+    if (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._autograd._profiler_enabled()
+    ):
+        return True
+    recording = torch.is_grad_enabled()
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    return any(type(t) not in _PLAIN or (recording and t.requires_grad) for t in tensors)

@@ -254,11 +254,11 @@ def op_inputs(device: str, layout: torch.memory_format) -> tuple[torch.Tensor, .
 def test_opcheck(layout: torch.memory_format, device: str) -> None:
     x, w, si, so = op_inputs(device, layout)
     dy = torch.randn(2, 4, 6, 6, device=device).to(memory_format=layout).requires_grad_()
-    torch.library.opcheck(op.scaled_conv2d, (x, w, si, so, [2, 1]))
-    torch.library.opcheck(op.scaled_conv2d_grad, (dy, x, w, si, so, [2, 1]))
+    torch.library.opcheck(torch.ops.sg3.scaled_conv2d_triton, (x, w, si, so, [2, 1]))
+    torch.library.opcheck(torch.ops.sg3.scaled_conv2d_grad_triton, (dy, x, w, si, so, [2, 1]))
     if layout == torch.contiguous_format:  # what has no image for a result, or no scales, does not depend on it
-        torch.library.opcheck(op.scaled_conv2d, (x, w, None, None, [2, 1]))
-        torch.library.opcheck(op.channel_dot, (dy, dy.detach() + 1))
+        torch.library.opcheck(torch.ops.sg3.scaled_conv2d_triton, (x, w, None, None, [2, 1]))
+        torch.library.opcheck(torch.ops.sg3.channel_dot_triton, (dy, dy.detach() + 1))
 
 
 class Calls(TorchDispatchMode):
