@@ -126,6 +126,10 @@ class TrainConfig(ABC):
             problems.append(f"--cond: {self.dataset.path} has no labels (a dataset.json beside the images)")
         return problems
 
+    def data_problems(self) -> list[str]:
+        """Why this system cannot be trained on these images, one short line each with the fix."""
+        return []
+
     @property
     @abstractmethod
     def is_half(self) -> bool:
@@ -179,6 +183,22 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{name} = {value!r}: {error}") from None
     return checked
+
+
+def image_problems(data: DatasetFacts, least: int) -> list[str]:
+    """What keeps networks of 1 or 3 channels and a power of two of at least `least` pixels from these images."""
+    problems = []
+    if data.channels not in (1, 3):
+        problems.append(
+            f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
+            "`sg3 dataset --convert=rgb` converts"
+        )
+    if data.resolution < least or data.resolution & (data.resolution - 1):
+        problems.append(
+            f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
+            f"least {least}; `sg3 dataset --resolution=WxH` resizes"
+        )
+    return problems
 
 
 def metric_names(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sg3.errors import UsageError
+from sg3.errors import DataError, UsageError
 from sg3.models import stylegan2, stylegan3
 from sg3.train.recipes import presets, read_config, resolve
 from sg3.train.recipes.stylegan.config import default_gamma
@@ -70,8 +70,6 @@ def test_gamma_default() -> None:
         ({"target": 0.5, "aug": "noaug"}, {}, "--target: belongs to --aug=ada, not to --aug=noaug"),
         ({"fp32": True, "bf16": True}, {}, "--bf16 and --fp32: choose one"),
         ({"cond": True}, {}, "--cond: x.zip has no labels"),
-        ({}, {"channels": 4}, "x.zip has 4 channels, the networks take 1 or 3"),
-        ({}, {"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
         ({"layers": 2}, {}, "--layers=2"),
         ({"gamma": float("nan")}, {}, "--gamma=nan: expected a finite number"),
         ({"desc": "a/b"}, {}, "--desc=a/b: becomes part of a folder's name"),
@@ -82,6 +80,24 @@ def test_contradictions_are_named(said: dict, dataset: dict, message: str) -> No
         resolve(Options(**{"batch": 8, **said}), facts(**dataset))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"channels": 4}, "x.zip has 4 channels, the networks take 1 or 3"),
+        ({"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
+    ],
+)
+def test_images_that_cannot_be_trained_on_are_named(dataset: dict, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        resolve(Options(batch=8), facts(**dataset))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError) as caught:  # the rest can be wrong, too
+        resolve(Options(batch=8, p=0.5), facts(**dataset))
+    assert message in str(caught.value)
+    assert "--p: belongs to --aug=fixed" in str(caught.value)
 
 
 def test_all_contradictions_at_once() -> None:

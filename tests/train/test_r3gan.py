@@ -262,9 +262,9 @@ def test_defaults() -> None:
     ],
 )
 def test_contradictions_are_named(said: dict[str, Any], dataset: dict[str, Any], message: str) -> None:
-    from sg3.errors import UsageError
+    from sg3.errors import DataError, UsageError
 
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(DataError if dataset else UsageError, match=message):
         r3gan_config(dataset=facts(**dataset), **said)
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from sg3.errors import UsageError
+from sg3.errors import DataError, UsageError
 from sg3.train.config import DatasetFacts, TrainConfig
 from sg3.train.options import PANELS, Option, Options
 from sg3.train.recipes.recipe import Preset, Recipe
@@ -120,11 +120,14 @@ def foreign_options(cfg: str, names: Iterable[str]) -> dict[str, str]:
 def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
     """Fill in the defaults of the system that these are the options of, and check that everything fits.
 
-    Raises UsageError that lists every contradiction.
+    Raises UsageError that lists every contradiction, DataError for images that the system cannot be trained on.
     """
     cfg = options.cfg or options.declared()["cfg"].default
     config = recipe_of(cfg).config.resolve(options, dataset)
-    if problems := config.problems(options):
+    problems = config.problems(options)
+    if unusable := config.data_problems():  # the others may follow from it
+        raise DataError("; ".join(unusable + problems))
+    if problems:
         raise UsageError("; ".join(problems))
     return config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
 
 EXPANSION = 2  # features inside a residual block, per channel
@@ -50,17 +50,6 @@ class R3GANConfig(TrainConfig):
     def problems(self, said: Options) -> list[str]:
         """As in TrainConfig."""
         problems = super().problems(said)
-        data = self.dataset
-        if data.resolution < 8 or data.resolution & (data.resolution - 1):
-            problems.append(
-                f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
-                "least 8; `sg3 dataset --resolution=WxH` resizes"
-            )
-        if data.channels not in (1, 3):
-            problems.append(
-                f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
-                "`sg3 dataset --convert=rgb` converts"
-            )
         for width in sorted(set(self.widths)):
             if width * EXPANSION % self.group:
                 problems.append(
@@ -68,6 +57,10 @@ class R3GANConfig(TrainConfig):
                     "channels; see --cbase and --cmax"
                 )
         return problems
+
+    def data_problems(self) -> list[str]:
+        """As in TrainConfig."""
+        return image_problems(self.dataset, least=8)
 
     @property
     def is_half(self) -> bool:

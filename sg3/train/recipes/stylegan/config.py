@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
 
 
@@ -76,22 +76,15 @@ class StyleGANConfig(TrainConfig):
     def problems(self, said: Options) -> list[str]:
         """As in TrainConfig."""
         problems = super().problems(said)
-        data = self.dataset
         if self.batch_gpu < self.mbstd_group:
             problems.append(f"--batch-gpu={self.batch_gpu}: cannot be smaller than --mbstd-group={self.mbstd_group}")
         elif self.batch_gpu % self.mbstd_group:
             problems.append(f"--batch-gpu={self.batch_gpu}: must be a multiple of --mbstd-group={self.mbstd_group}")
-        if data.channels not in (1, 3):
-            problems.append(
-                f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
-                "`sg3 dataset --convert=rgb` converts"
-            )
-        if data.resolution < 16 or data.resolution & (data.resolution - 1):
-            problems.append(
-                f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
-                "least 16; `sg3 dataset --resolution=WxH` resizes"
-            )
         return problems
+
+    def data_problems(self) -> list[str]:
+        """As in TrainConfig."""
+        return image_problems(self.dataset, least=16)
 
     @property
     def is_half(self) -> bool:
