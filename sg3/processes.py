@@ -304,6 +304,9 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     # What torch's launcher handles, and leaves handled; and the one that is turned into another for it.
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in handled}
+    # It would handle SIGHUP even where nohup has it ignored. What is blocked stays so in its processes.
+    blocked = {signal.SIGHUP} if before[signal.SIGHUP] is signal.SIG_IGN else set()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))  # the launcher forwards that one
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
@@ -319,4 +322,5 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return 0

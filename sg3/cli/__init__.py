@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
@@ -96,14 +98,37 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
+    _clean_up_when_ended()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
     sys.exit(_run(args, debug))
 
 
+def _clean_up_when_ended() -> None:
+    """Have SIGTERM and a closed terminal (SIGHUP) do what Ctrl-C does, which leaves no temporary files behind.
+
+    Not in processes forked by this one, which it ends itself, nor in one of several ranks, which their launcher ends;
+    nor for what is ignored, as SIGHUP is under nohup.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, interrupt)
+
+
 def _run(args: list[str], debug: bool) -> int:
-    from sg3.errors import Sg3Error
+    from sg3.errors import Sg3Error, TrainingStopped
 
     try:
         result = cli.main(args=args, prog_name="sg3", standalone_mode=False)
@@ -117,7 +142,9 @@ def _run(args: list[str], debug: bool) -> int:
         see = f" (see: {ctx.command_path} --help)" if ctx else ""
         return _fail(error.format_message() + see, error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130, debug)
+        return _fail("interrupted", 130, debug, said="")
+    except TrainingStopped as error:
+        return _fail(str(error), error.exit_code, debug, said="")
     except Sg3Error as error:
         return _fail(str(error), error.exit_code, debug)
     except BrokenPipeError:
@@ -142,10 +169,13 @@ def _reader_gone() -> int:
     return 74
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: str, code: int, debug: bool, said: str = "error: ") -> int:
     if debug and code != 2:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    try:
+        click.echo(f"{said}{' '.join(message.split())}", err=True)
+    except OSError:  # the reader of our stderr has gone, too: the code must tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

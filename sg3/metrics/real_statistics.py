@@ -21,6 +21,7 @@ from sg3.atomic import write_atomic
 from sg3.cache import cache_folder
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.folder_or_zip import FolderStore, open_store
+from sg3.data.loader_signals import LoaderSignals
 from sg3.errors import Sg3Error, StorageError
 from sg3.metrics.detectors import Detector
 from sg3.metrics.moments import Moments
@@ -66,10 +67,12 @@ class RealStatistics:
         gathered = {spec: Gathered(self.detectors[spec.detector], spec.kind, spec.count, self.device) for spec in specs}
         parts = self.world.mine(chunks(max(spec.count for spec in specs), self.batch))
 
+        signals = LoaderSignals()
+
         def read() -> None:
             loader = torch.utils.data.DataLoader(
                 _Images(data), batch_sampler=[list(part) for part in parts], num_workers=self.workers,
-                collate_fn=_stack,
+                collate_fn=_stack, worker_init_fn=signals if self.workers else None,
             )  # fmt: skip
             batches = iter(loader)
             for part in self.progress.each(f"real images of {data.name}", parts):
@@ -83,7 +86,10 @@ class RealStatistics:
                             gathered[spec].add(part, features)
 
         with torch.no_grad():
-            self.world.together(read)
+            try:
+                self.world.together(read)
+            finally:
+                signals.over()
         results = {spec: each.result(self.world) for spec, each in gathered.items()}
         if self.world.is_main:
             for spec, result in results.items():

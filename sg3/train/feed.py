@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Callable, Generator
 from multiprocessing.process import BaseProcess
@@ -16,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sg3.data.dataset import ImageFolderDataset
+from sg3.data.loader_signals import LoaderSignals
 from sg3.data.sampler import InfiniteSampler
 from sg3.errors import DataError, Sg3Error
 
@@ -43,7 +41,7 @@ def real_batches(
     A broken image raises its own one-line DataError here, in the main process, whichever worker met it. With
     `on_error` 'skip' the next readable image of the data set takes its place, and `warn` gets that line, once an image.
     """
-    is_over = multiprocessing.RawValue(ctypes.c_bool, False)
+    signals = LoaderSignals()
     loader = DataLoader(
         _Guarded(dataset, skip=on_error == "skip"),
         batch_size=batch,
@@ -51,7 +49,7 @@ def real_batches(
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_LoaderSignals(is_over) if workers else None,
+        worker_init_fn=signals if workers else None,
         prefetch_factor=2 if workers else None,
     )
     known: set[str] = set()
@@ -75,7 +73,7 @@ def real_batches(
             "(/dev/shm; docker run --shm-size); fewer --workers need less, continue from the last state"
         ) from error
     finally:
-        is_over.value = True
+        signals.over()
         last_resort = threading.Timer(HUNG_SECONDS, _end_all, [processes])
         last_resort.start()
         del items  # ends the processes, and waits for them
@@ -129,22 +127,6 @@ def _collate(
         labels.append(item[1])
         skipped += item[2]
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), skipped
-
-
-class _LoaderSignals:
-    """What signals mean to a loader's process: nothing, but for SIGTERM when `is_over` is true.
-
-    Ctrl-C, `timeout` and job schedulers signal the whole process group, and the main process decides what it means.
-    """
-
-    def __init__(self, is_over: ctypes.c_bool) -> None:
-        self.is_over = is_over
-
-    def __call__(self, _worker: int) -> None:
-        """Called in the loader's process."""
-        signal.signal(signal.SIGTERM, lambda *_: self.is_over.value and os._exit(0))
-        for number in (signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_all(processes: set[BaseProcess]) -> None:

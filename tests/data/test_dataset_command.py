@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import lives
 from tests.helpers.image_files import encoded, files_below, pixels, write_folder, write_zip
 
 from .conftest import Outcome
@@ -88,3 +92,33 @@ def test_command_on_hostile_files(sg3: Run, tmp_path: Path, dest: Path) -> None:
 def test_preparing_does_not_load_torch() -> None:
     check = "import sys, sg3.cli.dataset, sg3.data.prepare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def hanging_while_it_writes(marker: Path) -> None:
+    import sg3.data.prepare
+
+    plain = sg3.data.prepare.image_name
+
+    def image_name(index: int) -> str:
+        if index == 2:
+            marker.touch()
+            time.sleep(60)
+        return plain(index)
+
+    sg3.data.prepare.image_name = image_name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_ended_while_it_writes(source: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """By a job scheduler, a closed terminal or a person: all clean up, and it is no error."""
+    words = ["dataset", f"--source={source}", f"--dest={tmp_path / 'new' / 'out.zip'}"]
+    process = lives.begin(lives.command, words, tmp_path, hanging_while_it_writes, tmp_path / "marker")
+    lives.wait_for((tmp_path / "marker").exists, process)
+    assert list((tmp_path / "new").iterdir())
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(10)
+    process.kill()
+    assert process.exitcode == 130
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "err.txt").read_text().strip() == "interrupted"

@@ -132,7 +132,7 @@ class TestRunFolder:
             patch.setattr(driver, "equivariance", interrupted)
             code, _, err = run(*words)
             assert code == 130
-            assert err.strip() == "error: interrupted"
+            assert err.strip() == "interrupted"
         assert len(lines(run_dir, "fid10_full")) == len(lines(run_dir, "ppl8_wend")) == 1
         assert not (run_dir / "metric-eqt4_int.jsonl").exists()
         code, out, _ = run(*words)
