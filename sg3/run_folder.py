@@ -39,6 +39,8 @@ LOCK = ".lock"
 SNAPSHOTS = "network-snapshot-*.pkl"
 STATES = "training-state-*.pt"
 METRICS = "metric-*.jsonl"
+# What there may be before the first training state.
+BEGINNINGS = (OPTIONS, LOG, STATS, REALS, FAKES_INIT, EXIT, TRACE, LOCK, "events.out.tfevents.*")
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
@@ -93,18 +95,25 @@ def is_run(folder: Path) -> bool:
     return (folder / OPTIONS).is_file()
 
 
-def find_run(run: str, outdir: Path | None) -> Path:
-    """The run folder named, or for 'latest' the newest under `outdir`. Raises MissingInputError, UsageError."""
+def find_run(run: str, outdir: Path | None, passed_over: Callable[[Path], object] = lambda _: None) -> Path:
+    """The run folder named, or for 'latest' the newest under `outdir` that has a training state.
+
+    `passed_over` gets the newer ones, which have none. Raises MissingInputError, UsageError.
+    """
     if run != "latest":
         if not Path(run).is_dir():
             raise MissingInputError(f"--continue={run}: no such run folder")
         return Path(run)
     if outdir is None:
         raise UsageError("--continue=latest: needs --outdir, the folder that holds the runs")
-    runs = sorted(p for p in outdir.glob("[0-9]" * 5 + "-*") if is_run(p))
+    runs = sorted((p for p in outdir.glob("[0-9]" * 5 + "-*") if is_run(p)), reverse=True)
     if not runs:
         raise MissingInputError(f"--continue=latest: {outdir} holds no run")
-    return runs[-1]
+    for folder in runs:
+        if states(folder):
+            return folder
+        passed_over(folder)
+    raise MissingInputError(f"--continue=latest: no run in {outdir} has a training state to go on from")
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -242,6 +251,16 @@ def drop_snapshots(folder: Path, keep: int, besides: Collection[str]) -> None:
     for path in snapshots(folder)[:-keep]:
         if path.name not in besides:
             path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove what a run that has not got anywhere has written, and the folder unless it holds something else."""
+    for pattern in (*BEGINNINGS, ".*.tmp"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def remove_unfinished(folder: Path) -> None:

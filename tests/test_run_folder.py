@@ -23,6 +23,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_folder_is_discarded_unless_it_holds_something_else(tmp_path: Path) -> None:
+    for name in ("empty", "used"):
+        (tmp_path / name).mkdir()
+        touch(tmp_path / name, "training_options.json", "log.txt", "reals.png", ".lock", ".reals.png.0123abcd.tmp")
+    touch(tmp_path / "used", "mine.txt")
+    run_folder.discard(tmp_path / "empty")
+    run_folder.discard(tmp_path / "used")
+    assert names(tmp_path) == ["used"]
+    assert names(tmp_path / "used") == ["mine.txt"]
+
+
 def test_names_that_others_rely_on(tmp_path: Path) -> None:
     """Those of the original, and the numbers' widths."""
     assert run_folder.snapshot_path(tmp_path, 25_000_999).name == "network-snapshot-025000.pkl"
@@ -70,7 +81,14 @@ def test_finding_a_run(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     touch(tmp_path / "00001-a", run_folder.OPTIONS)
     touch(tmp_path / "00002-b", run_folder.OPTIONS)
-    assert run_folder.find_run("latest", tmp_path).name == "00002-b"  # the third one holds no run
+    with pytest.raises(MissingInputError, match=r"no run in .* has a training state to go on from"):
+        run_folder.find_run("latest", tmp_path)
+    passed_over: list[Path] = []
+    touch(tmp_path / "00001-a", "training-state-0000000004.pt")
+    assert run_folder.find_run("latest", tmp_path, passed_over.append).name == "00001-a"
+    assert [folder.name for folder in passed_over] == ["00002-b"]  # the third one holds no run
+    touch(tmp_path / "00002-b", "training-state-0000000004.pt")
+    assert run_folder.find_run("latest", tmp_path).name == "00002-b"
     assert run_folder.find_run(str(tmp_path / "00001-a"), None) == tmp_path / "00001-a"
     with pytest.raises(UsageError, match="needs --outdir"):
         run_folder.find_run("latest", None)

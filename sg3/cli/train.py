@@ -153,7 +153,11 @@ def _say_where(run_dir: Path) -> None:
 
     place = find_place(os.environ)
     if place is None or place.rank == 0:
-        click.echo(run_dir)
+        try:
+            click.echo(run_dir)
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody wants to know, and the run is as it is
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _suggest(name: str) -> str:

@@ -1,95 +1,182 @@
-"""What a person sees of a running training: a live status line on a terminal, plain lines elsewhere."""
+"""What a person sees of a running training: a live line on a terminal, plain lines elsewhere, and log.txt."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
-from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from sg3.durations import format_time_brief
 from sg3.errors import StorageError
+from sg3.train.run_log import RunLog
+
+REFRESH_SECONDS = 0.25
+WORTH_SAYING = 0.5  # seconds that something must have taken to appear in the live line
+LONG_STEP = 1.0  # seconds after which the live line says for how long a step has been going on
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: in words, as a share of the run, images per second, seconds left, losses by network."""
+
+    words: str
+    share: float
+    speed: float
+    left: float
+    losses: dict[str, float]
+    at: float = field(default_factory=time.monotonic)
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # as it came: Rich's own way is to leave the program without a word
 
 
 class Display:
-    """Messages go to stderr and into a file; on a terminal, a bar with speed, remaining time and losses stays below.
+    """Messages go to stderr and, with the time, into a file; on a terminal a line below them says what goes on.
 
-    Use it as a context manager. If the run has a time limit, set `budget_seconds` to the seconds left of it when the
-    display is made: `remaining` then takes it into account. With `quiet` nothing is shown or written; only the first
-    rank's display is not quiet, so that each line appears once.
+    Use it as a context manager. Saying something never fails: if nobody can read stderr any more, `lost` says why, and
+    if the log cannot be written, `failed` has the error; the loop looks at both when the run can stop without loss.
+    With `quiet` nothing is shown or written: only the first rank's display is not, so that each line appears once.
     """
 
-    def __init__(self, log_path: Path | None, total_nimg: int, quiet: bool = False) -> None:
-        self._log_path = log_path
+    def __init__(self, log_path: Path | None, quiet: bool = False) -> None:
+        self.lost: str | None = None
+        self.failed: StorageError | None = None
+        self._log = RunLog(log_path)
         self._quiet = quiet
-        self._total = total_nimg
-        self.budget_seconds: float | None = None
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._recent: deque[tuple[float, int]] = deque(maxlen=64)  # (time, nimg), for speed
-        self._started = time.monotonic()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress: Progress | None = None
+        self._doing: tuple[str, float] | None = None  # what goes on beside training, and since when
+        self._stepped = time.monotonic()
+        self._live: Live | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, name="live line", daemon=True)
 
     def __enter__(self) -> Display:
-        if sys.stderr.isatty() and not self._quiet:
-            self._bar = Progress(
-                TextColumn("{task.fields[kimg]}"), BarColumn(bar_width=24), TextColumn("{task.fields[status]}"),
-                console=self._console, transient=True, refresh_per_second=4,
+        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
+            console = _Terminal(stderr=True, highlight=False, soft_wrap=True)
+            self._live = Live(
+                get_renderable=self._line, console=console, auto_refresh=False, transient=True,
+                # What is printed meanwhile goes above the line, but only if it is for the terminal and not for a file.
+                redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             )  # fmt: skip
-            self._task = self._bar.add_task("", total=self._total, kimg="starting", status="")
-            self._bar.start()
+            with self._losing():
+                self._live.start()
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._ended.set()
+            self._thread.join()
+            with self._losing():
+                self._live.stop()
+
+    # ---- lines ------------------------------------------------------------------------------------------------------
 
     def message(self, text: str) -> None:
-        """Show one line on stderr and append it to the log. Raises StorageError if the log cannot be written."""
+        """Show one line on stderr and append it to the log."""
         if self._quiet:
             return
-        self._console.print(text, markup=False)
-        if self._log_path is not None:
-            try:
-                with open(self._log_path, "a") as file:
-                    file.write(text + "\n")
-            except OSError as error:
-                raise StorageError(f"{self._log_path}: cannot be written: {error.strerror}") from error
+        if self.lost is None and sys.stderr is not None:
+            with self._losing():
+                if self._live is not None:
+                    self._live.console.print(text, markup=False)
+                else:
+                    print(text, file=sys.stderr, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Append one line to the log alone."""
+        if self._quiet:
+            return
+        try:
+            self._log.write(text)
+        except StorageError as error:
+            self.failed = self.failed or error
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """A terminal that was closed or a pipe that nobody reads is noted, and replaced by one that takes everything:
+        other threads, warnings and Python's own end write there, too."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # (ValueError: the file object is closed)
+            self.lost = self.lost or f"stderr: {getattr(error, 'strerror', None) or error}"
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+    # ---- the live line ----------------------------------------------------------------------------------------------
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody is looking at the bar."""
-        return self._bar is not None
+        """Whether somebody is looking at the live line."""
+        return self._live is not None
 
-    def count(self, nimg: int) -> None:
-        """Note how far training has come, for speed and remaining time."""
-        self._recent.append((time.monotonic(), nimg))
+    def step_done(self) -> None:
+        """A step of training is over."""
+        self._stepped = time.monotonic()
 
-    def progress(self, nimg: int, losses: dict[str, float]) -> None:
-        """Update the bar with the images so far and the losses by network, if there is a bar."""
-        if self._bar is None or self._task is None:
-            return
-        parts = [f"{self.speed():.1f} img/s", f"{format_time_brief(self.remaining(nimg))} left"]
-        parts += [f"{name} {value:.3f}" for name, value in losses.items()]
-        kimg = f"{nimg / 1000:.2f} / {self._total / 1000:g} kimg"
-        self._bar.update(self._task, completed=nimg, kimg=kimg, status="  ".join(parts))
+    def progress(self, progress: Progress) -> None:
+        """What the live line shows from now on."""
+        self._progress = progress
 
-    def speed(self) -> float:
-        """Images per second over the last steps."""
-        if len(self._recent) < 2:
-            return 0.0
-        (t0, n0), (t1, n1) = self._recent[0], self._recent[-1]
-        return (n1 - n0) / max(t1 - t0, 1e-9)
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Inside, the live line says what goes on, and for how long by now."""
+        before, self._doing = self._doing, (what, time.monotonic())
+        try:
+            yield
+        finally:
+            self._doing, self._stepped = before, time.monotonic()
 
-    def remaining(self, nimg: int) -> float:
-        """Seconds until the end of the run, by images or by time, whichever comes first."""
-        speed = self.speed()
-        by_images = (self._total - nimg) / speed if speed else float("inf")
-        by_time = float("inf")
-        if self.budget_seconds is not None:
-            by_time = self.budget_seconds - (time.monotonic() - self._started)
-        return max(min(by_images, by_time), 0.0)
+    def specify(self, what: str) -> None:
+        """Say what goes on in other words; it began when it began."""
+        if self._doing is not None:
+            self._doing = (what, self._doing[1])
+
+    def _keep_fresh(self) -> None:
+        while not self._ended.wait(REFRESH_SECONDS):
+            assert self._live is not None
+            with self._losing():
+                self._live.refresh()
+            if self.lost is not None:
+                return
+
+    def _line(self) -> RenderableType:
+        p = self._progress
+        row = Table.grid(padding=(0, 1))
+        if p is None:
+            row.add_row(Text("  ".join(self._words(p))))
+        else:
+            bar = ProgressBar(total=1.0, completed=p.share, width=24)
+            row.add_row(Text(p.words), bar, Text("  ".join(self._words(p)), no_wrap=True, overflow="ellipsis"))
+        return row
+
+    def _words(self, p: Progress | None) -> list[str]:
+        """What the live line says beside the bar. Something in it changes every second, whatever goes on."""
+        now, doing = time.monotonic(), self._doing
+        words = []
+        if doing is not None and (p is None or now - doing[1] >= WORTH_SAYING):
+            words.append(f"{doing[0]}, {format_time_brief(now - doing[1])}")
+        elif p is not None:
+            words += [f"{p.speed:.1f} img/s"] if p.speed else []
+            if now - self._stepped >= LONG_STEP:
+                words.append(f"this step {format_time_brief(now - self._stepped)}")
+        if p is not None:
+            left = p.left - (now - p.at)
+            words += [f"{format_time_brief(max(left, 0.0))} left"] if left < float("inf") else []
+            words += [f"{name} {value:.3f}" for name, value in p.losses.items()] if doing is None else []
+        return words

@@ -5,23 +5,26 @@ Nothing here touches training's random numbers; metrics on or off, the same weig
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sg3.atomic import write_json
 from sg3.errors import UsageError
+from sg3.formats import averaged_generator, load
 from sg3.formats.digest import sha256_of
 from sg3.metrics import MetricResult, RealImages, compute, parse
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance
-from sg3.metrics.results import append
+from sg3.metrics.metric import Metric
+from sg3.metrics.results import append, read
 from sg3.models import Generator
 from sg3.processes import World
-from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path
+from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path, snapshots
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.stop import StopSignals
@@ -40,10 +43,19 @@ class Evaluation:
         d = config.dataset
         self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.resolution)
 
-    def run(self, G_ema: Generator, snapshot: Path, stop: StopSignals, beat: Callable[[], None]) -> None:
-        """All metrics of the averaged generator, one line of its file each. Ends early when asked to stop."""
+    def run(
+        self,
+        G_ema: Generator,
+        snapshot: Path,
+        stop: StopSignals,
+        beat: Callable[[], None],
+        metrics: Sequence[Metric] | None = None,
+    ) -> None:
+        """Metrics (all of the run's) of the averaged generator, one line of its file each. Ends early when asked to
+        stop."""
 
-        def progress(_what: str, _done: int, _total: int) -> None:
+        def progress(what: str, done: int, total: int) -> None:
+            self._display.specify(f"measuring {what}, {done} of {total}")
             beat()
 
         digest = sha256_of(snapshot) if self._world.is_main else ""
@@ -59,11 +71,48 @@ class Evaluation:
             self._display.message(f"{metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
 
         compute(
-            self._metrics, G_ema, self._real, device=self._world.device, batch=max(self._config.batch_gpu, 8),
-            workers=self._config.workers, detector_dir=_detector_dir(self._config), detectors=self._detectors,
-            progress=progress, stop=lambda: stop.is_asked, on_result=note,
+            self._metrics if metrics is None else metrics, G_ema, self._real, device=self._world.device,
+            batch=max(self._config.batch_gpu, 8), workers=self._config.workers, detectors=self._detectors,
+            detector_dir=_detector_dir(self._config), progress=progress, stop=lambda: stop.is_asked, on_result=note,
         )  # fmt: skip
         beat()
+
+    def catch_up(self, G_ema: Generator, nimg: int, stop: StopSignals, beat: Callable[[], None]) -> None:
+        """Metrics that earlier lives of the run, which is at `nimg` images, were stopped in or have not got to.
+
+        `G_ema` is a network like the snapshots', and stays as it is.
+        """
+        for name, metrics in self._world.on_main(lambda: self._missed(nimg)):
+            if self._world.as_main(stop.is_asked)[0]:
+                return
+            path = self._run_dir / name
+            words = ", ".join(metric.name for metric in metrics)
+            self._display.message(f"{name}: measuring what an earlier life of the run has not got to: {words}")
+            self.run(self._network_of(path, G_ema), path, stop, beat, metrics)
+
+    def _network_of(self, path: Path, like: Generator) -> Generator:
+        """The averaged generator of a snapshot, which lies where the first rank is; one `like` it on every rank."""
+        G = copy.deepcopy(like)
+        G.load_state_dict(self._world.on_main(lambda: averaged_generator(load(path), path).state_dict()))
+        return G
+
+    def _missed(self, nimg: int) -> list[tuple[str, list[Metric]]]:
+        """File names of snapshots, and which of the run's metrics they lack: the newest one all that it has no results
+        of, an earlier one those that were in use by then, for a snapshot before it has them."""
+        paths = [path for path in snapshots(self._run_dir) if (kimg_of(path.name) or 0) * 1000 <= nimg]
+        missed: dict[str, list[Metric]] = {path.name: [] for path in paths}
+        for metric in self._metrics:
+            known = {line.get("snapshot_pkl"): _digest_in(line) for line in read(self._run_dir, metric.name)}
+            in_use = False
+            for path in paths:
+                is_known = path.name in known
+                if path is paths[-1]:  # which the run may have written anew since
+                    is_known = is_known and known[path.name] == sha256_of(path)
+                    in_use = True
+                if in_use and not is_known:
+                    missed[path.name].append(metric)
+                in_use = in_use or is_known
+        return [(name, metrics) for name, metrics in missed.items() if metrics]
 
     def best_snapshots(self) -> set[str]:
         """File names of the best snapshots so far."""
@@ -114,6 +163,12 @@ def open_evaluation(
     if world.is_main:
         evaluation.forget_after(nimg)
     return evaluation
+
+
+def _digest_in(line: dict[str, Any]) -> Any:
+    """Of the network that a line of metric-NAME.jsonl is about."""
+    recipe = line.get("recipe")
+    return recipe.get("network_sha256") if isinstance(recipe, dict) else None
 
 
 def check_metrics(config: TrainConfig) -> None:

@@ -19,6 +19,8 @@ from sg3.train.trainer import Trainer
 class BadStepsWatch:
     """Reports steps that were left out, and ends the run when too many were in a row."""
 
+    what = "waiting for the device"
+
     def __init__(self, trainer: Trainer, run_dir: Path, display: Display, saving: Saving) -> None:
         self._trainer = trainer
         self._run_dir = run_dir

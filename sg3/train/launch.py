@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
+import socket
 import sys
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from sg3._version import __version__
 from sg3.atomic import write_json
 from sg3.durations import format_time_brief
-from sg3.errors import DataError
+from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
 from sg3.train.changes import apply_changes, require_same_run
@@ -29,7 +32,7 @@ from sg3.train.loop import Loop
 from sg3.train.options import Options
 from sg3.train.recipes import read_config, resolve
 from sg3.train.state import load_state, require_space
-from sg3.train.stop import StopSignals
+from sg3.train.stop import StopSignals, WaitInterruptedError
 from sg3.train.summary import summarize
 from sg3.train.trainer import Trainer
 from sg3.train.transfer import transfer_weights
@@ -68,13 +71,14 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
     world = join(changes.device or config.device, changes.gpus)
 
     def prepare() -> tuple[TrainConfig, list[str], Path]:
-        run_dir = find_run(run, outdir)
+        older: list[str] = []
+        run_dir = find_run(run, outdir, lambda newer: older.append(f"passed over: {newer}, it has no training state"))
         config, _ = read_run(run_dir)
         gpus = world.size if world.size != config.gpus or changes.gpus else None
         changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
         check_metrics(changed)
         check_device(changed.compile, world.device)
-        return changed, notes, run_dir
+        return changed, older + notes, run_dir
 
     with closing(world):
         config, notes, run_dir = world.on_main(prepare, told_once=True)
@@ -94,7 +98,7 @@ def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: 
     """Set up, train, and leave an exit.json that says how it ended."""
     with ExitStack() as stack:
         world.on_main(lambda: stack.enter_context(locked(run_dir)), told_once=True)
-        exit_file = Exit(run_dir)
+        exit_file = Exit(run_dir, is_new)
         if world.is_main:
             exit_file.clear()
             if report := os.environ.get(RUN_DIR_FILE):
@@ -107,7 +111,7 @@ def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: 
                 exit_file.leave(0, message, kimg)
             world.gather(None)  # end together: others still look into rank 0's store
         except BaseException as error:
-            report_failure(error, world, watchdog, config, run_dir, exit_file)
+            report_failure(error, world, watchdog, config, exit_file, run_dir)
             raise  # not reached: something was raised above
         finally:
             watchdog.end()
@@ -126,43 +130,74 @@ def _train(
     """Returns how many kimg are trained and the last message. Errors carry `kimg` where training had begun."""
     torch.backends.cudnn.benchmark = not config.nobench
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-    display = Display(run_dir / LOG, config.kimg * 1000, quiet=not world.is_main)
+    display = Display(run_dir / LOG, quiet=not world.is_main)
     with display:
-        dataset = open_dataset(config)
-        trainer = Trainer(config, dataset, world, watchdog)
-        if is_new:
-            require_space(run_dir, summarize(config).state_bytes)
-            if config.resume is not None:
-                for line in transfer_weights(config.resume, trainer.networks):
-                    display.message(line)
-        else:
-            if world.is_main:
-                remove_unfinished(run_dir)
-            state = load_state(run_dir, display.message)
-            require_same_run(state["config"], config, str(run_dir))
-            trainer.load_state_dict(state)
-            if notes and world.is_main:
-                _keep_changes(config, run_dir)
-        check_consistency(world, trainer.networks)
-        _announce(config, trainer, run_dir, display)
-        for line in notes:
-            display.message(line)
-        if config.minutes is not None:
-            display.budget_seconds = config.minutes * 60 - trainer.seconds
-        out_of_time = display.budget_seconds is not None and display.budget_seconds <= 0
+        display.note(f"{'started' if is_new else 'continued'} by process {os.getpid()} on {socket.gethostname()}, "
+                     f"sg3 {__version__}, torch {torch.__version__}: {shlex.join(sys.argv)}")
+        with _ending_at_once(stop, is_new, run_dir), display.doing("starting"):
+            trainer = _set_up(world, watchdog, config, run_dir, is_new, notes, display)
+            loop = Loop(trainer, run_dir, display, open_evaluation(config, run_dir, world, display, trainer.nimg))
         try:
-            if trainer.nimg >= config.kimg * 1000 or out_of_time:
+            if not is_new:
+                loop.catch_up(stop)
+            if world.as_main(trainer.is_over)[0]:
                 done = f"{trainer.nimg / 1000:.2f} kimg in {format_time_brief(trainer.seconds)}"
                 message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
-                evaluation = open_evaluation(config, run_dir, world, display, trainer.nimg)
-                Loop(trainer, run_dir, display, evaluation).run(stop)
+                loop.run(stop)
                 message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time_brief(trainer.seconds)}"
+            display.message(f"{message}; everything is in {run_dir}")
+            if display.failed is not None:
+                raise display.failed
         except BaseException as error:
             error.kimg = trainer.nimg / 1000  # type: ignore[attr-defined]
             raise
-        display.message(f"{message}; everything is in {run_dir}")
     return trainer.nimg / 1000, message
+
+
+@contextmanager
+def _ending_at_once(stop: StopSignals, is_new: bool, run_dir: Path) -> Iterator[None]:
+    """Inside, where nothing is trained yet that had to be saved, a process alone obeys a signal as it comes."""
+    try:
+        with stop.waiting():
+            yield
+    except WaitInterruptedError:
+        reason = stop.reason(0)
+        if is_new:
+            raise KeyboardInterrupt(f"{reason}: stopped before training began") from None
+        raise TrainingStopped(f"{reason}: stopped before training went on; the state is in {run_dir}") from None
+
+
+def _set_up(
+    world: World,
+    watchdog: Watchdog,
+    config: TrainConfig,
+    run_dir: Path,
+    is_new: bool,
+    notes: list[str],
+    display: Display,
+) -> Trainer:
+    """The trainer at the run's beginning, or where it had come to."""
+    dataset = open_dataset(config)
+    trainer = Trainer(config, dataset, world, watchdog)
+    if is_new:
+        require_space(run_dir, summarize(config).state_bytes)
+        if config.resume is not None:
+            for line in transfer_weights(config.resume, trainer.networks):
+                display.message(line)
+    else:
+        if world.is_main:
+            remove_unfinished(run_dir)
+        state = load_state(run_dir, display.message)
+        require_same_run(state["config"], config, str(run_dir))
+        trainer.load_state_dict(state)
+        if world.is_main and read_run(run_dir)[0] != config:
+            _keep_changes(config, run_dir)
+    check_consistency(world, trainer.networks)
+    _announce(config, trainer, run_dir, display)
+    for line in notes:
+        display.message(line)
+    return trainer
 
 
 def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from sg3.durations import format_time_brief
 from sg3.processes import World
-from sg3.run_folder import STATS, append_line, keep_lines
+from sg3.run_folder import STATS, append_line, keep_lines, read_lines
 
 
 class Stats:
@@ -86,6 +86,7 @@ class Tick:
     seconds: float
     maintenance: float
     augment: float  # probability
+    memory: dict[str, float]  # what `memory_usage` found
 
     @property
     def sec_per_kimg(self) -> float:
@@ -97,10 +98,10 @@ class Tick:
             "Progress/tick": self.number, "Progress/kimg": self.nimg / 1000, "Progress/augment": self.augment,
             "Timing/total_sec": self.total_seconds, "Timing/total_hours": self.total_seconds / 3600,
             "Timing/total_days": self.total_seconds / 86400, "Timing/sec_per_tick": self.seconds,
-            "Timing/sec_per_kimg": self.sec_per_kimg, "Timing/maintenance_sec": self.maintenance,
+            "Timing/sec_per_kimg": self.sec_per_kimg, "Timing/maintenance_sec": self.maintenance, **self.memory,
         }  # fmt: skip
 
-    def line(self, memory: dict[str, float], left: float | None) -> str:
+    def line(self, left: float | None) -> str:
         """The original's status line, with images per second and the remaining time."""
         fields = [
             f"tick {self.number:<4d}", f"kimg {self.nimg / 1000:<7.1f}",
@@ -110,10 +111,10 @@ class Tick:
         ]  # fmt: skip
         columns = (("cpumem", "cpu_mem_gb"), ("gpumem", "peak_gpu_mem_gb"), ("reserved", "peak_gpu_mem_reserved_gb"))
         for label, name in columns:
-            if f"Resources/{name}" in memory:
-                fields.append(f"{label} {memory[f'Resources/{name}']:<5.2f}")
+            if f"Resources/{name}" in self.memory:
+                fields.append(f"{label} {self.memory[f'Resources/{name}']:<5.2f}")
         fields += [f"augment {self.augment:.3f}", f"img/s {self.images / max(self.seconds, 1e-9):<5.1f}"]
-        if left is not None:
+        if left is not None and left < float("inf"):
             fields.append(f"left {format_time_brief(left)}")
         return " ".join(fields).rstrip()
 
@@ -138,6 +139,11 @@ class StatsWriter:
         self.path = run_dir / STATS
         keep_lines(self.path, lambda line: _nimg(line) <= start_nimg)
         self._tensorboard = _tensorboard_writer(run_dir)
+
+    def has(self, stats: dict[str, dict[str, float]]) -> bool:
+        """Whether this tick's line, or one of a later tick, is there."""
+        newest = next(read_lines(self.path, newest_first=True), {})
+        return bool(newest) and _nimg(newest) >= _nimg(stats)
 
     def write(self, stats: dict[str, dict[str, float]], nimg: int) -> None:
         """One tick's statistics. A full disk raises StorageError; trouble in TensorBoard is ignored."""

@@ -4,11 +4,16 @@ Its parts, in the order in which they are asked after each step:
 
     LiveLine       every second, on a terminal           report.py
     BadStepsWatch  every 50 steps and at a tick's end    failure.py
-    Snapshots      every --snap ticks and at the end     snapshots.py
-    TickReport     at a tick's end                       report.py
+    TickEnd        at a tick's end                       report.py
+    Agreement      before a snapshot                     snapshots.py
     Saving         with a snapshot, and every 15 minutes saving.py
+    TickReport     at a tick's end                       report.py
+    Snapshots      every --snap ticks and at the end     snapshots.py
     Measuring      after a snapshot                      snapshots.py
     Pruning        after a snapshot                      snapshots.py
+
+The state comes before everything that is only shown: whatever ends the run there, the tick is not lost, and another
+life makes up for what it finds missing (`catch_up`).
 """
 
 from __future__ import annotations
@@ -26,10 +31,11 @@ from sg3.train.display import Display
 from sg3.train.evaluation import Evaluation
 from sg3.train.failure import BadStepsWatch
 from sg3.train.feed import Batch, real_batches
+from sg3.train.outlook import Outlook
 from sg3.train.profile import profiling
-from sg3.train.report import LiveLine, TickReport
+from sg3.train.report import LiveLine, TickEnd, TickReport
 from sg3.train.saving import Saving
-from sg3.train.snapshots import Measuring, Pruning, Snapshots
+from sg3.train.snapshots import Agreement, Measuring, Pruning, Snapshots
 from sg3.train.stop import StopSignals, WaitInterruptedError
 from sg3.train.tick import Moment, Part
 from sg3.train.trainer import Trainer
@@ -45,8 +51,25 @@ class Loop:
         self.run_dir = run_dir
         self.display = display
         self.evaluation = evaluation
+        self.outlook = Outlook(trainer)
+        self.tick_end = TickEnd(trainer)
         self.saving = Saving(trainer, run_dir)
         self.snapshots = Snapshots(trainer, run_dir)
+        self.report: TickReport | None = None
+        if self.world.is_main:
+            self.report = TickReport(trainer, run_dir, display, self.outlook, self.tick_end)
+
+    def catch_up(self, stop: StopSignals) -> None:
+        """What a life that ended at the end of a tick has not got to: statistics, snapshot and metrics."""
+        t = self.trainer
+        with t.watchdog.patient(), self.display.doing("catching up"):
+            if self.report is not None:
+                self.report.make_up()
+                if self.snapshots.is_missing:
+                    self.snapshots.write()
+            if self.evaluation is not None:
+                self.evaluation.catch_up(t.G_ema, t.nimg, stop, t.watchdog.beat)
+        self.stop_if_asked(stop)
 
     def run(self, stop: StopSignals) -> None:
         """Train to the end. Raises TrainingStopped, with the state saved, when a signal asks for it."""
@@ -56,61 +79,68 @@ class Loop:
             on_error=c.on_error, pin_memory=t.device.type == "cuda", rank=self.world.rank, ranks=self.world.size,
             warn=self.display.message,
         )  # fmt: skip
-        report = TickReport(t, self.run_dir, self.display)
-        parts = self.parts(report, stop)
+        parts = self.parts(stop)
         if t.nimg == 0:
-            self.snapshots.save_first_grids()
+            with self.display.doing("saving the first images"):
+                self.snapshots.save_first_grids()
         profiled = c.profile if self.world.is_main else 0
-        clock, finished = time.monotonic(), False
+        clock, finished, first = time.monotonic(), False, True
         with self.saving, closing(batches), profiling(profiled, self.run_dir, self.display.message) as step_done:
             while not finished:
-                batch = self.next_batch(batches, report, stop)
-                t.train_step(*batch)
+                batch = self.next_batch(batches, stop)
+                with self.display.doing("first step, compiling") if first else nullcontext():
+                    t.train_step(*batch)
                 step_done()
-                now = time.monotonic()
+                first, now = False, time.monotonic()
                 t.count_seconds(now - clock)
                 clock = now
-                self.display.count(t.nimg)
+                self.outlook.step_done()
+                self.display.step_done()
                 self.saving.raise_if_failed()
                 moment = self.moment(now)
                 with t.watchdog.patient() if moment.ends_tick else nullcontext():
                     for part in parts:
                         if part.is_due(moment):
-                            part.run(moment)
+                            with self.display.doing(part.what):
+                                part.run(moment)
                 if moment.ends_tick:
-                    report.tick_took(time.monotonic() - now)
+                    self.tick_took(time.monotonic() - now, moment)
                 if moment.ends_tick or moment.state:
                     clock = time.monotonic()  # what was done meanwhile is no training
                 finished = moment.ends_run
-                if not finished and (reason := stop.reason(t.step)):
-                    self.stop_now(reason)
-        self.saving.finish()
+                if not finished:
+                    self.stop_if_asked(stop)
+        with self.display.doing("saving the state"):
+            self.saving.finish()
 
-    def parts(self, report: TickReport, stop: StopSignals) -> Sequence[Part]:
+    def parts(self, stop: StopSignals) -> Sequence[Part]:
         """What may be due after a step, in this order."""
         t, keep = self.trainer, self.config.keep_snapshots
         parts: list[Part] = [
-            LiveLine(t, self.display),
+            LiveLine(t, self.display, self.outlook),
             BadStepsWatch(t, self.run_dir, self.display, self.saving),
-            self.snapshots,
-            report,
+            self.tick_end,
+            Agreement(t),
             self.saving,
         ]
+        if self.report is not None:
+            parts.append(self.report)
+        parts.append(self.snapshots)
         if self.evaluation is not None:
             parts.append(Measuring(t, self.evaluation, self.snapshots, stop))
         if keep is not None and self.world.is_main:
             parts.append(Pruning(self.run_dir, keep, self.evaluation))
         return parts
 
-    def next_batch(self, batches: Iterator[Batch], report: TickReport, stop: StopSignals) -> Batch:
+    def next_batch(self, batches: Iterator[Batch], stop: StopSignals) -> Batch:
         """The next real images of this rank, as many batches of them as the system takes in a step."""
         began = time.monotonic()
         try:
-            with stop.waiting():
+            with stop.waiting(), self.display.doing("waiting for images"):
                 taken = list(islice(batches, self.trainer.system.real_batches))
         except WaitInterruptedError:
             self.stop_now(stop.reason(self.trainer.step) or "signal")
-        report.waited_for_images(time.monotonic() - began)
+        self.tick_end.waited_for_images(time.monotonic() - began)
         if len(taken) == 1:
             return taken[0]
         images, labels = zip(*taken, strict=True)
@@ -119,19 +149,31 @@ class Loop:
     def moment(self, now: float) -> Moment:
         """What is over and what is due after a step. Clocks are rank 0's, so that all agree."""
         t, c = self.trainer, self.config
-        out_of_time, is_overdue = self.world.as_main(
-            c.minutes is not None and t.seconds >= c.minutes * 60, self.saving.is_overdue(now)
-        )
-        ends_run = t.nimg >= c.kimg * 1000 or out_of_time
+        ends_run, is_overdue = self.world.as_main(t.is_over, self.saving.is_overdue(now))
         ends_tick = ends_run or t.tick == 0 or t.nimg >= t.tick_start_nimg + c.tick * 1000
         return Moment(
             now=now, step=t.step, ends_run=ends_run, ends_tick=ends_tick,
             snapshot=ends_tick and (ends_run or t.tick % c.snap == 0), state=is_overdue,
         )  # fmt: skip
 
+    def tick_took(self, seconds: float, moment: Moment) -> None:
+        """Note what the end of a tick took, for the next report and for the time that is left."""
+        self.tick_end.maintenance = seconds
+        self.outlook.tick_took(seconds, moment.snapshot)
+
+    def stop_if_asked(self, stop: StopSignals) -> None:
+        """Stop if a signal asks for it, or if what the run says can no longer be read or written."""
+        if (trouble := self.display.failed or self.display.lost) is not None:
+            stop.ask(str(trouble))
+        if (reason := stop.reason(self.trainer.step)) is not None:
+            self.stop_now(reason)
+
     def stop_now(self, reason: str) -> None:
         """Save the state, and nothing else, for whoever asked may not wait long."""
-        self.saving.save()
-        self.saving.finish()
+        with self.display.doing("stopping, saving the state"):
+            self.saving.save()
+            self.saving.finish()
+        if self.display.failed is not None:
+            raise self.display.failed
         kimg = self.trainer.nimg / 1000
         raise TrainingStopped(f"{reason}: stopped at {kimg:.2f} kimg, state saved in {self.run_dir}")

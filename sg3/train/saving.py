@@ -16,6 +16,8 @@ STATE_MINUTES = 15  # between two states at most
 class Saving:
     """Saves the trainer's state in the background; a context that lets a begun one be completed."""
 
+    what = "saving the state"
+
     def __init__(self, trainer: Trainer, run_dir: Path) -> None:
         self._trainer = trainer
         self._writer = StateWriter(run_dir)

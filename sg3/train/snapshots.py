@@ -20,8 +20,27 @@ from sg3.train.trainer import Trainer
 M = TypeVar("M", bound=nn.Module)
 
 
+class Agreement:
+    """Before anything is saved that others go on from: all ranks have the same networks."""
+
+    what = "comparing the ranks"
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def is_due(self, moment: Moment) -> bool:
+        """Before every snapshot, and the state that is saved with it."""
+        return moment.snapshot
+
+    def run(self, moment: Moment) -> None:
+        """Raises NumericalError if the ranks have drifted apart."""
+        check_consistency(self._trainer.world, self._trainer.networks)
+
+
 class Snapshots:
-    """Writes an image grid and the networks, on rank 0, once all ranks have been found to agree."""
+    """Writes an image grid and the networks, on rank 0."""
+
+    what = "saving images and networks"
 
     def __init__(self, trainer: Trainer, run_dir: Path) -> None:
         self._trainer = trainer
@@ -43,16 +62,24 @@ class Snapshots:
         """Where the networks of now go."""
         return snapshot_path(self._run_dir, self._trainer.nimg)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether a life that ended here has not got to its snapshot."""
+        t = self._trainer
+        was_due = t.is_at_tick_end and (t.is_over or (t.tick - 1) % t.config.snap == 0)
+        return was_due and not self.path().exists()
+
     def is_due(self, moment: Moment) -> bool:
         """Every --snap ticks and at the end."""
-        return moment.snapshot
+        return moment.snapshot and self._trainer.world.is_main
 
     def run(self, moment: Moment) -> None:
-        """Raises NumericalError if the ranks have drifted apart."""
+        """To be called on rank 0."""
+        self.write()
+
+    def write(self) -> None:
+        """The images and networks of now."""
         t = self._trainer
-        check_consistency(t.world, t.networks)
-        if not t.world.is_main:
-            return
         c, d = t.config, t.config.dataset
         self._grid.save_fakes(t.G_ema, fakes_path(self._run_dir, t.nimg), c.batch_gpu)
         G, D, G_ema = (_frozen(network) for network in (t.G, t.D, t.G_ema))
@@ -73,6 +100,8 @@ def _frozen(module: M) -> M:
 class Measuring:
     """The metrics of the snapshot that was written last, unless somebody waits for the run to stop."""
 
+    what = "measuring"
+
     def __init__(self, trainer: Trainer, evaluation: Evaluation, snapshots: Snapshots, stop: StopSignals) -> None:
         self._trainer = trainer
         self._evaluation = evaluation
@@ -91,6 +120,8 @@ class Measuring:
 
 class Pruning:
     """Removes network snapshots but the newest `keep` and the best one by each metric."""
+
+    what = "removing old networks"
 
     def __init__(self, run_dir: Path, keep: int, evaluation: Evaluation | None) -> None:
         self._run_dir = run_dir

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sg3.errors import Sg3Error
+from sg3.invocation import COMMAND, sg3_command
 from sg3.processes import start_processes
 from sg3.run_folder import EXIT, read_object
 from sg3.train.launch import RUN_DIR_FILE
@@ -17,11 +18,11 @@ def run_processes(count: int, words: Sequence[str]) -> int:
     """Run `sg3 WORDS`, a training, in `count` processes; returns the run's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "run_dir"
-        os.environ[RUN_DIR_FILE] = str(report)
+        os.environ.update({RUN_DIR_FILE: str(report), COMMAND: sg3_command()})
         try:
             code = start_processes(count, words)
         finally:
-            del os.environ[RUN_DIR_FILE]
+            del os.environ[RUN_DIR_FILE], os.environ[COMMAND]
         return _left_behind(report, code)
 
 

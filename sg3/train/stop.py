@@ -11,17 +11,23 @@ from typing import Any
 
 from sg3.processes import World
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.
 SAME_WISH_SECONDS = 2.0
 
 
-class WaitInterruptedError(Exception):
-    """A signal came while the loop was waiting for images: nothing was going on that had to be finished."""
+class WaitInterruptedError(BaseException):
+    """A signal came while nothing was going on that had to be finished, such as the wait for images.
+
+    No Exception, as KeyboardInterrupt is none: what handles errors must not take it for one.
+    """
 
 
 class StopSignals:
-    """While active, notes the first SIGINT, SIGTERM or SIGUSR1; a second one, seconds later, acts as usual."""
+    """While active, notes the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second one, seconds later, acts as usual.
+
+    What is ignored, as SIGHUP is under nohup, stays so.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -31,7 +37,8 @@ class StopSignals:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -49,6 +56,11 @@ class StopSignals:
         elif time.monotonic() - self._caught_at > SAME_WISH_SECONDS:
             self._restore()
             signal.raise_signal(number)
+
+    def ask(self, reason: str) -> None:
+        """As a signal does. The first wish counts."""
+        if self._caught is None:
+            self._caught, self._caught_at = reason, time.monotonic()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

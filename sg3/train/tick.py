@@ -25,6 +25,8 @@ class Moment:
 class Part(Protocol):
     """Something that happens now and then. Each decides by itself whether it is due; all ranks ask and run together."""
 
+    what: str  # what goes on meanwhile, for the live line
+
     def is_due(self, moment: Moment) -> bool:
         """Whether to run after this step."""
 

@@ -64,6 +64,7 @@ class Trainer:
         self.tick_start_nimg = 0
         self.tick_start_seconds = 0.0
         self.seconds = 0.0  # of training, over all lives of the run
+        self.last_tick: dict[str, dict[str, float]] = {}  # on rank 0: statistics of the tick that ended last
 
     @property
     def G(self) -> Generator:
@@ -180,10 +181,22 @@ class Trainer:
         """So much more time has gone into training."""
         self.seconds += seconds
 
-    def end_tick(self) -> None:
-        """A tick is over, and the next one begins."""
+    def end_tick(self, statistics: dict[str, dict[str, float]]) -> None:
+        """A tick is over, with these statistics on rank 0, and the next one begins."""
         self.tick += 1
         self.tick_start_nimg, self.tick_start_seconds = self.nimg, self.seconds
+        self.last_tick = statistics
+
+    @property
+    def is_at_tick_end(self) -> bool:
+        """Whether nothing has been trained since a tick ended."""
+        return self.tick > 0 and self.nimg == self.tick_start_nimg
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has its images, or has had its time by this rank's clock."""
+        c = self.config
+        return self.nimg >= c.kimg * 1000 or (c.minutes is not None and self.seconds >= c.minutes * 60)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines the rest of the run. Randomness needs no entry: see sg3.randomness.
@@ -197,6 +210,7 @@ class Trainer:
             **{name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.system.state_dict(), **self.augmentation.state_dict(), "stats": self.stats.state_dict(),
+            "last_tick": self.last_tick,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -216,6 +230,7 @@ class Trainer:
         self.augmentation.load_state_dict(state)
         if self.world.is_main:
             self.stats.load_state_dict(state["stats"], self.device)
+            self.last_tick = state.get("last_tick", {})  # (which states of 31a3443 have not)
 
 
 def lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 import sg3
+from sg3.invocation import sg3_command
 from tests.helpers.commands import children_seconds, start, wait_for_state
 from tests.helpers.image_files import write_dataset
 from tests.helpers.runs import TINY_ARGS
@@ -72,7 +74,12 @@ def test_exit_json_and_log(finished: Path) -> None:
     assert left["exit_code"] == 0
     assert left["kimg"] == 2.048
     log = (finished / "log.txt").read_text()
-    assert log.count("\ntick ") == 3
+    stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    lines = log.splitlines()
+    assert all(re.match(stamp, line) for line in lines)
+    assert len(re.findall(stamp + "tick ", log, re.MULTILINE)) == 3
+    assert re.fullmatch(stamp + rf"started by process {os.getpid()} on .*, sg3 .*, torch .*: .*", lines[0])
+    assert re.fullmatch(stamp + r"ended with exit code 0: finished at 2.05 kimg after .*", lines[-1])
     assert "img/s" in log
     assert "\x1b" not in log
 
@@ -122,8 +129,8 @@ def test_a_stopped_run_says_how_to_continue_and_continues(discs: Path, tmp_path:
     assert time.monotonic() - began < 20
     assert process.returncode == 75
     last = err.strip().splitlines()[-1]
-    assert last.startswith("error: " + signal.Signals(number).name)
-    assert last.endswith(f"continue with: sg3 train --continue={run_dir}")
+    assert last.startswith(signal.Signals(number).name + ": stopped at ")
+    assert last.endswith(f"continue with: {sg3_command()} train --continue={run_dir}")
     assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 75
     reached = json.loads((run_dir / "exit.json").read_text())["kimg"]
 
@@ -219,7 +226,7 @@ def sized(folder: Path, *sizes: tuple[int, int]) -> None:
 WRONG_DATA = {
     "empty": (lambda d: None, 65, "no images"),
     "not square": (lambda d: sized(d, (16, 12)), 65, "0.png"),
-    "odd size": (lambda d: sized(d, (20, 20)), 2, "expected a power of two"),
+    "odd size": (lambda d: sized(d, (20, 20)), 65, "expected a power of two"),
     "mixed sizes": (lambda d: sized(d, (16, 16), (16, 16), (32, 32), (16, 16)), 65, "2.png"),
     "broken": (broken_png, 65, "2.png"),
 }
@@ -234,6 +241,7 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
     result = run("train", f"--outdir={tmp_path / 'runs'}", f"--data={data}", *TINY_ARGS)
     assert result.code == code, result.err
     assert words in result.error_line()
+    assert not list(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.parametrize(
@@ -266,6 +274,7 @@ def test_wrong_options_are_named(discs: Path, run, tmp_path: Path, args: list[st
     result = run("train", f"--outdir={tmp_path}", *tiny, *args)
     assert result.code == code, result.err
     assert words in result.error_line()
+    assert list(tmp_path.iterdir()) == [], "no folder for a run that cannot begin"
 
 
 def test_outdir_is_needed(discs: Path, run) -> None:

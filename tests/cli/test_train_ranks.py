@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sg3.invocation import sg3_command
 from tests.helpers.commands import free_port, gone, ranks_of, start, wait_for_state
 from tests.helpers.runs import TINY_ARGS
 
@@ -33,8 +34,9 @@ def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) ->
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
     assert process.returncode == 75, err
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert line.endswith(f"continue with: sg3 train --continue={run_dir}")
+    (line,) = [line for line in err.splitlines() if "stopped at" in line]
+    assert line.startswith("SIGTERM: stopped at ")
+    assert line.endswith(f"continue with: {sg3_command()} train --continue={run_dir}")
     assert left_behind(run_dir)["exit_code"] == 75
     assert "Traceback" not in err
 

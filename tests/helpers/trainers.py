@@ -42,7 +42,7 @@ class StopAfter(StopSignals):
 def run_loop(trainer: Trainer, run_dir: Path, stop: StopSignals) -> None:
     """The loop as `sg3 train` runs it."""
     run_dir.mkdir(exist_ok=True)
-    Loop(trainer, run_dir, Display(None, trainer.config.kimg * 1000), None).run(stop)
+    Loop(trainer, run_dir, Display(None), None).run(stop)
 
 
 def train(config: TrainConfig, run_dir: Path, steps: int) -> dict:
@@ -57,6 +57,9 @@ def train(config: TrainConfig, run_dir: Path, steps: int) -> dict:
 
 def comparable(state: dict) -> dict:
     """Without what the clock decides, and the options that may differ."""
-    statistics = {k: v for k, v in state["stats"].items() if not k.startswith(("Timing/", "Resources/"))}
     timing = ("seconds", "tick_start_seconds", "config")
-    return {**{k: v for k, v in state.items() if k not in timing}, "stats": statistics}
+    statistics = {
+        name: {k: v for k, v in state[name].items() if not k.startswith(("Timing/", "Resources/"))}
+        for name in ("stats", "last_tick")
+    }  # fmt: skip
+    return {**{k: v for k, v in state.items() if k not in timing}, **statistics}

@@ -37,7 +37,7 @@ def test_metrics_leave_training_as_it_is(discs: Path, tmp_path: Path) -> None:
         folder = tmp_path / metrics[:3]
         trainer = new_trainer(config)
         folder.mkdir()
-        display = Display(None, 1000)
+        display = Display(None)
         loop = Loop(trainer, folder, display, open_evaluation(config, folder, ALONE, display, 0))
         loop.run(StopAfter(10**9))
         states.append(load_state(folder, pytest.fail))
@@ -59,7 +59,7 @@ def evaluation(tmp_path: Path, monkeypatch, values: list[float], metric: str = "
     monkeypatch.setattr(evaluation_module, "compute", compute)
     monkeypatch.setattr(evaluation_module, "open_detector", lambda *_: None)
     config = tiny_config(tmp_path / "x.zip", metrics=metric)
-    return Evaluation(config, tmp_path, ALONE, Display(None, 1000))
+    return Evaluation(config, tmp_path, ALONE, Display(None))
 
 
 def snapshots(tmp_path: Path, count: int) -> list[Path]:

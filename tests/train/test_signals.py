@@ -16,13 +16,14 @@ from typing import TypeAlias
 import pytest
 
 from sg3.data.dataset import ImageFolderDataset
+from sg3.invocation import sg3_command
 from sg3.train.feed import real_batches
 from sg3.train.state import load_state
 from tests.helpers import lives
 from tests.helpers.runs import TINY_ARGS
 
 ARGS = [*TINY_ARGS, "--aug=noaug", "--kimg=50", "--snap=100000"]
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 Place: TypeAlias = tuple[Callable[[Path], None], list[str]]  # preparation, words
 
 
@@ -145,8 +146,8 @@ def stop_and_check(process: BaseProcess, folder: Path, number: signal.Signals) -
     assert children == [], "loader processes are left"
     (run_dir,) = (folder / "runs").iterdir()
     last = err.strip().splitlines()[-1]
-    assert last.startswith(f"error: {number.name}: stopped at ")
-    assert last.endswith(f"continue with: sg3 train --continue={run_dir}")
+    assert last.startswith(f"{number.name}: stopped at ")
+    assert last.endswith(f"continue with: {sg3_command()} train --continue={run_dir}")
     left = json.loads((run_dir / "exit.json").read_text())
     assert left["exit_code"] == 75
     assert load_state(run_dir, pytest.fail)["nimg"] == left["kimg"] * 1000
@@ -155,7 +156,7 @@ def stop_and_check(process: BaseProcess, folder: Path, number: signal.Signals) -
 
 @pytest.mark.parametrize(
     ("place", "number"),
-    [("data", signal.SIGINT), ("metrics", signal.SIGUSR1), ("save", signal.SIGTERM)],
+    [("data", signal.SIGINT), ("metrics", signal.SIGHUP), ("save", signal.SIGTERM)],
 )
 def test_stopped_anywhere(discs: Path, tmp_path: Path, place: str, number: signal.Signals) -> None:
     stop_and_check(start(discs, tmp_path, PLACES[place]), tmp_path, number)
@@ -194,7 +195,7 @@ def test_a_second_interrupt_ends_it_at_once(discs: Path, tmp_path: Path) -> None
     ended = process.exitcode
     process.kill()
     assert ended == 130
-    assert (tmp_path / "err.txt").read_text().strip().splitlines()[-1] == "error: interrupted"
+    assert (tmp_path / "err.txt").read_text().strip().splitlines()[-1] == "interrupted"
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert load_state(run_dir, pytest.fail)["nimg"] == 4
     assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 130

@@ -22,7 +22,7 @@ from sg3.train.stop import StopSignals, WaitInterruptedError
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_is_noted_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopSignals(ALONE) as stop:
@@ -33,6 +33,24 @@ def test_a_signal_is_noted_once(number: signal.Signals) -> None:
         assert stop.reason(3) == number.name
         assert stop.is_asked
     assert signal.getsignal(number) is before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals(ALONE) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_something_else_can_ask_but_the_first_wish_counts() -> None:
+    with StopSignals(ALONE) as stop:
+        stop.ask("stderr: Broken pipe")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reason(3) == "stderr: Broken pipe"
 
 
 def test_a_second_wish_acts_as_usual(monkeypatch) -> None:
