@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sg3.models.layers import normalize_2nd_moment
+from sg3.models.layers import BatchNorm2d, normalize_2nd_moment
 from sg3.models.spectral import SpectralConv2d, SpectralConvTranspose2d, SpectralLinear
 from sg3.randomness import host_rng
 
@@ -37,7 +37,7 @@ class InitLayer(nn.Module):
     def __init__(self, z_dim: int, channels: int) -> None:
         super().__init__()
         self.init = nn.Sequential(
-            SpectralConvTranspose2d(z_dim, 2 * channels, 4), nn.BatchNorm2d(2 * channels), nn.GLU(dim=1)
+            SpectralConvTranspose2d(z_dim, 2 * channels, 4), BatchNorm2d(2 * channels), nn.GLU(dim=1)
         )
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -83,11 +83,11 @@ class Block(nn.ModuleList):
     def __init__(self, cin: int, cout: int, lite: bool) -> None:
         up = nn.Upsample(scale_factor=2)
         if lite:
-            super().__init__([up, convolution(cin, 2 * cout), nn.BatchNorm2d(2 * cout), nn.GLU(dim=1)])
+            super().__init__([up, convolution(cin, 2 * cout), BatchNorm2d(2 * cout), nn.GLU(dim=1)])
         else:
             super().__init__([
-                up, convolution(cin, 2 * cout), NoiseInjection(), nn.BatchNorm2d(2 * cout), nn.GLU(dim=1),
-                convolution(cout, 2 * cout), NoiseInjection(), nn.BatchNorm2d(2 * cout), nn.GLU(dim=1),
+                up, convolution(cin, 2 * cout), NoiseInjection(), BatchNorm2d(2 * cout), nn.GLU(dim=1),
+                convolution(cout, 2 * cout), NoiseInjection(), BatchNorm2d(2 * cout), nn.GLU(dim=1),
             ])  # fmt: skip
 
     def forward(self, x: torch.Tensor, e: torch.Tensor | None, noise: Iterator[torch.Tensor | None]) -> torch.Tensor:

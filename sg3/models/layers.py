@@ -11,6 +11,7 @@ from itertools import pairwise
 from math import prod, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import bias_act, conv2d_resample, setup_filter
@@ -110,6 +111,19 @@ class Conv2dLayer(nn.Module):
     def extra_repr(self) -> str:
         o, i, k = self.weight.shape[:3]
         return f"{i} -> {o}, kernel={k}, up={self.up}, down={self.down}, activation={self.activation}"
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's, but that it does not count its passes, whose number depends on that of processes and micro-batches.
+
+    At a fixed momentum the count has no effect. The buffer `num_batches_tracked` is there, for whoever trains to set.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.momentum is not None
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
 
 
 class MappingNetwork(nn.Module):

@@ -13,6 +13,7 @@ from math import sqrt
 import torch
 from torch import nn
 
+from sg3.models.layers import BatchNorm2d
 from sg3.models.spectral import SpectralConv2d
 
 WIDTHS = {4: 512, 8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32, 512: 16, 1024: 8}  # by nominal size
@@ -27,7 +28,7 @@ class DownBlock(nn.Module):
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            SpectralConv2d(cin, cout, 4, stride=2, padding=1, bias=True), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)
+            SpectralConv2d(cin, cout, 4, stride=2, padding=1, bias=True), BatchNorm2d(cout), nn.LeakyReLU(0.2)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -52,7 +53,7 @@ class SeparableDownBlock(nn.Module):
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            SeparableConv2d(cin, cout), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2), nn.AvgPool2d(2, 2)
+            SeparableConv2d(cin, cout), BatchNorm2d(cout), nn.LeakyReLU(0.2), nn.AvgPool2d(2, 2)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -65,7 +66,7 @@ class PatchDownBlock(nn.Module):
     def __init__(self, block: nn.Module, channels: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            block, SpectralConv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)
+            block, SpectralConv2d(channels, channels, 1), BatchNorm2d(channels), nn.LeakyReLU(0.2)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,7 @@ def _trace(module: nn.Module, *inputs: torch.Tensor) -> tuple[list[LayerRow], in
 
     def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, _inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
+            first = output[0] if isinstance(output, (tuple, list)) else output
             own = sum(prod(p.shape) for p in layer.parameters(recurse=False))
             buffers = sum(prod(b.shape) for b in layer.buffers(recurse=False))
             rows.append(LayerRow(name, own, buffers, list(first.shape), str(first.dtype).removeprefix("torch.")))

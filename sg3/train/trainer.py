@@ -166,6 +166,9 @@ class Trainer:
             rng=host_rng(c.seed, f"mix/{phase.name}", first),
             nimg=self.nimg,
             augment=lambda images, term: self.augmentation.apply(images, f"{phase.name}/{term}", first),
+            rngs=lambda purpose: [
+                host_rng(c.seed, f"{purpose}/{phase.name}", first + i) for i in range(c.batch_gpu)
+            ],
         )
 
     def labels(self, purpose: str, first: int, count: int) -> torch.Tensor:

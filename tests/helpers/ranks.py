@@ -1,4 +1,4 @@
-"""One rank of a small run; test_distributed starts two of them: python -m tests.helpers.ranks DATA FOLDER."""
+"""One rank of a small run; test_distributed starts two of them: python -m tests.helpers.ranks DATA FOLDER [larger]."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sg3.train.state import save_state
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.helpers.runs import facts, tiny_config
-from tests.helpers.tiny_systems import r3gan_config
+from tests.helpers.tiny_systems import projected_config, r3gan_config
 
 STEPS = 10
 
@@ -31,6 +31,13 @@ def configurations(data: str) -> dict[str, TrainConfig]:
         "stylegan3-r": tiny_config(data, cfg="stylegan3-r", aug="fixed", p=0.7, **common),
         "stylegan2": tiny_config(data, labels, cfg="stylegan2", cond=True, aug="ada", target=0.5, **common),
     }
+
+
+def larger_configurations(data: str) -> dict[str, TrainConfig]:
+    """What takes longer: a projected discriminator. The data is of 32 x 32."""
+    labels = facts(path=data, resolution=32, label_dim=3, has_labels=True)
+    common = {"batch": 8, "batch_gpu": 2, "mirror": True}
+    return {"fastgan": projected_config(data, labels, cond=True, aug="ada", target=0.5, gamma=0.1, **common)}
 
 
 def train(world: World, config: TrainConfig, folder: Path, steps: int = STEPS) -> Trainer:
@@ -64,10 +71,16 @@ def inject_nan(trainer: Trainer, world: World) -> dict[str, tuple[int, int]]:
     return {found.phase: (found.longest, found.count) for found in trainer.bad_steps.look()}
 
 
-def main(data: str, folder: Path) -> None:
+def main(data: str, folder: Path, larger: bool) -> None:
     torch.set_num_threads(1)
     world = join("cpu", None)
     report: dict[str, object] = {}
+    if larger:
+        for name, config in larger_configurations(data).items():
+            trainer = train(world, config, folder / name)
+            check_consistency(world, {"G": trainer.G, "D": trainer.D})
+        world.close()
+        return
     for name, config in configurations(data).items():
         trainer = train(world, config, folder / name)
     modules = {"G": trainer.G, "D": trainer.D}
@@ -88,4 +101,4 @@ def main(data: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), larger="larger" in sys.argv[3:])

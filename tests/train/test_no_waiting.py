@@ -23,7 +23,7 @@ from sg3.processes import World
 from sg3.train.trainer import Trainer
 from sg3.train.watchdog import Watchdog
 from tests.helpers.runs import facts, tiny_config
-from tests.helpers.tiny_systems import r3gan_config
+from tests.helpers.tiny_systems import projected_config, r3gan_config
 
 PACKAGE = str(Path(sg3.__file__).parent)
 
@@ -31,8 +31,8 @@ PACKAGE = str(Path(sg3.__file__).parent)
 def meta_trainer(monkeypatch, data: Path, labels: int = 0, **said) -> Trainer:
     """A trainer on the meta device, but for the optimisers' own step, for which there is no such device."""
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
-    known = facts(path=str(data), label_dim=labels, has_labels=labels > 0)
-    make = r3gan_config if said.get("cfg") == "r3gan" else tiny_config
+    known = facts(path=str(data), resolution=said.pop("resolution", 16), label_dim=labels, has_labels=labels > 0)
+    make = {"r3gan": r3gan_config, "fastgan": projected_config}.get(said.get("cfg"), tiny_config)
     config = make(data, known, cond=labels > 0, **said)
     world = World(0, 1, torch.device("meta"))
     dataset = ImageFolderDataset(config.dataset.path, use_labels=config.cond)
@@ -70,11 +70,14 @@ class Uploads(TorchDispatchMode):
         {"cfg": "stylegan2", "aug": "fixed", "p": 0.7, "labels": 3},
         {"cfg": "r3gan", "aug": "fixed", "p": 0.7, "labels": 3},
         {"cfg": "r3gan", "penalty": "approximate"},
+        {"cfg": "fastgan", "resolution": 32, "labels": 3, "loss": "softplus", "blur_sigma": 3.0, "steps": 1},
     ],
-    ids=["t", "r", "ada", "cond", "r3gan", "r3gan-approximate"],
+    ids=["t", "r", "ada", "cond", "r3gan", "r3gan-approximate", "fastgan"],
 )
 def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said: dict) -> None:
     """Four steps with every phase in them: R1, path length, style mixing, augmentation, labels."""
+    said = dict(said)
+    steps = said.pop("steps", 4)
     trainer = meta_trainer(monkeypatch, labelled_discs if "labels" in said else discs, gamma=1.0, **said)
     trainer.augmentation.signs_before = torch.zeros(2)  # the one number that a step reads is an interval old
 
@@ -89,12 +92,12 @@ def test_a_step_never_waits(monkeypatch, discs: Path, labelled_discs: Path, said
 
     for where, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
         monkeypatch.setattr(where, name, only_on_cpu(getattr(where, name)))
-    count = 4 * trainer.system.real_batches
+    count, size = 4 * trainer.system.real_batches, trainer.config.dataset.resolution
     labels = torch.zeros(count, said.get("labels", 0))
     with Uploads() as uploads:
-        for _ in range(4):
-            trainer.train_step(torch.zeros(count, 3, 16, 16, dtype=torch.uint8), labels)
-    assert trainer.nimg == 16
+        for _ in range(steps):
+            trainer.train_step(torch.zeros(count, 3, size, size, dtype=torch.uint8), labels)
+    assert trainer.nimg == 4 * steps
     assert uploads.senders <= {"Trainer.train_step", "upload"}  # which gets pinned memory, and which pins
     assert all(p.grad is not None for phase in trainer.phases for p in phase.module.parameters() if phase.is_main)
 

@@ -87,6 +87,7 @@ def test_what_may_change_on_continuing() -> None:
     }  # fmt: skip
     assert {name for name, effect in changes.items() if effect == OTHER_RECIPE} == {
         "gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target", "final_p", "schedule_kimg", "penalty",
+        "blur_sigma", "blur_kimg",
     }  # fmt: skip
     others = {name for name, effect in changes.items() if effect} - {
         name for name, effect in changes.items() if effect == OTHER_RECIPE

@@ -23,13 +23,19 @@ def unaugmented(images: torch.Tensor, _term: str) -> torch.Tensor:
     return images
 
 
+def no_generators(_purpose: str) -> Sequence[np.random.Generator]:
+    """For micro-batches of systems that draw nothing for single samples."""
+    raise NotImplementedError
+
+
 @dataclass
 class MicroBatch:
     """Inputs of one forward/backward pass. real [N, C, R, R] in -1..1, labels [N, c_dim], z [N, z_dim].
 
     `nimg` is the number of real images shown before this step. `rng` makes decisions on the host; everything drawn on
     the device comes from torch's default generators, which the trainer seeds before each micro-batch.
-    `augment(images, term)` is what D's images go through.
+    `augment(images, term)` is what D's images go through; `rngs(purpose)` gives one generator on the host for each
+    sample, the same for the sample however samples are batched.
     """
 
     real: torch.Tensor
@@ -39,6 +45,7 @@ class MicroBatch:
     rng: np.random.Generator
     nimg: int = 0
     augment: Callable[[torch.Tensor, str], torch.Tensor] = unaugmented
+    rngs: Callable[[str], Sequence[np.random.Generator]] = no_generators
 
 
 Term = Callable[[MicroBatch], torch.Tensor]  # one loss per sample, whose mean is differentiated

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import floor, sqrt
+from math import sqrt
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sg3.kernels import filter2d
 from sg3.models import Discriminator, StyleGenerator
+from sg3.train.losses.blur import blurred, fading_sigma
 from sg3.train.recipes.system import MicroBatch, Reporter
 
 
@@ -75,14 +75,8 @@ class Loss:
 
     def seen_by_d(self, img: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """Images, blurred and augmented."""
-        taps = gaussian_taps(self.blur_sigma(mb.nimg), img.device)
-        return mb.augment(img if taps is None else filter2d(img, taps), term)
-
-    def blur_sigma(self, nimg: int) -> float:
-        """Width in pixels of the blur in front of D; fades to 0 over the first images of configuration R."""
-        if self.blur_init_sigma == 0 or self.blur_fade_kimg == 0:
-            return 0.0
-        return max(1 - nimg / (self.blur_fade_kimg * 1000), 0) * self.blur_init_sigma
+        sigma = fading_sigma(mb.nimg, self.blur_init_sigma, self.blur_fade_kimg)
+        return mb.augment(blurred(img, sigma), term)
 
     def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
         """How real G's images do not look to D."""
@@ -145,13 +139,3 @@ class Loss:
         self.stats.report("Loss/scores/real", logits)
         self.stats.report("Loss/signs/real", logits.detach().sign())
         self.watch(logits)
-
-
-def gaussian_taps(sigma: float, device: torch.device) -> torch.Tensor | None:
-    """Separable blur filter, 2^-(k / sigma)^2 over |k| <= 3 sigma, normalised; None if that is a single tap."""
-    size = floor(sigma * 3)
-    if size < 1:
-        return None
-    offsets = torch.arange(-size, size + 1, device=device, dtype=torch.float32)
-    taps = (offsets / sigma).square().neg().exp2()
-    return taps / taps.sum()

@@ -1,0 +1,1 @@
+"""Projected GAN: FastGAN or StyleGAN generators against a projected discriminator."""
