@@ -70,7 +70,10 @@ class Uploads(TorchDispatchMode):
         {"cfg": "stylegan2", "aug": "fixed", "p": 0.7, "labels": 3},
         {"cfg": "r3gan", "aug": "fixed", "p": 0.7, "labels": 3},
         {"cfg": "r3gan", "penalty": "approximate"},
-        {"cfg": "fastgan", "resolution": 32, "labels": 3, "loss": "softplus", "blur_sigma": 3.0, "steps": 1},
+        pytest.param(
+            {"cfg": "fastgan", "resolution": 32, "labels": 3, "loss": "softplus", "blur_sigma": 3.0, "steps": 1},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["t", "r", "ada", "cond", "r3gan", "r3gan-approximate", "fastgan"],
 )
