@@ -33,7 +33,7 @@ def ask(line: str) -> list[str]:
         ("sg3 --v", ["--version"]),
         ("sg3 doctor --", ["--outdir", "--json", "--help"]),
         ("sg3 doctor --json --o", ["--outdir"]),
-        ("sg3 train --aug ", ["noaug", "ada", "fixed"]),
+        ("sg3 train --aug ", ["noaug", "ada", "fixed", "schedule"]),
         ("sg3 completion ", ["bash", "zsh", "fish"]),
         ("sg3 completion f", ["fish"]),
     ],

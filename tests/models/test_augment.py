@@ -82,7 +82,8 @@ def test_sets_of_operations() -> None:
         "bgc": "xflip rotate90 xint scale rotate aniso xfrac brightness contrast lumaflip hue saturation",
     }
     assert list(SPECS["bgcfnc"])[-3:] == ["imgfilter", "noise", "cutout"]
-    assert len(SPECS) == 11
+    assert list(SPECS["r3gan"].values()) == [1.0] * 7 + [0.5] * 5 + [1.0]
+    assert len(SPECS) == 12
     assert repr(AugmentPipe(xflip=1, xint=0.5)) == "AugmentPipe(xflip=1, xint=0.5)"
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sg3.models import Discriminator, discriminator, stylegan2, stylegan3
+from sg3.models import discriminator, stylegan2, stylegan3
 from sg3.models.layers import HALF_TYPES, set_half_type
 
 SIZES = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 2, "conv_clamp": 256.0}
@@ -43,7 +43,7 @@ def seen_by_convolutions(monkeypatch) -> list[torch.Tensor]:
 def test_discriminator(monkeypatch, half: str, architecture: str, last: bool) -> None:
     """Close to float32, differentiable twice, and with fp16_channels_last in that format from the first layer on."""
     torch.manual_seed(0)
-    D = Discriminator(0, 32, 3, architecture, block_kwargs={"fp16_channels_last": last}, **SIZES)
+    D = stylegan2.Discriminator(0, 32, 3, architecture, block_kwargs={"fp16_channels_last": last}, **SIZES)
     set_half_type(D, half)
     img = torch.randn(4, 3, 32, 32, requires_grad=True)
     exact = D(img, None, force_fp32=True)
