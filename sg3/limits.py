@@ -21,12 +21,12 @@ from sg3.errors import DataError
 
 # ---- pickles. A snapshot at 1024 x 1024 has 40,000 instructions, 170 records with 40,000 characters of source text
 # each, which they share, names of 30 characters, 30 levels.
-PICKLE_INSTRUCTIONS = 400_000  # 3 microseconds each, to scan, decode and measure
+PICKLE_INSTRUCTIONS = 250_000  # 5 microseconds each, to scan, decode, measure and interpret
 PICKLE_TEXT = 2**24  # characters in one string
 NAME = 1_000  # characters in a dictionary's key, a name of the program's, a tensor's name
 NESTING = 100  # levels
 # What a pickle may be with everything in it that is shared written out: whoever walks through it visits no more.
-VALUES = 400_000
+VALUES = 250_000
 TEXT = 2**26  # characters: strings, and the path of names to each value
 SHARED = 2**25  # bytes of tensors and arrays beyond those that are in the file
 SETTINGS = 1_000  # values among constructor arguments or training settings
@@ -83,9 +83,10 @@ IDX = 2**31  # bytes, decompressed one image after the other as they are used; t
 
 # ---- images and sets of them
 PIXELS = 2**26  # in one image; cameras make up to 61 million
+PIXELS_WEBP = 2**25  # its decoder keeps four copies
 IMAGE_BYTES = 4 * PIXELS + 2**20  # of one file: four channels uncompressed, and room for metadata
 SCANS = 200  # in a progressive JPEG; real ones have 10
-SCANNED_PIXELS = 2**30  # pixels times scans: 2 seconds
+SCANNED_PIXELS = 10 * PIXELS  # pixels times scans: 2 seconds
 PIXELS_IN_FLIGHT = 2**26  # of all images being worked on at the same time, if they are several
 IMAGES = 10_000_000  # in one set
 CLASSES_OF_IMAGES = 1_000_000  # a one-hot row of more than this is a mistake in the file
@@ -96,6 +97,7 @@ LMDB_MEMORY = 2**29  # bytes beyond the database's own, of the process that has 
 LMDB_SECONDS = 2  # of processor time to list the keys, and one more for each 64 MB of the database
 LMDB_VALUE_SECONDS = 2  # to get one value
 LATENTS = 2**24  # numbers among latents that are read from a file; 2,000 keyframes in W+ at 1024 x 1024
+KEYFRAMES = 10_000  # points of a path that are read from a file
 ARRAYS = 2**27  # bytes in an .npz or .npy that is read; a compressed one may describe any number
 ARRAY_ENTRIES = 1_000
 
@@ -201,7 +203,7 @@ def parse_json(data: bytes | str) -> Any:
 
     containers = count("[") + count("{")
     values = containers + count(",")
-    if 3 * len(data) + 72 * containers + 57 * values > JSON_MEMORY:
+    if 3 * len(data) + 72 * containers + 57 * values + 200 * count(":") > JSON_MEMORY:
         raise ValueError(f"describes {values} values, which would take too much memory")
     try:
         return json.loads(data)

@@ -23,6 +23,7 @@ class Size(NamedTuple):
 
 
 _PLAIN = Size()
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def check_unfolded(content: Any, size: int) -> None:
@@ -47,6 +48,8 @@ class _Measure:
             return Size(data=len(item))
         if item is None or isinstance(item, (bool, int, float, type)):
             return _PLAIN
+        if not isinstance(item, (dict, list, tuple, set)) and not (hasattr(item, "args") or hasattr(item, "state")):
+            return _PLAIN  # a name
         if (known := self._known.get(id(item))) is not None:
             return known
         if id(item) in self._open:
@@ -61,14 +64,12 @@ class _Measure:
 
     def _total(self, item: Any, level: int) -> Size:
         if isinstance(item, dict):
-            values, text, data, height = 1, 0, 0, 0
+            total = self._sum(item.values(), level)
+            names = 0
             for name, entry in item.items():
-                inner = self.size(entry, level + 1)
-                values += inner.values
-                text += inner.text + inner.values * (len(name) if isinstance(name, (str, bytes)) else 20)
-                data += inner.data
-                height = max(height, inner.height)
-            return Size(values, text, data, height + 1)
+                length = len(name) if isinstance(name, (str, bytes)) else 20
+                names += length * (1 if type(entry) in _LEAVES else self.size(entry, level + 1).values)
+            return total._replace(text=total.text + names)
         if isinstance(item, (list, tuple, set)):
             return self._sum(item, level)
         inner = self._sum((getattr(item, "args", ()), getattr(item, "state", None)), level)
@@ -76,8 +77,13 @@ class _Measure:
         return inner if elements is None else inner._replace(data=2 * elements)
 
     def _sum(self, items: Any, level: int) -> Size:
-        values, text, data, height = 1, 0, 0, 0
+        values, text, data, height = 1, 0, 0, 1
         for item in items:
+            if type(item) in _LEAVES:  # nearly all are
+                values += 1
+                if type(item) is str:
+                    text += len(item)
+                continue
             inner = self.size(item, level + 1)
             values += inner.values
             text += inner.text

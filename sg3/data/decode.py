@@ -1,8 +1,8 @@
 """Encoded bytes -> 8-bit pixels, under one stated policy.
 
 Formats: PNG, JPEG, WebP and BMP, nothing else (the decoders of TIFF, GIF and the rest have a history of
-holes and no place in a training set). At most 64 Mi pixels an image. The channels that come out depend on
-the file's header only:
+holes and no place in a training set). At most 64 Mi pixels an image, 32 Mi in WebP. The channels that come out depend
+on the file's header only:
 
 - **Palette**: expanded to its real colours, RGB, or RGBA if the palette has transparency.
 - **EXIF orientation**: applied.
@@ -127,8 +127,9 @@ def _open(data: bytes, where: str) -> Image.Image:
     except Exception as error:
         raise _broken(where, error) from error
     pixels = image.width * image.height
-    if pixels > limits.PIXELS:
-        raise DataError(f"{where}: {image.width}x{image.height} is more than {limits.PIXELS >> 20} Mi pixels; "
+    most = limits.PIXELS_WEBP if image.format == "WEBP" else limits.PIXELS
+    if pixels > most:
+        raise DataError(f"{where}: {image.width}x{image.height} is more than {most >> 20} Mi pixels; "
                         "scale it down first")
     if image.format == "JPEG":
         scans = data.count(b"\xff\xda")  # inside of data, the decoder would see 255, 0

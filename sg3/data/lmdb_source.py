@@ -39,7 +39,7 @@ class LmdbImages:
                 raise DataError(f"{self._path}: {key}: not read, the database is damaged in many places; copy it again")
             self._restarts_left -= 1
         self._ask(self.keys[key])
-        answer = self._record(limits.IMAGE_BYTES + 1, key)
+        answer = self._record(max(limits.IMAGE_BYTES, 1000) + 1, key)  # a value, or a reason
         if not answer.startswith(b"+"):
             raise DataError(f"{self._path}: {key}: {answer[1:200].decode('utf8', 'replace')}")
         return answer[1:]

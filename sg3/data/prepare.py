@@ -187,8 +187,8 @@ def _encode(source: Source, key: str, payload: ReadResult, plan: ImagePlan, targ
     if isinstance(payload, DataError):
         raise payload
     where = source.where(key)
-    image = decode_image(payload, where) if isinstance(payload, bytes) else Image.fromarray(payload)
-    image = plan.apply(image)
+    # In one go, so that nobody holds on to the image as it was.
+    image = plan.apply(decode_image(payload, where) if isinstance(payload, bytes) else Image.fromarray(payload))
     if image.size != (target.side, target.side) or image.mode != target.mode:
         raise DataError(f"{where}: changed while it was being read; start again")
     file = io.BytesIO()

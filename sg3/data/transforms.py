@@ -87,7 +87,8 @@ class ImagePlan:
         image = self._converted(image)
         width, height = self._window(*image.size)
         left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
+        if (width, height) != image.size:
+            image = image.crop((left, top, left + width, top + height))
         if self.resolution is not None and image.size != self.resolution:
             # Pillow weighs colours by alpha here, so transparent pixels do not bleed.
             image = image.resize(self.resolution, _FILTERS[self.resize_filter])
@@ -110,9 +111,18 @@ class ImagePlan:
     def _converted(self, image: Image.Image) -> Image.Image:
         mode = self.output_mode(image.mode)  # type: ignore[arg-type]
         if image.mode == "RGBA" and mode != "RGBA":
-            backdrop = Image.new("RGBA", image.size, ImageColor.getrgb(self.background)[:3])
-            image = Image.alpha_composite(backdrop, image).convert("RGB")
+            image = self._laid_on_background(image)
         return image if image.mode == mode else image.convert(mode)
+
+    def _laid_on_background(self, image: Image.Image) -> Image.Image:
+        """RGBA -> RGB, strip by strip: the largest images leave no room for three more of their size."""
+        result = Image.new("RGB", image.size)
+        rows = max(1, 2**22 // image.width)
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            backdrop = Image.new("RGBA", strip.size, ImageColor.getrgb(self.background)[:3])
+            result.paste(Image.alpha_composite(backdrop, strip).convert("RGB"), (0, top))
+        return result
 
 
 def nearest_power_of_two(side: int) -> int:

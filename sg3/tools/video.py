@@ -234,8 +234,9 @@ def _load_points(path: Path, G: StyleGenerator, default: str) -> tuple[str, torc
     if not fits or points.shape[-1] != width or len(points) == 0:
         expected = f"[N, {width}]" + (f" or [N, {layers}, {width}]" if layers else "")
         raise DataError(f"{path}: {name} has shape {list(values.shape)}, this network takes {expected}")
-    if points.numel() > limits.LATENTS:
-        raise DataError(f"{path}: {name} holds {points.numel()} numbers, more than {limits.LATENTS}")
+    if points.numel() > limits.LATENTS or len(points) > limits.KEYFRAMES:
+        most = f"at most {limits.KEYFRAMES} points and {limits.LATENTS} numbers"
+        raise DataError(f"{path}: {name} has shape {list(values.shape)}, expected {most}")
     if not points.is_floating_point() or not torch.isfinite(points).all():
         raise DataError(f"{path}: {name} holds something else than finite fractional numbers")
     return name, points.to(torch.float64)

@@ -253,5 +253,5 @@ def test_components_without_end(tmp_path: Path) -> None:
     network = generator(make())
     for _ in range(20):
         network = Network(network.state["static_kwargs"], [], a=network, b=network)
-    with pytest.raises(DataError, match="describes more than 400000 values"):
+    with pytest.raises(DataError, match="describes more than 250000 values"):
         sg3.load(write(tmp_path / "a.pkl", (network, discriminator(make_discriminator()), network)))
