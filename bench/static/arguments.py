@@ -12,7 +12,8 @@ from bench.static.registers import LANES, MASK, Warp
 from sg3.kernels.triton_aot import Launch
 
 FIRST = {80: 0x160, 90: 0x210, 100: 0x380}  # offset of the first argument, by the architecture and those after it
-SIZES = {"i64": 8, "u64": 8, "fp64": 8}  # of an argument, if not 4 bytes; pointers have 8
+SIZES = {"i1": 1, "u1": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "fp32": 4, "i64": 8, "u64": 8,
+         "fp64": 8}  # fmt: skip
 APART = 1 << 36  # bytes between the tensors' made-up addresses
 
 
@@ -27,15 +28,17 @@ def constants(launch: Launch, kernel: Any, arch: int) -> dict[int, int]:
     for name, kind in kernel.src.signature.items():
         if kind == "constexpr":
             continue
-        size = 8 if kind.startswith("*") else SIZES.get(kind, 4)
+        size = 8 if kind.startswith("*") else SIZES[kind]
         offset = -(-offset // size) * size
         value = values[name]
         if isinstance(value, torch.Tensor):
             tensors += 1
             value = tensors * APART
         if isinstance(value, int):
-            for n in range(size // 4):
-                bank[offset + 4 * n] = value >> 32 * n & MASK
+            whole = (value & (1 << 8 * size) - 1) << 8 * (offset % 4)
+            for place in range(offset // 4 * 4, offset + size, 4):
+                bank[place] = bank.get(place, 0) | whole & MASK
+                whole >>= 32
         offset += size
     return bank
 

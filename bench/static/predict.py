@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from random import Random
 from typing import Any
 
 import torch
@@ -18,10 +19,9 @@ from bench.static.trace import Trace, follow
 from sg3.kernels.triton_aot import Launch, recorded
 
 BOUND = 0.75  # a pipe that works this share of the time is what limits
-SAMPLES = 8  # programs of a grid
+SAMPLES = 16  # programs of a grid, at most
 ENOUGH = 64_000  # executed instructions in all, beyond which no more programs are followed
 LONG = 20_000  # of one warp, beyond which it stands for all
-GOLDEN_RATIO = 0.5 * (5**0.5 - 1)  # its multiples are spread evenly, and meet every phase of a grid's rows
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,12 @@ def replay(item: Class, launch: Launch, outputs: int, capability: int, global_la
 def sample(
     launch: Launch, kernel: Any, instructions: Sequence[Instruction], rounds: Sequence[int], capability: int
 ) -> list[list[Trace]]:
-    """The traces of a few programs' warps, spread over the grid so that its edges have their share."""
+    """The traces of a few programs' warps, drawn from the whole grid, so that its edges have their share."""
     bank = constants(launch, kernel, capability)
     x, y, z = (*launch.grid, 1, 1)[:3]
     result: list[list[Trace]] = []
     executed = 0
-    while len(result) < SAMPLES and executed < ENOUGH:
-        number = int(x * y * z * ((len(result) + 1) * GOLDEN_RATIO % 1))
+    for number in drawn(x * y * z):
         program = number % x, number // x % y, number // x // y
         warps: list[Trace] = []
         for warp in range(kernel.metadata.num_warps):
@@ -103,7 +102,19 @@ def sample(
             if len(warps[0].order) > LONG:
                 return [warps * kernel.metadata.num_warps]
         result.append(warps)
+        if executed > ENOUGH:
+            break
     return result
+
+
+def drawn(programs: int) -> list[int]:
+    """Numbers of up to SAMPLES programs, always the same ones: all if there are no more than that, otherwise at random,
+    one of each part of the grid, the parts in an order in which the first few lie far apart."""
+    if programs <= SAMPLES:
+        return list(range(programs))
+    draw = Random(0)
+    parts = sorted(range(SAMPLES), key=lambda part: f"{part:04b}"[::-1])
+    return [int((part + draw.random()) * programs / SAMPLES) for part in parts]
 
 
 def bytes_moved(launch: Launch) -> int:
