@@ -39,7 +39,7 @@ BARRIER_LATENCY = 22.0
 OPERANDS_READ = 8.0  # cycles after its turn in the pipe until an instruction's operands may be overwritten
 LAUNCH = 300.0  # cycles between a program's end and its successor's first instruction
 GROUPS = 8  # of asynchronous copies or products that one warp may have under way
-SETS = 5  # of resident programs that run one after the other, at least; the first warms up
+SETS = 10  # of resident programs, at least, that are counted after the first
 NOBODY_TAKES_PART = 12.0  # latency of an access of no lane
 
 
@@ -79,9 +79,10 @@ def simulate(
         numbers([i.write for i in instructions]), numbers([i.read for i in instructions]),
         numbers([i.wait for i in instructions]),
     )  # fmt: skip
-    total = resident * max(SETS, 2 * len(programs))
-    ends = _replay(work, len(programs[0]), resident, total, arch.fma_cycles == 1, launch)
-    each = float(ends[total - 1] - ends[resident - 1]) / (total - resident)
+    rounds = -(-SETS * resident // len(programs))  # in which each kind has its turn
+    ends = _replay(work, len(programs[0]), resident, resident + rounds * len(programs), arch.fma_cycles == 1, launch)
+    # Programs begin in step and fall out of it; the slope over all that follow the first set is their rate.
+    each = float(np.polynomial.polynomial.polyfit(np.arange(len(ends) - resident), ends[resident:], 1)[1])
     return Run(each, {pipe: amount / len(programs) / each for pipe, amount in workload(work, arch).items()})
 
 

@@ -27,7 +27,7 @@ def difference(one: Instruction, n: int, **options: Any) -> float:
 
 
 def test_a_dependent_chain_takes_its_stalls() -> None:
-    assert difference(Instruction("FFMA", stall=4), 100) == 400
+    assert difference(Instruction("FFMA", stall=4), 100) == pytest.approx(400)
 
 
 @pytest.mark.parametrize(
