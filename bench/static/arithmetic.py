@@ -6,7 +6,6 @@ new values. Where an operand is not known, neither is the result, unless the ope
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -283,6 +282,7 @@ def _to_float(warp: Warp, kinds: Sequence[str], value: np.ndarray) -> np.ndarray
     return _float_bits(np.where(near.astype(np.float64) < exact, np.nextafter(near, np.float32(np.inf)), near))
 
 
+@np.errstate(divide="ignore", over="ignore")  # of 0, as in a lane that does not take part
 def _reciprocal(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Results:
     value = warp.word(places[1]) if "RCP" in kinds else None
     return [(places[0].text, None if value is None else _float_bits(1 / _as_float(value)))]
@@ -340,9 +340,8 @@ def execute(warp: Warp, i: Instruction) -> None:
     if rule is None:
         _forget(warp, i, places, lanes)
         return
-    with np.errstate(all="ignore"):
-        for register, value in rule(warp, i.op.split(".")[1:], places):
-            warp.write(register, value, lanes)
+    for register, value in rule(warp, i.op.split(".")[1:], places):
+        warp.write(register, value, lanes)
 
 
 def _forget(warp: Warp, i: Instruction, places: Sequence[Operand], lanes: Value) -> None:
@@ -353,7 +352,7 @@ def _forget(warp: Warp, i: Instruction, places: Sequence[Operand], lanes: Value)
         if place.is_predicate:
             warp.write(place.text, None, lanes)
     for place in places[:2]:  # the second where predicates come first
-        if re.fullmatch(r"U?R\d+", place.text):
+        if place.is_register:
             for n in range(_registers_written(i.op)):
                 warp.write(neighbour(place.text, n), None, lanes)
             break

@@ -18,6 +18,8 @@ import numpy as np
 
 from bench.static.sass import Instruction
 
+PREDICATES = {f"{kind}{n}" for kind in ("P", "UP") for n in (*range(8), "T")}
+REGISTERS = {f"{kind}{n}" for kind in ("R", "UR") for n in range(256)}
 LANES = np.arange(32)
 MASK = 0xFFFFFFFF
 Value = np.ndarray | None
@@ -36,7 +38,12 @@ class Operand:
 
     @property
     def is_predicate(self) -> bool:
-        return bool(re.fullmatch(r"U?P(\d|T)", self.text))
+        return self.text in PREDICATES
+
+    @property
+    def is_register(self) -> bool:
+        """But for RZ."""
+        return self.text in REGISTERS
 
 
 @cache
@@ -58,6 +65,7 @@ def operands(text: str) -> tuple[Operand, ...]:
     return tuple(result)
 
 
+@cache
 def neighbour(register: str, distance: int = 1) -> str:
     """The register `distance` above, as those of a pair: R5 of R4."""
     if register.endswith("RZ"):
@@ -121,7 +129,7 @@ class Warp:
     def pair(self, operand: Operand) -> Value:
         """64 bits: of a register and the one above, of a constant, or a number."""
         low = self.word(operand)
-        if re.fullmatch(r"U?R\d+", operand.text):
+        if operand.is_register:
             high = self.plain(neighbour(operand.text))
         elif constant := CONSTANT.match(operand.text):
             high = self.plain(f"c[{constant[1]}][{int(constant[2], 16) + 4:#x}]")

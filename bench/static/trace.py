@@ -34,7 +34,7 @@ def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int
     Raises ValueError if there are more such loops than rounds, or a warp does not end.
     """
     trace = Trace()
-    rest = remaining(instructions)
+    rest: list[float] = []
     unknown: list[int] = []  # the loops that data ends, by their branch
     left: dict[int, int] = {}
     calls: list[int] = []
@@ -69,6 +69,7 @@ def follow(instructions: Sequence[Instruction], warp: Warp, rounds: Sequence[int
                 if not taken:
                     del left[at]
             elif taken is None:
+                rest = rest or remaining(instructions)
                 taken = rest[i.target] < rest[at + 1]
             if taken:
                 following = i.target
