@@ -13,8 +13,11 @@ import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 
+from bench.shapes import NETWORKS
+from bench.static import networks
 from bench.static.classes import SIZE, classes
 from bench.static.machine import ARCHITECTURES, GLOBAL_LATENCY
 from bench.static.predict import Prediction, predict
@@ -36,7 +39,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="only print the classes' names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions here")
     parser.add_argument("--update", action="store_true", help="renew these rows of the tracked table")
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=[],
+                        help="instead: filtered_lrelu in all layers of these generators, forward, ms an image")
     options = parser.parse_args(arguments)
+    if options.network:
+        for network, arch in product(options.network, options.arch):
+            capability = int(arch.removeprefix("sm_"))
+            print(networks.table(network, capability, options.latency, load(PLUGIN)) + "\n", flush=True)
+        return
     names = [item.name for item in classes(options.size) if re.search(options.match, item.name)]
     if options.list:
         print("\n".join(names))

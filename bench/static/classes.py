@@ -70,11 +70,13 @@ def filtered_lrelu_classes(size: int) -> Iterator[Class]:
         for forward, (grad, network, name) in LAYERS.items():
             layer = next(x for x in layers(network) if x.name == name)
             for mode in (FORWARD_WITH_SIGNS, FORWARD, GRAD):
-                run = _filtered_lrelu(layer, size, mode, dtype)
+                run = filtered_lrelu_run(layer, size, mode, dtype)
                 yield Class("filtered_lrelu", grad if mode == GRAD else forward, mode, dtype, run)
 
 
-def _filtered_lrelu(layer: Layer, size: int, mode: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+def filtered_lrelu_run(layer: Layer, size: int, mode: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    """A layer's call of the op in one of the modes, for outputs of `size`."""
+
     def run() -> torch.Tensor:
         fu, fd = layer.filters()
         x0, x1 = layer.padding
