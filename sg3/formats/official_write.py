@@ -25,6 +25,7 @@ from sg3.formats.pickle_values import PERSISTENCE_VERSION, RECONSTRUCT, Numbered
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.snapshot import Snapshot
 from sg3.formats.storage_stream import write_storage
+from sg3.kernels.kept import Kept
 
 _RECONSTRUCT = Global(*RECONSTRUCT)
 _REBUILD_TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
@@ -90,7 +91,7 @@ def _module(module: nn.Module, where: str) -> Call:
         name = f"{cls.__module__}.{cls.__qualname__}"
         raise UsageError(f"{where}: is a {name}; only networks of sg3's and torch's own modules can be saved")
     # A class that keeps what cannot be written leaves it out itself, with __getstate__.
-    attributes: dict[str, Any] = dict(module.__getstate__())
+    attributes: dict[str, Any] = {k: v for k, v in module.__getstate__().items() if not isinstance(v, Kept)}
     state = {_text(name): _attribute(name, value, where) for name, value in attributes.items()}
     if "init_kwargs" in attributes:
         state[_text("_init_args")] = _value(tuple(attributes.get("init_args", ())), f"{where}._init_args")

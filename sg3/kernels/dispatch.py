@@ -37,6 +37,7 @@ IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "upfirdn2d": ("triton", "torch", "ref"),
     "filtered_lrelu": ("triton", "numba", "torch", "ref"),
     "modulated_conv2d": ("torch", "triton", "ref"),
+    "modulation": ("triton", "ref"),  # modulated_conv2d's weights and scales
     "conv2d_resample": ("triton", "torch", "ref"),
     "grid_sample": ("torch", "ref"),
 }

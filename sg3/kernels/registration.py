@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from sg3.kernels.arguments import no_autocast
+from sg3.kernels.kept import PLAIN, unobserved
 
 _library = torch.library.Library("sg3", "FRAGMENT")
 
@@ -49,10 +50,10 @@ def register(
     torch.library.register_fake(f"sg3::{name}", fake, lib=_library)
     torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
     op = getattr(torch.ops.sg3, name).default
-    converters = [_CONVERTERS.get(str(argument.type)) for argument in op._schema.arguments]
+    converters = [_CONVERTERS.get(str(argument.real_type)) for argument in op._schema.arguments]
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or _is_watched(args):
+        if torch.compiler.is_compiling() or _is_watched(args):  # the compiler need not look into the second
             return op(*args)
         return run(*[a if convert is None or a is None else convert(a)
                      for a, convert in zip(args, converters, strict=True)])  # fmt: skip
@@ -65,20 +66,12 @@ def register(
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "int": int, "float": float, "bool": bool, "Optional[float]": float, "List[int]": list, "List[float]": list,
 }  # fmt: skip
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
 
 def _is_watched(args: tuple[Any, ...]) -> bool:
-    """Whether anything but the implementation has to know of a call: autograd, a mode (fake tensors, export), functorch
-    (vmap), a tracer, the profiler, or a tensor of a kind that has its own idea of what calling an op means."""
-    if (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch._C._autograd._profiler_enabled()
-    ):
+    """Whether anything but the implementation has to know of a call: autograd, what `unobserved` looks for, the
+    profiler, or a tensor of a kind that has its own idea of what calling an op means."""
+    if not unobserved() or torch._C._autograd._profiler_enabled():
         return True
     recording = torch.is_grad_enabled()
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
-    return any(type(t) not in _PLAIN or (recording and t.requires_grad) for t in tensors)
+    return any(type(t) not in PLAIN or (recording and t.requires_grad) for t in tensors)

@@ -30,10 +30,11 @@ from triton.runtime.jit import JITFunction
 from sg3.kernels.bias_act import impl_triton as bias_act
 from sg3.kernels.filtered_lrelu import impl_triton as filtered_lrelu
 from sg3.kernels.modulated_conv2d import impl_triton as modulated_conv2d
+from sg3.kernels.modulated_conv2d import modulation_triton as modulation
 from sg3.kernels.triton_launch import INTERPRETING
 from sg3.kernels.upfirdn2d import impl_triton as upfirdn2d
 
-MODULES = (filtered_lrelu, modulated_conv2d, upfirdn2d, bias_act)
+MODULES = (filtered_lrelu, modulated_conv2d, modulation, upfirdn2d, bias_act)
 
 # Shared memory that one program may have, in bytes, by compute capability (CUDA C++ programming guide, appendix).
 SHARED_LIMIT = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}

@@ -6,9 +6,10 @@ Section 4.1), so that Adam's steps mean the same in every layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from math import prod, sqrt
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import nn
 
 from sg3.kernels import bias_act, conv2d_resample, setup_filter
 from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.kept import Kept
+
+Value = TypeVar("Value")
 
 
 class FullyConnectedLayer(nn.Module):
@@ -46,14 +50,39 @@ class FullyConnectedLayer(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        w = self.weight.to(x.dtype) * self.weight_gain
-        b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
+        sources = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        w, b = kept(self, "scaled", sources, x.dtype, lambda: self._scaled(x.dtype))
         if self.activation == "linear" and b is not None:
             return torch.addmm(b[None], x, w.t())
         return bias_act(x @ w.t(), b, act=self.activation)
 
+    def _scaled(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        b = None if self.bias is None else self.bias.to(dtype) * self.bias_gain
+        return self.weight.to(dtype) * self.weight_gain, b
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, activation={self.activation}"
+
+
+def kept_by(layer: nn.Module) -> Kept | None:
+    """Where a layer keeps what it computes from its weights; None in training, where nothing would be used twice.
+
+    Made when it is first needed: a layer out of a pickle has never been through its constructor.
+    """
+    if layer.training or torch.compiler.is_compiling():
+        return None
+    values: Kept | None = layer.__dict__.get("kept")
+    if values is None:
+        layer.kept = values = Kept()  # type: ignore[assignment]  # nn.Module knows only tensors and modules
+    return values
+
+
+def kept(
+    layer: nn.Module, name: str, sources: tuple[torch.Tensor, ...], how: Hashable, compute: Callable[[], Value]
+) -> Value:
+    """`compute()`, kept by the layer, see `Kept.get`."""
+    values = kept_by(layer)
+    return compute() if values is None else values.get(name, sources, how, compute)
 
 
 class Conv2dLayer(nn.Module):

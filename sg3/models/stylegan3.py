@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
-from sg3.models.layers import FullyConnectedLayer, MappingNetwork, update_running_mean, working_type
+from sg3.models.layers import FullyConnectedLayer, MappingNetwork, kept, kept_by, update_running_mean, working_type
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
@@ -64,11 +64,13 @@ class SynthesisInput(nn.Module):
         """w [N, w_dim] -> [N, C, size, size], float32."""
         t = self.affine(w)  # [N, 4]: cos, sin of the rotation; x, y of the translation
         t = t / t[:, :2].norm(dim=1, keepdim=True)
-        cos, sin, tx, ty = t.unbind(dim=1)
-        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        cos, sin, _, _ = t.unbind(dim=1)
+        _, minus_sin, minus_tx, minus_ty = (-t).unbind(dim=1)
+        weight, grid, bits = kept(self, "constants", (self.weight,), None, self._constants)
+        zero, one = bits[:, None].expand(2, len(w)).unbind()
         # Inverse transforms, because they act on where the plane is sampled rather than on the plane.
-        rotate = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        translate = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1).reshape(-1, 3, 3)
+        rotate = torch.stack([cos, minus_sin, zero, sin, cos, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
+        translate = torch.stack([one, zero, minus_tx, zero, one, minus_ty, zero, zero, one], dim=1).reshape(-1, 3, 3)
         transform = rotate @ translate @ self.transform  # [N, 3, 3]
 
         phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)  # [N, C]
@@ -78,18 +80,21 @@ class SynthesisInput(nn.Module):
         fade = (freqs.norm(dim=2) - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
         amplitudes = (1 - fade).clamp(0, 1)  # [N, C]
 
-        scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
-        theta = scale * torch.eye(2, 3, device=w.device)
-        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
-
         # Written out rather than as a matrix product with an inner dimension of 2, which TF32 or fused multiply-adds
         # would round differently: these are phases in turns, of which only the fraction matters below.
         x = grid[..., :1] * freqs[:, None, None, :, 0] + grid[..., 1:] * freqs[:, None, None, :, 1]  # [N, H, W, C]
         x = torch.sin((x + phases[:, None, None]) * (2 * torch.pi)) * amplitudes[:, None, None]
-        x = x @ (self.weight / sqrt(self.channels)).t()
+        x = x @ weight.t()
         # Layers keep the memory format of their input: see docs/memory-formats.md.
         layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
         return x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+    def _constants(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The scaled weights, where the plane is sampled, [1, H, W, 2], and 0 and 1, [2]."""
+        scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
+        theta = scale * torch.eye(2, 3, device=self.weight.device)
+        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
+        return self.weight / sqrt(self.channels), grid, torch.arange(2.0, device=self.weight.device)
 
     def extra_repr(self) -> str:
         return (
@@ -203,25 +208,27 @@ class SynthesisLayer(nn.Module):
         if update_emas:
             magnitude = x.detach().to(torch.float32).square().mean()
             update_running_mean(self.magnitude_ema, magnitude, self.magnitude_ema_beta)
-        input_gain = self.magnitude_ema.rsqrt()
+        input_gain = kept(self, "input_gain", (self.magnitude_ema,), None, self.magnitude_ema.rsqrt)
 
         styles = self.affine(w)
         if spec.is_torgb:
             styles = styles * (1 / sqrt(spec.in_channels * self.conv_kernel**2))
 
+        dtype = working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device)
         x = modulated_conv2d(
-            x.to(working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device)),
+            x.to(dtype),
             self.weight,
             styles,
             demodulate=not spec.is_torgb,
             padding=self.conv_kernel - 1,
             input_gain=input_gain,
+            kept=kept_by(self),
         )
         return filtered_lrelu(
             x,
             self.up_filter,
             self.down_filter,
-            self.bias.to(x.dtype),
+            kept(self, "bias", (self.bias,), dtype, lambda: self.bias.to(dtype)),
             up=self.up_factor,
             down=self.down_factor,
             padding=self.padding,

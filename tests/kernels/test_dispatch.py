@@ -91,7 +91,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 def test_every_op_has_its_plain_formula_last() -> None:
     assert set(IMPLEMENTATIONS) == {"bias_act", "upfirdn2d", "filtered_lrelu", "modulated_conv2d",
-                                    "conv2d_resample", "grid_sample"}
+                                    "modulation", "conv2d_resample", "grid_sample"}
     assert all(impls[-1] == "ref" for impls in IMPLEMENTATIONS.values())
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from sg3.kernels.kept import Kept
 from sg3.kernels.memory_format import is_channels_last
-from sg3.kernels.modulated_conv2d.modulation import (
-    conv2d_per_sample,
-    demodulation,
-    modulated_weights,
-    normalized,
-    scaled,
-)
+from sg3.kernels.modulated_conv2d.modulation import conv2d_per_sample, modulated_weights, modulation
 
 # Weights per sample, as a share of the activations of a sample (input and output), up to which they are the faster form
 # on a CPU, if not channels_last: measured 1.0 times the other's time at 0.4, 0.6 to 0.8 below 0.1.
@@ -25,8 +20,10 @@ def modulated_conv2d_torch(
     demodulate: bool,
     padding: tuple[int, int],
     input_gain: torch.Tensor | None,
+    fused: bool,
+    kept: Kept | None,
 ) -> torch.Tensor:
-    """Scale -> one dense convolution for all samples -> scale. padding = (y, x).
+    """Scale -> one dense convolution for all samples -> scale. padding = (y, x); `fused`, `kept`: see `modulation`.
 
     On a CPU, weights per sample are faster where they are much smaller than the activations that would be scaled, if
     they are a 1x1 kernel's, which make a batch of matrix products, or the image is not channels_last.
@@ -37,9 +34,9 @@ def modulated_conv2d_torch(
             return _pointwise(x, modulated_weights(w, s, demodulate, input_gain).reshape(-1, o, i).to(x.dtype))
         if not is_channels_last(x):
             return conv2d_per_sample(x, modulated_weights(w, s, demodulate, input_gain), padding)
-    w, s = normalized(w, s, demodulate)
-    y = F.conv2d(scaled(x, s if input_gain is None else s * input_gain), w.to(x.dtype), padding=padding)
-    return scaled(y, demodulation(w, s)) if demodulate else y
+    weights, before, after = modulation(w, s, demodulate, input_gain, (x.dtype, x.dtype), fused, kept)
+    y = F.conv2d(x * before[:, :, None, None], weights, padding=padding)
+    return y if after is None else y * after()[:, :, None, None]
 
 
 def _pointwise(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

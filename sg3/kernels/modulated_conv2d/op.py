@@ -21,15 +21,10 @@ from torch.nn.grad import conv2d_weight
 
 from sg3.kernels.arguments import Padding, check_floating, check_image, no_autocast, parse_padding
 from sg3.kernels.dispatch import resolve
+from sg3.kernels.kept import Kept
 from sg3.kernels.memory_format import new_image
 from sg3.kernels.modulated_conv2d.impl_torch import modulated_conv2d_torch
-from sg3.kernels.modulated_conv2d.modulation import (
-    conv2d_per_sample,
-    demodulation,
-    modulated_weights,
-    normalized,
-    scaled,
-)
+from sg3.kernels.modulated_conv2d.modulation import conv2d_per_sample, modulated_weights, modulation, scaled
 from sg3.kernels.registration import register
 
 
@@ -41,11 +36,13 @@ def modulated_conv2d(
     padding: Padding = 0,
     input_gain: torch.Tensor | None = None,
     impl: str = "auto",
+    kept: Kept | None = None,
 ) -> torch.Tensor:
     """Convolve each image with its own modulated weights.
 
     `x` [N, I, H, W]; `w` [O, I, kh, kw] and `s` [N, I] in any floating-point dtype on x's device; `input_gain`, applied
-    after demodulation, is a scalar, [I] or [N, I]; `padding` is an integer or [x, y] of zeros.
+    after demodulation, is a scalar, [I] or [N, I]; `padding` is an integer or [x, y] of zeros. In `kept` the owner of w
+    keeps what follows from it between calls without gradients.
 
     Returns [N, O, H + 2 py - kh + 1, W + 2 px - kw + 1] of x's dtype. Gradients of any order for x, w, s and
     input_gain. Raises TypeError or ValueError naming the argument that does not fit.
@@ -73,9 +70,13 @@ def modulated_conv2d(
     chosen = resolve("modulated_conv2d", impl, x.device, x.dtype)
     if chosen == "ref" and n == 0:
         chosen = "torch"  # there are no convolutions in 0 groups
-    function = {"triton": modulated_conv2d_triton, "torch": modulated_conv2d_torch, "ref": modulated_conv2d_ref}[chosen]
     with no_autocast(x):  # the op follows x's dtype, the coefficients their own
-        return function(x, w, s, demodulate, (y0, x0), input_gain)
+        if chosen == "ref":
+            return modulated_conv2d_ref(x, w, s, demodulate, (y0, x0), input_gain)
+        function = modulated_conv2d_triton if chosen == "triton" else modulated_conv2d_torch
+        doubles = any(t is not None and t.dtype == torch.float64 for t in (x, w, s, input_gain))
+        fused = not doubles and resolve("modulation", impl if chosen == "torch" else chosen, x.device) == "triton"
+        return function(x, w, s, demodulate, (y0, x0), input_gain, fused, kept)
 
 
 def modulated_conv2d_ref(
@@ -97,12 +98,14 @@ def modulated_conv2d_triton(
     demodulate: bool,
     padding: tuple[int, int],
     input_gain: torch.Tensor | None,
+    fused: bool,
+    kept: Kept | None,
 ) -> torch.Tensor:
-    """Both scales inside of the convolution, which takes them in float32. padding = (y, x)."""
-    w, s = normalized(w, s, demodulate)
-    before = (s if input_gain is None else s * input_gain).to(torch.float32)
-    after = demodulation(w, s).to(torch.float32) if demodulate else None
-    return scaled_conv2d(x, w.to(x.dtype), before, after, list(padding))
+    """Both scales inside of the convolution, which takes them in float32. padding = (y, x); `fused`, `kept`: see
+    `modulation`."""
+    weights, before, after = modulation(w, s, demodulate, input_gain, (x.dtype, torch.float32), fused, kept)
+    y: torch.Tensor = scaled_conv2d(x, weights, before, None if after is None else after(), list(padding))
+    return y
 
 
 # ---- impl='triton': one op that convolves and scales, closed under differentiation ----
