@@ -15,6 +15,7 @@ THEIR_MODULES = {
     "sg3.models.r3gan": "R3GAN.Networks",
     "sg3.models.fastgan": "pg_modules.networks_fastgan",
     "sg3.models.spectral": "pg_modules.blocks",
+    "sg3.models.layers": "torch.nn.modules.batchnorm",  # (BatchNorm2d, which is torch's there)
 }
 
 
