@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import cos, radians, sin
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,14 @@ def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def class_labels(G: Generator, class_idx: int | None, count: int) -> torch.Tensor:
+class Labelled(Protocol):
+    """What has labels of a width; 0 where there are none."""
+
+    @property
+    def c_dim(self) -> int: ...
+
+
+def class_labels(G: Labelled, class_idx: int | None, count: int) -> torch.Tensor:
     """One-hot labels [count, c_dim], empty for an unconditional generator.
 
     Raises UsageError if a conditional generator gets no class, or one outside its range.

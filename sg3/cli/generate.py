@@ -47,15 +47,17 @@ def command(
     import numpy as np
 
     import sg3
-    from sg3.cli.network import open_generator
+    from sg3.cli.network import note_truncation, open_generator
     from sg3.cli.progress import track
     from sg3.errors import UsageError
+    from sg3.models import StyleGenerator
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
     from sg3.tools.files import make_folder, save_png, sheet
 
     if grid is not None and not len(seeds) <= grid[0] * grid[1] <= 10**5:
         raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {len(seeds)} images (and at most 100000)")
     G = open_generator(network, device, class_idx)
+    note_truncation(isinstance(G, StyleGenerator), truncation_psi)
     labels = class_labels(G, class_idx, len(seeds))
     set_transform(G, translate, rotate)
     make_folder(outdir)

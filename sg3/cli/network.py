@@ -8,6 +8,7 @@ import rich_click as click
 
 if TYPE_CHECKING:
     from sg3.models import Generator, StyleGenerator
+    from sg3.tools.video import Walkable
 
 
 def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:
@@ -21,6 +22,21 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
     G = averaged_generator(load(network, choose_device(device)), network)
     _check_class(G, class_idx)
     return G
+
+
+def open_walkable(network: str, device: str, class_idx: int | None = None) -> Walkable:
+    """The same for a walk through w, or through z where there is no w."""
+    from sg3.models import StyleGenerator
+    from sg3.tools.latent_as_w import LatentAsW
+
+    G = open_generator(network, device, class_idx)
+    return G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(next(G.parameters()).device)
+
+
+def note_truncation(has_w: bool, truncation_psi: float) -> None:
+    """Say so if --trunc has no effect."""
+    if not has_w and truncation_psi != 1:
+        click.echo(f"note: --trunc={truncation_psi:g} has no effect, this network has no w to truncate", err=True)
 
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:

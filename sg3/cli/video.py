@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import open_style_generator
+from sg3.cli.network import note_truncation, open_walkable
 from sg3.cli.options import GridSize, IntRangeList, switch
 from sg3.cli.progress import track
 
@@ -120,6 +120,7 @@ def command(
     from sg3.sampling import seed_latents
     from sg3.tools import video
     from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
+    from sg3.tools.latent_as_w import LatentAsW
 
     if (seeds is not None) + bool(latents) + (endpoint is not None) != 1:
         raise UsageError("--seeds, --latents, --endpoint: give exactly one of them, the keyframes come from it")
@@ -140,7 +141,10 @@ def command(
     elif codec is not None:
         raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv, --output={output} will be PNG")
 
-    G = open_style_generator(network, device, classes[0] if classes else None)
+    G = open_walkable(network, device, classes[0] if classes else None)
+    if isinstance(G, LatentAsW):
+        note_truncation(False, truncation_psi)
+        truncation_psi = 1.0
     if noise_mode != "const" and hasattr(G.synthesis, "input"):
         click.echo(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise", err=True)
         noise_mode = "const"

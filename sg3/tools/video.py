@@ -29,7 +29,9 @@ from sg3.models import StyleGenerator
 from sg3.sampling import class_labels, to_uint8
 from sg3.tools.files import load_array, load_arrays
 from sg3.tools.interpolation import Interpolation
+from sg3.tools.latent_as_w import LatentAsW
 
+Walkable = StyleGenerator | LatentAsW
 Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
 
 
@@ -61,7 +63,7 @@ def arrange_seeds(
 
 
 def make_keyframes(
-    G: StyleGenerator, space: str, points: torch.Tensor, tiles: int = 1, classes: Sequence[int] = ()
+    G: Walkable, space: str, points: torch.Tensor, tiles: int = 1, classes: Sequence[int] = ()
 ) -> Keyframes:
     """Keyframes from points in `space`; in z, each tile's keyframes take the classes in turn.
 
@@ -77,7 +79,7 @@ def make_keyframes(
     return Keyframes(space, points, torch.cat([class_labels(G, index, 1) for index in chosen]))
 
 
-def load_keyframes(paths: Sequence[Path], G: StyleGenerator, space: str | None = None) -> tuple[str, torch.Tensor]:
+def load_keyframes(paths: Sequence[Path], G: Walkable, space: str | None = None) -> tuple[str, torch.Tensor]:
     """Space and points [N, ...] of latents saved as .npz (array `w` or `z`), .npy, or .pt (a tensor, or a dictionary
     with `w`, `z` or `latent`), one file after the other.
 
@@ -101,7 +103,7 @@ def load_keyframes(paths: Sequence[Path], G: StyleGenerator, space: str | None =
 
 
 @torch.no_grad()
-def map_keyframes(G: StyleGenerator, keys: Keyframes) -> Keyframes:
+def map_keyframes(G: Walkable, keys: Keyframes) -> Keyframes:
     """The same keyframes in w, each of its own class."""
     if keys.space == "w":
         return keys
@@ -111,7 +113,7 @@ def map_keyframes(G: StyleGenerator, keys: Keyframes) -> Keyframes:
 
 
 def make_walk(
-    G: StyleGenerator,
+    G: Walkable,
     keys: Keyframes,
     tiles: int = 1,
     *,
@@ -171,7 +173,7 @@ def frame_times(keyframes: int, frames_between: int, loop: bool) -> torch.Tensor
 
 @torch.no_grad()
 def render(
-    G: StyleGenerator,
+    G: Walkable,
     walk: Walk,
     times: torch.Tensor,
     grid: tuple[int, int] = (1, 1),
@@ -225,7 +227,7 @@ def _noise_of_image(index: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _load_points(path: Path, G: StyleGenerator, default: str) -> tuple[str, torch.Tensor]:
+def _load_points(path: Path, G: Walkable, default: str) -> tuple[str, torch.Tensor]:
     name, values = _read_latents(path)
     name = name or default
     points = values.reshape(1, -1) if values.ndim == 1 else values

@@ -1,12 +1,14 @@
 """|grad_x D(x)|^2 for each image: R1 on real images, R2 on generated ones (Mescheder et al. 2018, Eq. 9 and after).
 
-`exact` differentiates D twice, and the second time costs about as much as the first. `approximate` takes a finite
-difference in a random direction instead (Lin et al. 2025, arXiv 2501.08316, Section 3.3): for e ~ N(0, I),
+`exact` differentiates D twice. `approximate` takes a finite difference in a random direction instead (Lin et al. 2025,
+arXiv 2501.08316, Section 3.3): for e ~ N(0, I),
 
     (D(x + sigma e) - D(x))^2 / sigma^2  ->  (e . grad D(x))^2  for a small sigma,  whose mean over e is |grad D(x)|^2
 
-so a step needs one more forward and no double backward pass. It is right on average and scatters: for a fixed image
-with a standard deviation of sqrt(2) times its mean. Curvature adds O(sigma^2).
+so a step needs one more pass of D and no double backward, which D then need not support. It is right on average and
+scatters: for a fixed image with a standard deviation of sqrt(2) times its mean. Curvature adds O(sigma^2). It saves
+little time where both exist: R3GAN's D phase for four images of 64 x 64 (128 channels, one CPU core) takes 1.11 s with
+the exact penalties and 0.97 s with these.
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""The commands on networks without a w: FastGAN's and R3GAN's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sg3
+from tests.helpers import gan_files
+
+
+@pytest.fixture(params=["fastgan", "r3gan"])
+def network(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file with a conditional network of 3 classes."""
+    torch.manual_seed(3)
+    G = gan_files.fastgan_generator(3) if request.param == "fastgan" else gan_files.r3gan_pair(3)[0]
+    with torch.no_grad():
+        for name, tensor in G.state_dict().items():
+            if name.endswith(("noise.weight", "LinearLayer3.Layer.weight")):
+                tensor.copy_(torch.randn_like(tensor))
+    path = tmp_path / f"{request.param}.pkl"
+    sg3.save(sg3.Snapshot(G_ema=G), path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_generate(run, network: Path, tmp_path: Path) -> None:
+    """The same picture for a seed, alone and among others; truncation is said to have no effect."""
+    for name, seeds in (("one", "5"), ("many", "3-6")):
+        words = [f"--network={network}", f"--seeds={seeds}", "--class=2", f"--outdir={tmp_path / name}", "--trunc=0.5"]
+        result = run("generate", *words)
+        assert result.code == 0, result.err
+        assert "note: --trunc=0.5 has no effect, this network has no w to truncate" in result.err
+    one, among = (pixels(tmp_path / name / "seed0005.png").astype(int) for name in ("one", "many"))
+    assert np.abs(one - among).max() <= 1
+    assert one.std() > 0
+    assert "only StyleGAN3 can" in run("generate", *words, "--rotate=30").err
+
+
+def test_video(run, network: Path, tmp_path: Path) -> None:
+    """A walk through latents, which begins with the picture of its first seed."""
+    words = [f"--network={network}", "--seeds=5,6", "--class=2", "--w-frames=3", f"--output={tmp_path / 'frames'}"]
+    result = run("video", *words)
+    assert result.code == 0, result.err
+    frames = sorted((tmp_path / "frames").glob("*.png"))
+    assert len(frames) == 6
+    run("generate", f"--network={network}", "--seeds=5", "--class=2", f"--outdir={tmp_path}")
+    assert np.abs(pixels(frames[0]).astype(int) - pixels(tmp_path / "seed0005.png")).max() <= 1
+    assert np.abs(pixels(frames[0]).astype(int) - pixels(frames[2])).max() > 1
+
+
+def test_info_and_conversion(run, network: Path, tmp_path: Path) -> None:
+    family = {"fastgan": "FastGAN", "r3gan": "R3GAN"}[network.stem]
+    told = run("info", str(network)).out
+    assert family in told
+    assert "w_dim" not in told
+    result = run("convert", str(network), str(tmp_path / "a.safetensors"), "--verify")
+    assert result.code == 0, result.err
+    assert "G_ema: largest difference 0" in result.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["style-mix", "--rows=1", "--cols=2", "--styles=0"], ["directions", "--seeds=1"], ["project", "--target=t.png"]],
+    ids=lambda words: words[0],
+)
+def test_what_needs_a_w_says_so(
+    run, network: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save("t.png")
+    result = run(*words, f"--network={network}", "--outdir=out")
+    assert result.code == 2
+    assert "has no w, in which this command works; StyleGAN2 and StyleGAN3 networks have it" in result.err
