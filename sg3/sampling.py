@@ -11,6 +11,7 @@ import torch
 
 from sg3.errors import UsageError
 from sg3.models import Generator, stylegan3
+from sg3.models.repeated import Repeated
 
 
 def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -67,11 +68,16 @@ def generate(
     truncation_psi: float = 1.0,
     noise_mode: str = "const",
     batch: int = 4,
+    graphs: bool = True,
 ) -> Iterator[np.ndarray]:
-    """Yield uint8 images [H, W, C] for z [N, z_dim] and c [N, c_dim], `batch` at a time, on G's device."""
+    """Yield uint8 images [H, W, C] for z [N, z_dim] and c [N, c_dim], `batch` at a time, on G's device.
+
+    `graphs`: by CUDA graphs on a GPU, see `Repeated`.
+    """
     device = next(G.parameters()).device
+    repeated = Repeated(G, graphs)
     for z_part, c_part in zip(z.split(batch), c.split(batch), strict=True):
-        images = G(z_part.to(device), c_part.to(device), truncation_psi=truncation_psi, noise_mode=noise_mode)
+        images = repeated(z_part.to(device), c_part.to(device), truncation_psi=truncation_psi, noise_mode=noise_mode)
         yield from to_uint8(images)
 
 

@@ -22,6 +22,7 @@ from sg3.cli import options
               help="Rotate the image (StyleGAN3).")
 @click.option("--grid", type=options.GridSize(), help="Also write grid.png, columns x rows.")
 @options.batch
+@options.no_graphs
 @options.device
 def command(
     network: str,
@@ -34,6 +35,7 @@ def command(
     rotate: float,
     grid: tuple[int, int] | None,
     batch: int,
+    no_graphs: bool,
     device: str,
 ) -> None:
     """Make images, one PNG for each seed, with seed and settings in its metadata.
@@ -62,8 +64,9 @@ def command(
     set_transform(G, translate, rotate)
     make_folder(outdir)
     pictures = generate(
-        G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch
-    )
+        G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
+        graphs=not no_graphs,
+    )  # fmt: skip
     settings = {
         "network": Path(network).name, "trunc": truncation_psi, "class": class_idx if G.c_dim else None,
         "noise_mode": noise_mode, "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,

@@ -34,6 +34,7 @@ from sg3.cli.progress import Progress
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
 @switch("--json", "as_json", help="Print each result as a line of JSON, the one that metric-NAME.jsonl gets.")
+@options.no_graphs
 @options.device
 def command(
     network: str,
@@ -50,6 +51,7 @@ def command(
     cache: bool,
     plot_path: Path | None,
     as_json: bool,
+    no_graphs: bool,
     device: str,
 ) -> None:
     """Measure how good a network's images are.
@@ -84,7 +86,7 @@ def command(
     if chosen:
         job = Job(
             find_snapshots(network, every), chosen, data, mirror, device, seed, batch, workers, detector_dir, cache,
-            again,
+            again, not no_graphs,
         )  # fmt: skip
         display = Display(as_json, named=len(job.snapshots) > 1)
         if gpus > 1:

@@ -144,4 +144,7 @@ batch = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."
 )
+no_graphs = click.option(
+    "--no-graphs", is_flag=True, help="On a GPU, do without CUDA graphs, which save the host's time and take memory."
+)
 as_json = switch("--json", "as_json", help="Print JSON, for programs.")

@@ -18,7 +18,7 @@ PANELS = {
     "Keyframes": ["--grid", "--num-keyframes", "--shuffle-seed", "--latents", "--endpoint", "--seed", "--show-mode"],
     "Path": ["--w-frames", "--interpolation", "--space", "--loop", "--no-loop", "--ease"],
     "File": ["--fps", "--codec", "--bitrate"],
-    "Machine": ["--batch", "--device"],
+    "Machine": ["--batch", "--no-graphs", "--device"],
 }
 click.rich_click.OPTION_GROUPS["sg3 video"] = [{"name": k, "options": v} for k, v in PANELS.items()]
 
@@ -74,6 +74,7 @@ class Bitrate(click.ParamType[int]):
               "[default: libx264; .webm: libvpx-vp9]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
 @options.batch
+@options.no_graphs
 @options.device
 def command(
     network: str,
@@ -99,6 +100,7 @@ def command(
     codec: str | None,
     bitrate: int,
     batch: int,
+    no_graphs: bool,
     device: str,
 ) -> None:
     """Make a video of a smooth walk between images, or a grid of such walks.
@@ -179,7 +181,7 @@ def command(
         "trunc": truncation_psi, "class": classes, "noise_mode": noise_mode, "w_frames": w_frames,
         "interpolation": kind, "space": keys.space, "loop": loop, "ease": ease, "sg3": sg3.__version__,
     }  # fmt: skip
-    frames = video.render(G, walk, times, grid, noise_mode=noise_mode, batch=batch)
+    frames = video.render(G, walk, times, grid, noise_mode=noise_mode, batch=batch, graphs=not no_graphs)
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for frame in track(frames, "frames", len(times)):
             add(frame)

@@ -50,6 +50,7 @@ def compute(
     stop: Callable[[], object] | None = None,
     on_result: Callable[[MetricResult], object] | None = None,
     cache: bool = True,
+    graphs: bool = False,
 ) -> list[MetricResult]:
     """Evaluate the generator `G` by these metrics, which `sg3.metrics.parse` makes of their names.
 
@@ -58,6 +59,7 @@ def compute(
     detectors: networks that are open already, by name; what else is needed is opened, from `detector_dir` if given, and
     added. progress gets (what, done, total), in every process and of its own part. on_result gets each result as it is
     finished, in the first process only. cache: keep statistics of the real images in $SG3_CACHE/metrics.
+    graphs: make images by CUDA graphs on a GPU, which takes memory that a training run beside it may lack.
 
     `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
     finished until then is returned.
@@ -92,7 +94,7 @@ def compute(
     with _random_states_kept():
         run = world.together(prepare)
         try:
-            for result in _results(run, metrics, batch, workers, cache):
+            for result in _results(run, metrics, batch, workers, cache, graphs):
                 finished(result)
         except Stopped:
             pass
@@ -118,9 +120,11 @@ class Run:
     progress: Progress
 
 
-def _results(run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool) -> Iterator[MetricResult]:
+def _results(
+    run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool, graphs: bool
+) -> Iterator[MetricResult]:
     device = next(run.G.parameters()).device
-    samples = Samples(run.G, run.labels, run.seed, batch)
+    samples = Samples(run.G, run.labels, run.seed, batch, graphs)
     facts = run.world.on_main(lambda: _facts(run, device, samples.batch))
     record = _Recorder(run, facts)
     statistics = None

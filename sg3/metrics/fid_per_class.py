@@ -53,7 +53,7 @@ def fid_per_class(
     due = StatisticsSpec(metric.detector, "moments", mirrored=False, count=metric.num_gen)
     values: Values = {}
     for index in used:
-        of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch)
+        of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch, samples.graphs)
         what = f"generated images of class {index} ({len(used)} classes)"
         gen = generated_statistics({due}, of_class, {detector.name: detector}, world, progress, what)[due]
 

@@ -63,6 +63,7 @@ class Job:
     detector_dir: Path | None = None
     cache: bool = True
     again: bool = False  # also what is there already
+    graphs: bool = True  # CUDA graphs on a GPU
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
@@ -119,7 +120,7 @@ def _measure(job: Job, display: Display) -> None:
             compute(
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
-                progress=display.progress if world.is_main else None,
+                progress=display.progress if world.is_main else None, graphs=job.graphs,
             )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
 from sg3.models import Generator, fastgan
+from sg3.models.repeated import Repeated
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
 from sg3.sampling import quantized
 
@@ -64,15 +65,17 @@ def one_class(G: Generator, index: int) -> Labels:
 
 
 class Samples:
-    """Generated images in uint8, as the feature networks see them."""
+    """Generated images in uint8, as the feature networks see them; by CUDA graphs if `graphs`, see `Repeated`."""
 
-    def __init__(self, G: Generator, labels: Labels, seed: int, batch: int) -> None:
+    def __init__(self, G: Generator, labels: Labels, seed: int, batch: int, graphs: bool = False) -> None:
         self.G = G
         self.labels = labels
         self.seed = seed
         self._group = NOISE_GROUP if has_noise(G) else batch
         self.batch = -(-batch // self._group) * self._group
+        self.graphs = graphs
         self.device = next(G.parameters()).device
+        self._repeated = Repeated(G, graphs)
 
     def chunks(self, count: int) -> list[range]:
         """The batches that hold samples 0 .. count - 1.
@@ -92,4 +95,4 @@ class Samples:
             z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
             c = self.labels(start, self._group).to(self.device)
             seed_torch(self.seed, "metrics/noise", start)
-            yield quantized(self.G(z, c, noise_mode="random"))
+            yield quantized(self._repeated(z, c, noise_mode="random"))

@@ -26,6 +26,7 @@ from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.formats.safe_pickle import Call, printable
 from sg3.formats.torch_file import read_chosen
 from sg3.models import StyleGenerator
+from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, to_uint8
 from sg3.tools.files import load_array, load_arrays
 from sg3.tools.interpolation import Interpolation
@@ -180,12 +181,15 @@ def render(
     *,
     noise_mode: str = "const",
     batch: int = 4,
+    graphs: bool = True,
 ) -> Iterator[np.ndarray]:
     """Yield a frame, uint8 [rows * R, columns * R, 3], for each time; grid = (columns, rows). Nothing is kept.
 
     G makes `batch` images at a time, across frames; another batch size may change the rounding of pixels. Random
-    noise is drawn image by image from a seed of its own, so that it does not depend on the batch either.
+    noise is drawn image by image from a seed of its own, so that it does not depend on the batch either. `graphs`: by
+    CUDA graphs on a GPU, see `Repeated`.
     """
+    synthesis = Repeated(G.synthesis, graphs)
     columns, rows = grid
     tiles = columns * rows
     total = len(times) * tiles
@@ -196,7 +200,7 @@ def render(
         first, last = start // tiles, (stop - 1) // tiles
         ws = walk(times[first : last + 1]).flatten(0, 1)[start - first * tiles : stop - first * tiles]
         with _noise_of_image(start, ws.device) if noise_mode == "random" else nullcontext():
-            images = to_rgb(G.synthesis(ws, noise_mode=noise_mode))
+            images = to_rgb(synthesis(ws, noise_mode=noise_mode))
         for index, image in enumerate(images, start):
             h, w = image.shape[:2]
             row, column = divmod(index % tiles, columns)
