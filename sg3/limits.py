@@ -101,6 +101,14 @@ KEYFRAMES = 10_000  # points of a path that are read from a file
 ARRAYS = 2**27  # bytes in an .npz or .npy that is read; a compressed one may describe any number
 ARRAY_ENTRIES = 1_000
 
+# ---- downloads
+ADDRESS = 8_000  # characters
+REDIRECTS = 10
+DOWNLOAD = 2**34  # bytes of one file
+DOWNLOAD_PATIENCE = 600.0  # seconds that every download has, beside those for DOWNLOAD_SPEED
+DOWNLOAD_SPEED = 2**14  # bytes in a second, on average
+DISK_RESERVE = 2**28  # bytes that have to be free while a file of unknown length comes
+
 # ---- JSON
 JSON = 2**26  # bytes; dataset.json of ImageNet has 45 million
 JSON_MEMORY = 2**29  # bytes that the parsed document may take

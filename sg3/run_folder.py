@@ -26,6 +26,7 @@ from typing import Any
 
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.plain_files import open_plain
 
 OPTIONS = "training_options.json"
 LOG = "log.txt"
@@ -218,13 +219,17 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError."""
     import fcntl  # which Windows has not: there networks are read, but nothing is trained
 
-    with open(folder / LOCK, "a+") as file:
+    try:
+        opened = open_plain(folder / LOCK, "a+")
+    except OSError as error:
+        raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
+    with opened as file:
         try:
             # This process's own: flock's would pass on to the loader's processes, which outlive it by seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            who = file.read().strip() or "process unknown"
+            who = file.read(200).decode("utf8", "replace").strip() or "process unknown"
             raise UsageError(f"{folder}: another process is training there ({who}); wait for it or stop it") from None
         with suppress(OSError):
             os.truncate(file.fileno(), 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,3 +177,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
           "training-state-0000000008.pt.sha256", ".network-snapshot-000000.pkl.01ab.tmp")  # fmt: skip
     run_folder.remove_unfinished(tmp_path)
     assert names(tmp_path) == sorted(good)
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_lock_that_is_a_link_empties_no_other_file(make: Any, tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    folder.mkdir()
+    make(victim, folder / ".lock")
+    with pytest.raises(StorageError, match=r"\.lock: is a .*; remove it"), run_folder.locked(folder):
+        pass
+    assert victim.read_text() == "precious"

@@ -25,31 +25,25 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.error import URLError
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
 
+from sg3 import limits
 from sg3._version import __version__
 from sg3.atomic import sync_folder, write_atomic, write_json
 from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.digest import sha256_of
 from sg3.formats.safe_pickle import printable
+from sg3.formats.web_request import BY_HAND, Answer, Interrupted, normalized, requested, shown
+from sg3.plain_files import NotPlainError, create_plain, open_plain, plain_size
 
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
 TIMEOUT = 30.0  # seconds without a byte
 NOTICE_AFTER = 1.0  # seconds of waiting for another process before saying so
-MAX_REDIRECTS = 10
-CHUNK = 2**18
-BY_HAND = "or download it yourself and give its path"
 
 Report = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
-
-
-class _Interrupted(Exception):
-    """An attempt failed in a way that another one may not."""
 
 
 def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WAITS, timeout: float = TIMEOUT) -> Path:
@@ -74,45 +68,39 @@ def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WA
         with _locked(entry.lock, url):
             if not entry.holds(expected):  # if it does, another process has been faster
                 _download(url, entry, expected, waits, timeout)
-    except OSError as error:  # of the disk: the network's are `_Interrupted`
+    except NotPlainError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}") from error
+    except OSError as error:  # of the disk: the network's are `Interrupted`
         advice = f"set SG3_CACHE to another folder, {BY_HAND}"
-        raise StorageError(f"{folder}: cannot keep {_shown(url)}: {error.strerror or error}; {advice}") from error
+        raise StorageError(f"{folder}: cannot keep {shown(url)}: {error.strerror or error}; {advice}") from error
     return entry.file
 
 
 def _parse(source: str, sha256: str | None) -> tuple[str, str | None]:
-    """The address, without its fragment and with unusual characters quoted, and the expected sum."""
+    """The address, without its fragment and as it can be sent, and the expected sum."""
     try:
         parts = urlsplit(source)
-        usable = parts.path.startswith("/") if parts.scheme == "file" else parts.hostname
-        usable = usable and parts.scheme in ("http", "https", "file")
-        _ = parts.port  # raises if it is no number
+        plain = parts._replace(fragment="").geturl()
+        is_file = parts.scheme == "file" and parts.path.startswith("/") and "%00" not in plain
+        url = plain if is_file else normalized(plain)
     except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(f"{_shown(source)}: is not an http://, https:// or file:// address")
+        url = None
+    if url is None:
+        raise UsageError(f"{shown(source)}: is not an http://, https:// or file:// address")
     sums = {s.lower() for s in (sha256, *re.findall(r"^sha256=(.*)", parts.fragment)) if s is not None}
     for text in sums:
         if not re.fullmatch("[0-9a-f]{64}", text):
-            raise UsageError(f"{_shown(source)}: {printable(text)!r} is not a sha256, which has 64 hex digits")
+            raise UsageError(f"{shown(source)}: {printable(text)!r} is not a sha256, which has 64 hex digits")
     if len(sums) > 1:
-        raise UsageError(f"{_shown(source)}: two different sha256 are given for it")
-    return _quoted(parts._replace(fragment="").geturl()), next(iter(sums), None)
-
-
-def _quoted(url: str) -> str:
-    return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-
-
-def _shown(url: str) -> str:
-    return printable(url, limit=300)
+        raise UsageError(f"{shown(source)}: two different sha256 are given for it")
+    return url, next(iter(sums), None)
 
 
 def _local(url: str, expected: str | None) -> Path:
     parts = urlsplit(url)
     path = Path(urllib.request.url2pathname(parts.path))
     if parts.netloc not in ("", "localhost"):
-        raise UsageError(f"{_shown(url)}: names another machine; expected file:///PATH")
+        raise UsageError(f"{shown(url)}: names another machine; expected file:///PATH")
     if not path.exists():
         raise MissingInputError(f"{printable(path)}: there is no such file")
     if expected is not None:
@@ -147,14 +135,14 @@ class _Entry:
         """What has come so far: its bytes, the version of the file, the bytes of the file; 0 if it is useless."""
         state = _read_json(self._part_record)
         version, total = state.get("version"), state.get("total")
-        size = self.part.stat().st_size if self.part.is_file() else 0
+        size = plain_size(self.part) or 0
         if not isinstance(version, str) or not (total is None or (isinstance(total, int) and size <= total)):
             return 0, None, None
         return size, version, total
 
     def start(self, version: str | None, total: int | None) -> None:
         """Begin a new partial file. It is emptied first, so that no old bytes ever belong to a new version."""
-        self.part.open("wb").close()
+        create_plain(self.part)
         state = json.dumps({"version": version, "total": total})
         write_atomic(self._part_record, lambda file: file.write(state.encode()))
 
@@ -165,7 +153,7 @@ class _Entry:
 
     def complete(self, url: str, digest: str) -> None:
         """Give the partial file its final name. Should the process end in between, it is downloaded again."""
-        record = {"url": url, "size": self.part.stat().st_size, "sha256": digest}
+        record = {"url": url, "size": plain_size(self.part), "sha256": digest}
         write_json(self.record, record)
         os.replace(self.part, self.file)
         self._part_record.unlink(missing_ok=True)
@@ -177,30 +165,33 @@ def _download(url: str, entry: _Entry, expected: str | None, waits: Sequence[flo
     started = time.monotonic()
     left = list(waits)
     most = entry.partial()[0]
+    allowance = _Allowance(url, entry)
     with _progress(url) as report:
         while True:
             try:
-                _attempt(url, entry, report, timeout)
+                _attempt(url, entry, allowance, report, timeout)
                 break
-            except _Interrupted as failure:
+            except Interrupted as failure:
+                allowance.check_time()
                 size = entry.partial()[0]
                 if size > most:
                     most, left = size, list(waits)
                 if not left:
                     advice = f"try again later, {BY_HAND}"
-                    raise StorageError(f"{_shown(url)}: the download failed: {failure}; {advice}") from failure
-                _say(f"{_shown(url)}: {failure}; trying again")
+                    raise StorageError(f"{shown(url)}: the download failed: {failure}; {advice}") from failure
+                _say(f"{shown(url)}: {failure}; trying again")
                 time.sleep(left.pop(0))
-    with entry.part.open("r+b") as file:
+    with open_plain(entry.part, "a+") as file:
+        file.seek(0)
         wrong = _not_a_network(file.read(512))
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a real file
         os.fsync(file.fileno())
         size = file.tell()
     try:
         if wrong:
-            raise DataError(f"{_shown(url)}: is {wrong}, not a network file; open it in a browser to see why")
-        _check_sum(_shown(url), digest, expected)
+            raise DataError(f"{shown(url)}: is {wrong}, not a network file; open it in a browser to see why")
+        _check_sum(shown(url), digest, expected)
     except DataError:
         entry.drop_partial()
         raise
@@ -208,98 +199,105 @@ def _download(url: str, entry: _Entry, expected: str | None, waits: Sequence[flo
     _say(f"saved {entry.file} ({size / 1e6:.1f} MB in {time.monotonic() - started:.0f} s)")
 
 
-def _attempt(url: str, entry: _Entry, report: Report, timeout: float) -> None:
-    """One request: returns if the partial file is complete then, else raises `_Interrupted`."""
+def _attempt(url: str, entry: _Entry, allowance: _Allowance, report: Report, timeout: float) -> None:
+    """One request: returns if the partial file is complete then, else raises `Interrupted`."""
     size, version, total = entry.partial()
     if size and size == total:  # the process ended between the last byte and the new name
         return
     resume = {"Range": f"bytes={size}-", "If-Range": version} if size and version else {}
-    with _request(url, {"User-Agent": f"sg3/{__version__}", **resume}, timeout) as response:
-        status = response.status
+    with requested(url, {"User-Agent": f"sg3/{__version__}", **resume}, timeout) as answer:
+        status = answer.status
         if status == 200:
-            total, size = response.length, 0
-            entry.start(_version(response), total)
+            total, size = answer.length, 0
+            entry.start(_version(answer), total)
         elif resume and status in (206, 416):
-            if not _continues(response, size, version, total):
+            if not _continues(answer, size, version, total):
                 entry.drop_partial()
-                raise _Interrupted("the file on the server has changed")
-            if total is None and response.length is not None:
-                total = size + response.length
+                raise Interrupted("the file on the server has changed")
+            if total is None and answer.length is not None:
+                total = size + answer.length
         elif status in (404, 410):
-            raise MissingInputError(f"{_shown(url)}: the server has no such file (HTTP {status}); check the address")
+            raise MissingInputError(f"{shown(url)}: the server has no such file (HTTP {status}); check the address")
         elif status in (408, 425, 429) or status >= 500:
-            raise _Interrupted(f"the server answered HTTP {status}")
+            raise Interrupted(f"the server answered HTTP {status}")
         else:
-            raise StorageError(f"{_shown(url)}: the server refuses it (HTTP {status}); check the address, {BY_HAND}")
-        _check_room(entry.part.parent, (total or 0) - size)
-        with entry.part.open("ab") as file:
-            while chunk := _read(response):
-                file.write(chunk)
+            raise StorageError(f"{shown(url)}: the server refuses it (HTTP {status}); check the address, {BY_HAND}")
+        allowance.begin(size, total)
+        with open_plain(entry.part, "a") as file:
+            while chunk := answer.read():
                 size += len(chunk)
+                allowance.take(len(chunk), size)
+                file.write(chunk)
                 report(size, total)
     if total is not None and size != total:
-        raise _Interrupted(f"the connection ended after {size} of {total} bytes")
+        raise Interrupted(f"the connection ended after {size} of {total} bytes")
 
 
-def _request(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse:
-    """The answer to a GET request, redirections followed.
+class _Allowance:
+    """What a download may take: bytes, room on the disk, and time. Raises DataError and StorageError."""
 
-    urllib's own redirections know less well where not to go, and its errors hide the answer. So the opener has
-    handlers for proxies, http and https only, and the loop is here. Never to another scheme, never from https
-    back to http.
-    """
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-        opener.add_handler(handler())
-    target = url
-    for _ in range(MAX_REDIRECTS + 1):
-        try:
-            response: HTTPResponse = opener.open(urllib.request.Request(target, headers=headers), timeout=timeout)
-        except (OSError, HTTPException) as error:
-            raise _Interrupted(_cause(error)) from error
-        if response.status not in (301, 302, 303, 307, 308):
-            return response
-        response.close()
-        before, location = urlsplit(target).scheme, response.headers.get("Location", "")
-        try:
-            target = _quoted(urljoin(target, location))
-            allowed = urlsplit(target).scheme in (before, "https")
-        except ValueError:
-            allowed = False
-        if not allowed:
-            raise StorageError(f"{_shown(url)}: is redirected to {_shown(location)}, which is not followed")
-    raise StorageError(f"{_shown(url)}: is redirected more than {MAX_REDIRECTS} times; check the address, {BY_HAND}")
+    def __init__(self, url: str, entry: _Entry) -> None:
+        self._url = url
+        self._entry = entry
+        self._started = time.monotonic()
+        self._received = 0
+        self._next_look: int | None = None  # at the disk, if nobody knows how much is to come
+
+    def begin(self, size: int, total: int | None) -> None:
+        """The rest of so many bytes is about to come."""
+        if total is not None:
+            self._check_room(total - size)
+        self._check_size(max(size, total or 0))
+        self._next_look = self._received if total is None else None
+
+    def take(self, count: int, size: int) -> None:
+        """So many bytes have come, which make it so large."""
+        self._received += count
+        self._check_size(size)
+        if self._next_look is not None and self._received >= self._next_look:
+            self._next_look = self._received + limits.DISK_RESERVE // 4
+            self._check_room(limits.DISK_RESERVE)
+        self.check_time()
+
+    def check_time(self) -> None:
+        """A server that keeps on sending a little is too slow at some point, however often it is asked again."""
+        seconds = time.monotonic() - self._started
+        if seconds > limits.DOWNLOAD_PATIENCE + self._received / limits.DOWNLOAD_SPEED:
+            came = f"{self._received / 1e6:.1f} MB in {seconds / 60:.0f} minutes"
+            raise StorageError(f"{shown(self._url)}: the download is too slow, {came}; try again later, {BY_HAND}")
+
+    def _check_size(self, size: int) -> None:
+        if size > limits.DOWNLOAD:
+            self._entry.drop_partial()
+            most = limits.DOWNLOAD >> 30
+            raise DataError(f"{shown(self._url)}: is larger than {most} GiB, which no network is; check the address")
+
+    def _check_room(self, needed: int) -> None:
+        folder = self._entry.part.parent
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            if self._next_look is not None:  # it may be endless
+                self._entry.drop_partial()
+            sizes = f"needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+            raise StorageError(f"{folder}: the file {sizes}; make room, or set SG3_CACHE to another folder")
 
 
-def _read(response: HTTPResponse) -> bytes:
-    """What has arrived, as soon as anything has: bytes that wait in a buffer are lost when the connection is."""
-    try:
-        return response.read1(CHUNK)
-    except (OSError, HTTPException) as error:
-        raise _Interrupted(_cause(error)) from error
-
-
-def _cause(error: BaseException) -> str:
-    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
-        error = error.reason
-    text = error.strerror if isinstance(error, OSError) else None
-    return printable(text or str(error) or type(error).__name__)
-
-
-def _version(response: HTTPResponse) -> str | None:
+def _version(answer: Answer) -> str | None:
     """What If-Range can be asked with: a strong ETag, else the date; None if the answer has neither."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
+    tag = answer.headers.get("ETag", "")
+    version = tag if tag.startswith('"') else answer.headers.get("Last-Modified")
+    return version if version is not None and version.isascii() and version.isprintable() else None
 
 
-def _continues(response: HTTPResponse, size: int, version: str | None, total: int | None) -> bool:
+def _continues(answer: Answer, size: int, version: str | None, total: int | None) -> bool:
     """Whether a partial answer begins where ours ends and, as far as it says, is of the same version."""
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    where = answer.headers.get("Content-Range", "").strip()
+    found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", where)
     return (
         found is not None
         and int(found[1]) == size
         and (total is None or found[3] in ("*", str(total)))
-        and _version(response) in (None, version)
+        and _version(answer) in (None, version)
     )
 
 
@@ -311,13 +309,6 @@ def _not_a_network(head: bytes) -> str | None:
     return "a web page" if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")) else None
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        sizes = f"needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
-        raise StorageError(f"{folder}: the file {sizes}; make room, or set SG3_CACHE to another folder")
-
-
 def _check_sum(name: str, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
         raise DataError(f"{name}: has sha256 {digest}, expected {expected}; check where the file and the sum come from")
@@ -326,7 +317,8 @@ def _check_sum(name: str, digest: str, expected: str | None) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in the file; an empty one if there is no such thing."""
     try:
-        content = json.loads(path.read_bytes())
+        with open_plain(path, "r") as file:
+            content = limits.parse_json(file.read(limits.SETTING_TEXT))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -335,17 +327,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def _locked(path: Path, url: str) -> Iterator[None]:
     """Hold the entry for this process; the system lets go of it however the process ends."""
-    with path.open("ab") as file:
+    with open_plain(path, "a") as file:
         started: float | None = time.monotonic()
         while not _try_lock(file):
             if started is not None and time.monotonic() - started >= NOTICE_AFTER:
-                _say(f"waiting for another process that downloads {_shown(url)}")
+                _say(f"waiting for another process that downloads {shown(url)}")
                 started = None
             time.sleep(0.02)
         yield
 
 
-def _try_lock(file: BinaryIO) -> bool:
+def _try_lock(file: IO[bytes]) -> bool:
     if sys.platform == "win32":
         import msvcrt
 
@@ -367,7 +359,7 @@ def _try_lock(file: BinaryIO) -> bool:
 def _progress(url: str) -> Iterator[Report]:
     """A bar on a terminal; elsewhere one line at the start."""
     if not sys.stderr.isatty():
-        _say(f"downloading {_shown(url)}")
+        _say(f"downloading {shown(url)}")
         yield lambda _size, _total: None
         return
     from rich.console import Console

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sg3.errors import DataError, StorageError
+from sg3.formats import download
 from tests.helpers.webserver import (
     CONTENT,
     PART,
@@ -221,7 +222,7 @@ def test_the_cache_cannot_be_written(server: Server, cache: Path) -> None:
     assert not server.requests
 
 
-@pytest.mark.parametrize("fault", ["pathlib.Path.open", "os.fsync", "os.replace", "pathlib.Path.mkdir"])
+@pytest.mark.parametrize("fault", ["os.open", "pathlib.Path.open", "os.fsync", "os.replace", "pathlib.Path.mkdir"])
 def test_the_cache_fails(fault: str, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(fault, failing(errno.EACCES))
@@ -256,9 +257,9 @@ class FullDisk:
 
 
 def test_the_disk_becomes_full(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, room = Path.open, [len(CONTENT) // 2]
+    plain, room = download.open_plain, [len(CONTENT) // 2]
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.open", lambda self, mode="r": FullDisk(plain(self, mode), room))
+        patch.setattr(download, "open_plain", lambda path, mode: FullDisk(plain(path, mode), room))
         with pytest.raises(StorageError) as caught:
             get(server.url)
     assert one_line(caught).startswith(f"{cache}: cannot keep {server.url}: No space left on device; set SG3_CACHE")
