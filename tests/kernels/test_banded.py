@@ -87,7 +87,7 @@ def test_what_fits_a_tile() -> None:
 
 
 def test_the_cache_knows_filters_by_place_and_version() -> None:
-    cache = PlanCache(most=2)
+    cache = PlanCache(2, build)
     geometry = Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False)
 
     def get(fu: torch.Tensor, geometry: Resampling = geometry):
@@ -120,7 +120,7 @@ def test_filters_made_under_inference_mode_are_read_once(inside: bool, monkeypat
     reads = []
     plain = banded._values
     monkeypatch.setattr(banded, "_values", lambda f: reads.append(f) or plain(f))
-    cache = PlanCache(most=4)
+    cache = PlanCache(4, build)
     geometry = Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False)
 
     def get(fu: torch.Tensor, fd: torch.Tensor):
@@ -144,9 +144,7 @@ def test_streams_that_use_a_plan_are_recorded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda matrix, s: recorded.append((matrix.data_ptr(), s)))
-    on_cpu = build
-    monkeypatch.setattr(banded, "build", lambda *arguments: on_cpu(*arguments[:-1], CPU))
-    cache = PlanCache(most=4)
+    cache = PlanCache(4, lambda *arguments: build(*arguments[:-1], CPU))
     fu = torch.rand(12)
 
     def get(stream: str, capturing: bool = False):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import filtered_lrelu
+from sg3.kernels.filtered_lrelu.geometry import signs_in_lines
 from sg3.kernels.filtered_lrelu.op import (
     filtered_lrelu_numba,
     filtered_lrelu_ref,
@@ -16,13 +17,9 @@ from sg3.kernels.filtered_lrelu.op import (
 )
 from tests.helpers.compare import assert_within_budget
 from tests.helpers.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
+from tests.helpers.filtered_lrelu_signs import marches, of_bits, of_lines
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-
-
-def signs_of(packed: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, C, H, W / 4] -> what each sample is multiplied by in the gradient: 0, 1 or 2 [N, C, H, W]."""
-    return torch.stack([(packed >> shift) & 3 for shift in (0, 2, 4, 6)], dim=-1).flatten(-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["f32", "f16", "bf16"])
@@ -46,10 +43,13 @@ def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) 
     expected = torch.where(v > 0, 0, 1)
     if case.clamp is not None:
         expected[v.abs() > case.clamp] = 2
-    assert packed.shape == (*x.shape[:2], height, (width + 3) // 4)
-    signs = signs_of(packed)
-    assert (signs[..., width:] == 2).all()
-    signs = signs[..., :width]
+    assert packed.shape == (*x.shape[:2], *signs_in_lines(height, width, case.up, case.down))
+    if marches(case, fu, fd, dtype):
+        signs = of_lines(packed, height, width)
+    else:
+        signs = of_bits(packed, height, width)
+        assert (signs[..., width:] == 2).all()
+        signs = signs[..., :width]
     assert (signs <= 2).all()
     unsure = (v.abs() < 16 * torch.finfo(dtype).eps * v.abs().max())
     if case.clamp is not None:
@@ -83,8 +83,10 @@ def test_signs_at_the_edges_of_tiles(outputs: int, padding: tuple[int, int], siz
     y, packed = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), True)
     assert y.shape[3] == outputs
     v = between_filters(case, x.double(), b.double(), fu)
-    signs = signs_of(packed)[..., : (outputs - 1) * 2 + 12]
-    v = v[:, :, : signs.shape[2], : signs.shape[3]]
+    height, width = ((size - 1) * 2 + 12 for size in y.shape[2:])
+    assert marches(case, fu, fd, torch.float16)
+    signs = of_lines(packed, height, width)
+    v = v[:, :, :height, :width]
     assert v.shape == signs.shape
     sure = (v.abs() > 0.02) & ((v.abs() - 1).abs() > 0.02)
     expected = torch.where(v.abs() > 1, 2, torch.where(v > 0, 0, 1))

@@ -18,13 +18,16 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from sg3.kernels.filtered_lrelu.geometry import Resampling
+
+Plan = TypeVar("Plan", bound=Any)  # has `used_by`, as FilterPlan; or None
 
 MOST_PLANS = 512  # of 30 to 130 kB each; a StyleGAN3 generator in training takes about 60
 
@@ -68,12 +71,18 @@ class FilterPlan:
 
     def used_by(self, stream: torch.cuda.Stream) -> None:
         """Work that is queued on this stream reads the matrices, which may have been allocated for another one."""
-        if stream in self.streams:  # PyTorch waits for all that is queued there when the memory is freed
-            return
-        self.streams.add(stream)
-        for matrix in (self.up_x, self.up_y, self.down_x, self.down_y):
-            if matrix is not None:
-                matrix.record_stream(stream)
+        matrices = (self.up_x, self.up_y, self.down_x, self.down_y)
+        record_stream(stream, self.streams, (m for m in matrices if m is not None))
+
+
+def record_stream(
+    stream: torch.cuda.Stream, known: set[torch.cuda.Stream], matrices: Iterable[torch.Tensor]
+) -> None:
+    """Tell PyTorch, unless the stream is known, to wait for all that is queued there when the memory is freed."""
+    if stream not in known:
+        known.add(stream)
+        for matrix in matrices:
+            matrix.record_stream(stream)
 
 
 def separable_terms(f: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +152,8 @@ def build(
         matrices[:, step:] = 0
         return matrices
 
+    ux, uy, dx, dy = (round_taps(t, n, dtype) for t, n in ((ux, up), (uy, up), (dx, down), (dy, down)))
+
     def on_device(matrices: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(matrices)).to(dtype).to(device)
 
@@ -175,7 +186,35 @@ def separable_taps(
     return taps_x * math.sqrt(gain), taps_y * math.sqrt(gain)
 
 
-class PlanCache:
+def round_taps(taps: np.ndarray, phases: int, dtype: torch.dtype) -> np.ndarray:
+    """Taps [terms, n] as numbers of `dtype`, in which each phase, every `phases`-th tap, keeps its sum.
+
+    Rounded one by one, the taps of StyleGAN3's filters change what becomes of a constant by 1e-4 in float16 and 2e-3 in
+    bfloat16, and in the same direction in every layer. So what rounding loses of a sum is given back, to each tap as
+    much as its precision can take but no more than the spacing of numbers at the largest, from coarse to fine.
+    """
+
+    def nearest(values: np.ndarray | float) -> np.ndarray:
+        return torch.tensor(np.array(values)).to(dtype).double().numpy()
+
+    rounded = nearest(taps)
+    if dtype == torch.float64 or not np.isfinite(taps).all():
+        return rounded
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    for term, exact in zip(rounded, taps, strict=True):
+        for phase in range(phases):
+            have = term[phase::phases]  # a view
+            missing = exact[phase::phases].sum() - have.sum()
+            spacing = eps * 2.0 ** np.floor(np.log2(np.maximum(np.abs(have), tiny)))
+            for i in np.argsort(-spacing, kind="stable"):
+                most = np.clip(missing, -spacing.max(), spacing.max())
+                closer = nearest(have[i] + np.round(most / spacing[i]) * spacing[i])
+                missing -= closer - have[i]
+                have[i] = closer
+    return rounded
+
+
+class PlanCache(Generic[Plan]):
     """The latest plans, found again by where a filter lies in memory and how often it was written to.
 
     Reading a filter back from the GPU waits for all work queued there, which only the first call can afford. Where it
@@ -187,43 +226,38 @@ class PlanCache:
     which streams use them, so that the memory of one that is dropped is not given away before they are done with it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, build: Callable[..., Plan]) -> None:
+        self._most, self._build = most, build
         self._known: OrderedDict[Hashable, tuple[Hashable, object]] = OrderedDict()  # identity -> values, the filters
-        self._plans: OrderedDict[Hashable, FilterPlan] = OrderedDict()  # values -> plan
-        self._captured: dict[Hashable, FilterPlan] = {}
+        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()  # values -> plan
+        self._captured: dict[Hashable, Plan] = {}
         self._lock = threading.Lock()
 
-    def get(
-        self,
-        fu: torch.Tensor | None,
-        fd: torch.Tensor | None,
-        resampling: Resampling,
-        tile: Tile,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> FilterPlan:
-        """The plan, built if it is new. Raises RuntimeError if it would have to be built during graph capture."""
+    def get(self, fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, kind: Hashable,
+            dtype: torch.dtype, device: torch.device) -> Plan:  # fmt: skip
+        """build(fu, fd, resampling, kind, dtype, device), called if that is new. Raises RuntimeError if it would have
+        to be called during graph capture."""
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        use = resampling, tile, dtype, device
+        use = resampling, kind, dtype, device
         identity = _identity(fu), _identity(fd), *use
         with self._lock:
             known = self._known.get(identity)
-            plan = None if known is None else self._plans.get(known[0])
-            if known is not None and plan is not None:
+            if known is not None and known[0] in self._plans:
                 self._known.move_to_end(identity)
                 self._plans.move_to_end(known[0])
+                plan = self._plans[known[0]]
                 if capturing:
                     self._captured[known[0]] = plan
-                elif device.type == "cuda":
+                elif device.type == "cuda" and plan is not None:
                     plan.used_by(torch.cuda.current_stream(device))
                 return plan
         if capturing:
             raise RuntimeError("filtered_lrelu: these filters are new, and a CUDA graph is being captured; run the "
                                "network once before the capture")  # fmt: skip
         values = _values(fu), _values(fd), *use
-        plan = self._plans.get(values) or self._captured.get(values) or build(fu, fd, resampling, tile, dtype, device)
-        if device.type == "cuda":
+        found = next((plans for plans in (self._plans, self._captured) if values in plans), None)
+        plan = self._build(fu, fd, *use) if found is None else found[values]
+        if device.type == "cuda" and plan is not None:
             plan.used_by(torch.cuda.current_stream(device))
         with self._lock:
             self._plans[values] = plan
@@ -245,4 +279,4 @@ def _values(f: torch.Tensor | None) -> Hashable:
     return None if f is None else (tuple(f.shape), f.detach().double().cpu().numpy().tobytes())
 
 
-plans = PlanCache(MOST_PLANS)
+plans = PlanCache(MOST_PLANS, build)

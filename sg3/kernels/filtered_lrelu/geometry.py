@@ -6,8 +6,8 @@ Between the filters lies the middle: the upsampled signal, as far as the second 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import lcm
+from dataclasses import dataclass, replace
+from math import ceil, lcm, log2
 
 import torch
 
@@ -67,6 +67,16 @@ class Resampling:
             self.filter_gains[::-1], not self.flip_filter,
         )  # fmt: skip
 
+    def balanced(self) -> Resampling:
+        """The same, if what lies between the steps is linear, but with a first step that keeps a signal's size.
+
+        The gain of the transpose comes last, after a first step that makes a signal up^2 times smaller, too small for
+        half precision where gradients are. Moved by powers of 4, so that taps are rounded as before.
+        """
+        moved = 4.0 ** round(log2(self.up**2 / self.filter_gains[0]) / 2)
+        gains = self.filter_gains[0] * moved, self.filter_gains[1] / moved
+        return replace(self, filter_gains=gains)
+
     def arguments(self) -> list[object]:
         """As a registered op takes them."""
         return [self.up, self.down, list(self.up_padding), list(self.down_padding), list(self.filter_gains),
@@ -97,6 +107,17 @@ PASSED, SLOPED, CLAMPED = 0, 1, 2
 def signs_in_bits(height: int, width: int, up: int, down: int) -> tuple[int, int]:
     """Triton's: two bits for every sample, four samples in a byte, the first in the lowest bits."""
     return height, (width + 3) // 4
+
+
+MARCHING = ((2, 2), (4, 2), (2, 4))  # up and down for which Triton's programs march
+
+
+def signs_in_lines(height: int, width: int, up: int, down: int) -> tuple[int, int]:
+    """Triton's where its programs may march: a line for 32 rows, see signs.py; with room for what tiles keep, too."""
+    if (up, down) not in MARCHING:
+        return signs_in_bits(height, width, up, down)
+    pairs = ceil(width / 2)
+    return ceil(height / 32), max(2 * (8 * pairs + ceil(pairs / 2)), 32 * signs_in_bits(height, width, up, down)[1])
 
 
 def signs_by_phase(height: int, width: int, up: int, down: int) -> tuple[int, int]:

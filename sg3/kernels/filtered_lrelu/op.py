@@ -39,7 +39,7 @@ from sg3.kernels.filtered_lrelu.geometry import (
     middle_size,
     output_size,
     signs_by_phase,
-    signs_in_bits,
+    signs_in_lines,
 )
 from sg3.kernels.memory_format import new_image
 from sg3.kernels.registration import register
@@ -250,4 +250,4 @@ class _Registration:
 
 filtered_lrelu_torch = _Registration("torch", None).op
 filtered_lrelu_numba = _Registration("numba", signs_by_phase).op
-filtered_lrelu_triton = _Registration("triton", signs_in_bits).op
+filtered_lrelu_triton = _Registration("triton", signs_in_lines).op

@@ -1,0 +1,219 @@
+"""filtered_lrelu in tiles, each by itself: four small matrix products around a pointwise step.
+
+    V = Uy X Ux^T      upsample: X are input pixels, U the banded matrices of a `FilterPlan`
+    V = act(gain V)    leaky ReLU and clamp, or, in the gradient op, times 1, the slope or 0 by the signs
+    Y = Dy V Dx^T      downsample
+
+V, which has up^2 times the samples, never leaves the chip but for its signs, two bits a sample: 0 where it passed, 1
+where it took the slope, 2 where it was clamped; four neighbours in a byte, the first in the lowest bits. A plane of
+signs begins at the first sample that the second filter reads and ends with the last; what fills its last byte up is 2.
+
+Non-finite input spoils its tile rather than only its surroundings (0 * inf in the products).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from sg3.kernels.filtered_lrelu.banded import Tile, fit, plans
+from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
+
+DO_NOT_SPECIALIZE = [
+    "channels", "x_height", "x_width", "y_height", "y_width", "s_height", "s_width", "x_n", "x_c", "x_h",
+    "y_n", "y_c", "y_h", "tiles_x", "tiles_y", "step", "x_step", "s_step", "x_origin_x", "x_origin_y", "s_origin_x",
+    "s_origin_y",
+]  # fmt: skip
+
+
+@triton.jit(do_not_specialize=DO_NOT_SPECIALIZE)
+def _filtered_lrelu_kernel(
+    x_ptr, b_ptr, y_ptr, signs_ptr, up_x_ptr, up_y_ptr, down_x_ptr, down_y_ptr,
+    channels, x_height, x_width, y_height, y_width, s_height, s_width,
+    x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,  # strides
+    tiles_x, tiles_y, step, x_step, s_step, x_origin_x, x_origin_y, s_origin_x, s_origin_y,
+    gain, slope, clamp,
+    UP_TERMS: tl.constexpr, DOWN_TERMS: tl.constexpr,  # 0: the step passes its input through
+    WRITE: tl.constexpr, READ: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_CLAMP: tl.constexpr,
+    X: tl.constexpr, S: tl.constexpr, Y: tl.constexpr, X_BLOCK: tl.constexpr, Y_BLOCK: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(0) % (tiles_x * tiles_y)
+    tile_x, tile_y = tile % tiles_x, tile // tiles_x
+    plane = (tl.program_id(0) // (tiles_x * tiles_y)).to(tl.int64)
+
+    n, c = plane // channels, plane % channels
+    i_b, i_s, i_y = tl.arange(0, X_BLOCK), tl.arange(0, S), tl.arange(0, Y)
+    i_byte = tl.arange(0, S // 4)
+    quarter = 2 * tl.arange(0, 4)[None, None, :]  # where a sample's bits lie in its byte
+    # Offsets within a tile are 32 bit, those of the tile and the plane 64 bit.
+
+    if WRITE or READ:
+        s_bytes = (s_width + 3) // 4
+        row, byte_column = tile_y * s_step + s_origin_y, (tile_x * s_step + s_origin_x) // 4
+        in_s = ((row + i_s >= 0) & (row + i_s < s_height))[:, None]
+        in_s = in_s & ((byte_column + i_byte >= 0) & (byte_column + i_byte < s_bytes))[None, :]
+        o_s = i_s[:, None] * s_bytes + i_byte[None, :]  # [S, S / 4]
+        signs_ptr += row.to(tl.int64) * s_bytes + byte_column
+    if WRITE:
+        # Neighbouring tiles overlap. A sample belongs to the first tile that holds it but for the halo on the right
+        # and below, which belongs to the next tile, unless there is none.
+        own_rows = tl.where(tile_y == tiles_y - 1, S, s_step)
+        own_columns = tl.where(tile_x == tiles_x - 1, S, s_step)
+        in_s = in_s & (i_s < own_rows)[:, None] & (i_byte * 4 < own_columns)[None, :]
+        filler = byte_column * 4 + i_s >= s_width
+
+    row, column = tile_y * x_step + x_origin_y, tile_x * x_step + x_origin_x
+    x_ptr += n * x_n + c * x_c + row.to(tl.int64) * x_h + column.to(tl.int64) * x_w
+    bias = 0.0
+    if HAS_BIAS:
+        bias = tl.load(b_ptr + c).to(tl.float32)
+    if UP_TERMS == 0:
+        in_x = ((row + i_s >= 0) & (row + i_s < x_height))[:, None]
+        in_x = in_x & ((column + i_s >= 0) & (column + i_s < x_width))[None, :]
+        v = tl.load(x_ptr + i_s[:, None] * x_h + i_s[None, :] * x_w, mask=in_x, other=0).to(tl.float32)
+        v = tl.where(in_x, v + bias, 0.0)
+    else:
+        v = tl.zeros([S, S], dtype=tl.float32)
+        for t in range(UP_TERMS):
+            for i in range(0, X, X_BLOCK):  # a block of pixel rows
+                wide = tl.zeros([X_BLOCK, S], dtype=tl.float32)
+                for j in range(0, X, X_BLOCK):  # a block of pixel columns
+                    i_row, i_column = i + i_b, j + i_b
+                    in_x = ((row + i_row >= 0) & (row + i_row < x_height))[:, None]
+                    in_x = in_x & ((column + i_column >= 0) & (column + i_column < x_width))[None, :]
+                    x = tl.load(x_ptr + i_row[:, None] * x_h + i_column[None, :] * x_w, mask=in_x, other=0)
+                    if HAS_BIAS:
+                        x = tl.where(in_x, x.to(tl.float32) + bias, 0.0)
+                    up_x = tl.load(up_x_ptr + t * X * S + i_column[:, None] * S + i_s[None, :])  # [X_BLOCK, S]
+                    wide = tl.dot(x.to(OPERAND), up_x.to(OPERAND), acc=wide, input_precision=PRECISION)
+                up_y = tl.load(up_y_ptr + t * S * X + i_s[:, None] * X + (i + i_b)[None, :])  # [S, X_BLOCK]
+                v = tl.dot(up_y.to(OPERAND), wide.to(OPERAND), acc=v, input_precision=PRECISION)
+    v = v * gain
+
+    if READ:
+        byte = tl.load(signs_ptr + plane * s_height * s_bytes + o_s, mask=in_s, other=0xAA)
+        signs = (byte.to(tl.int32)[:, :, None] >> quarter) & 3
+        signs = tl.reshape(signs, [S, S])
+        v = tl.where(signs == 0, v, tl.where(signs == 1, v * slope, 0.0))
+    else:
+        positive = v > 0
+        signs = tl.where(positive, 0, 1)
+        v = tl.where(positive, v, v * slope)
+        if HAS_CLAMP:
+            signs = tl.where(tl.abs(v) <= clamp, signs, 2)  # NaN, too
+            v = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
+    if WRITE:
+        signs = tl.where(filler[None, :], 2, signs)
+        byte = tl.sum(tl.reshape(signs, [S, S // 4, 4]) << quarter, axis=2)
+        tl.store(signs_ptr + plane * s_height * s_bytes + o_s, byte.to(tl.uint8), mask=in_s)
+
+    row, column = tile_y * step, tile_x * step
+    y_ptr += n * y_n + c * y_c + row.to(tl.int64) * y_h + column.to(tl.int64) * y_w
+    y_height, y_width = tl.minimum(y_height - row, step), tl.minimum(y_width - column, step)  # what is left of it
+    if DOWN_TERMS == 0:
+        in_y = (i_s < y_height)[:, None] & (i_s < y_width)[None, :]
+        tl.store(y_ptr + i_s[:, None] * y_h + i_s[None, :] * y_w, v.to(y_ptr.dtype.element_ty), mask=in_y)
+    else:
+        v = v.to(OPERAND)
+        for j in range(0, Y, Y_BLOCK):  # a block of output columns
+            i_column = j + tl.arange(0, Y_BLOCK)
+            y = tl.zeros([Y, Y_BLOCK], dtype=tl.float32)
+            for t in range(DOWN_TERMS):
+                down_x = tl.load(down_x_ptr + t * S * Y + i_s[:, None] * Y + i_column[None, :])  # [S, Y_BLOCK]
+                narrow = tl.dot(v, down_x.to(OPERAND), input_precision=PRECISION)
+                down_y = tl.load(down_y_ptr + t * Y * S + i_y[:, None] * S + i_s[None, :])  # [Y, S]
+                y = tl.dot(down_y.to(OPERAND), narrow.to(OPERAND), acc=y, input_precision=PRECISION)
+            in_y = (i_y < y_height)[:, None] & (i_column < y_width)[None, :]
+            tl.store(y_ptr + i_y[:, None] * y_h + i_column[None, :] * y_w, y.to(y_ptr.dtype.element_ty), mask=in_y)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One row of the table: the tile, its input and output pixels multiplied at a time along an axis, warps."""
+
+    tile: Tile
+    x_block: int
+    y_block: int
+    warps: int
+
+
+# By what multiplies (tensor cores, or the float32 units one product at a time) and by (up, down): the first row with
+# room for the taps. Chosen for occupancy (no spills, at most 190 registers on sm_80 and sm_90) and few products an
+# output; on a GPU not measured yet. Radial filters have the rows of separable ones, and more terms.
+TENSOR_CORES = {
+    (2, 2): (Config(Tile(64, 64, 32), 64, 32, 4),),
+    (4, 2): (Config(Tile(32, 64, 32), 32, 32, 4),),
+    (2, 4): (Config(Tile(64, 64, 16), 64, 16, 4),),
+}
+TENSOR_CORES_OTHER = (Config(Tile(64, 64, 32), 64, 32, 4), Config(Tile(128, 64, 32), 64, 32, 8))
+TENSOR_CORES_FLOAT32 = (Config(Tile(64, 64, 32), 32, 32, 8), Config(Tile(128, 64, 32), 32, 32, 8))
+EXACT = {
+    (2, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
+    (4, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
+    (2, 4): (Config(Tile(64, 64, 16), 16, 16, 4),),
+}
+EXACT_OTHER = (Config(Tile(128, 64, 32), 32, 16, 8),)
+# Of a thread, on other architectures than those two: by itself ptxas spills a register or two there, to fit one more
+# program onto a multiprocessor. Told this number it does not, for any class of sm_86, 89, 100 and 120.
+MOST_REGISTERS = 240
+
+
+def choose(up_taps: int, down_taps: int, up: int, down: int, dtype: torch.dtype) -> Config:
+    """The row of the table for these filters. Raises ValueError if no tile has room for them."""
+    if dtype != torch.float32:
+        rows = *TENSOR_CORES.get((up, down), ()), *TENSOR_CORES_OTHER
+    elif dot_precision(dtype) == "ieee":
+        rows = *EXACT.get((up, down), ()), *EXACT_OTHER
+    else:
+        rows = TENSOR_CORES_FLOAT32
+    for row in rows:
+        if fit(row.tile, up_taps, down_taps, up, down, lead=3):
+            return row
+    raise ValueError(
+        f"fu, fd: got {up_taps} and {down_taps} taps with up={up}, down={down}; impl='triton' has room for 32 with "
+        "factors up to 4; use impl='torch'"
+    )
+
+
+def run(
+    x: torch.Tensor,
+    b: torch.Tensor | None,
+    y: torch.Tensor,
+    signs: torch.Tensor | None,
+    middle: tuple[int, int],
+    read: bool,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    resampling: Resampling,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+) -> None:
+    """Fill y [N, C, OH, OW] from x [N, C, H, W], both of any strides (of x up to 2^23 within a plane).
+
+    `signs`, of a plane of `middle` [height, width], are written, or instead read, unless they are None.
+    """
+    up_taps, down_taps = (1 if f is None else max(f.shape) for f in (fu, fd))
+    config = choose(up_taps, down_taps, resampling.up, resampling.down, x.dtype)
+    plan = plans.get(fu, fd, resampling, config.tile, x.dtype, x.device)
+    n, c, height, width = x.shape
+    out_height, out_width = y.shape[2:]
+    tiles_x, tiles_y = triton.cdiv(out_width, plan.step), triton.cdiv(out_height, plan.step)
+    launch(
+        _filtered_lrelu_kernel, (tiles_x * tiles_y * n * c,),
+        x, None if b is None else b.contiguous(), y, signs, plan.up_x, plan.up_y, plan.down_x, plan.down_y,
+        c, height, width, out_height, out_width, *middle,
+        *x.stride(), *y.stride(),
+        tiles_x, tiles_y, plan.step, plan.x_step, plan.s_step, *plan.x_origin, *plan.s_origin,
+        gain, slope, 0.0 if clamp is None else clamp,
+        like=x, UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
+        HAS_BIAS=b is not None, HAS_CLAMP=clamp is not None and not read, X=plan.tile.x, S=plan.tile.s, Y=plan.tile.y,
+        X_BLOCK=config.x_block, Y_BLOCK=config.y_block, OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype),
+        num_warps=config.warps, num_stages=1,
+        maxnreg=None if architecture(x) in (80, 90) else MOST_REGISTERS,
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""What the marching kernel is written for, looked for in Triton's intermediate code: nothing passes between threads.
+
+In a process of its own, where kernels are not interpreted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMPILE = """
+import json, sys
+import torch
+from sg3.kernels.filtered_lrelu import impl_triton
+from sg3.kernels.triton_aot import recorded
+wanted = {f"filtered_lrelu/2->2/{dtype}/{mode}" for dtype in ("float16", "bfloat16") for mode in ("with signs", "grad")}
+codes = {}
+for arch in (80, 90):
+    for name, run in impl_triton.compile_cases():
+        if name in wanted:
+            with recorded(arch) as launches:
+                run()
+            compiled = launches[-1].compile(arch)
+            codes[f"{name} sm_{arch}"] = [compiled.metadata.shared, compiled.asm["ttgir"]]
+json.dump(codes, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """For kernels of both 16-bit types that write and that read signs: bytes of shared memory, intermediate code."""
+    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environ, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def layouts(code: str) -> dict[str, str]:
+    """Names of layouts and what they are."""
+    return dict(re.findall(r"^(#\w+) = (#ttg\.\S.*|#ttg\.\w+<\{.*)$", code, flags=re.MULTILINE))
+
+
+def pairs_along_the_last_axis(layout: str) -> bool:
+    """Whether elements 2 i and 2 i + 1 of a thread's registers are neighbours in a row."""
+    if "nvidia_mma" in layout:
+        return "instrShape = [16, 8]" in layout
+    if "linear" in layout:
+        return re.search(r"register = \[\[0, 1\]", layout) is not None
+    return re.search(r"sizePerThread = \[1, (2|4|8)\].*order = \[1, 0\]", layout) is not None
+
+
+def test_all_stays_in_registers(codes: dict[str, tuple[int, str]]) -> None:
+    """No shared memory: no operand, load or store goes through it. (Layouts change only by other names for them.)"""
+    assert len(codes) == 8
+    for name, (shared, code) in codes.items():
+        assert shared == 0, name
+        assert code.count("tt.dot ") > 30, name
+        assert not re.search(r"ttg\.(local|async)", code), name
+
+
+def test_halves_of_a_register_are_neighbours_in_a_row(codes: dict[str, tuple[int, str]]) -> None:
+    """What `signs.py` takes for granted of the instructions that it writes in PTX: both halves have one place in their
+    bytes."""
+    for name, (_, code) in codes.items():
+        known = layouts(code)
+        lines = [line for line in code.splitlines() if "tt.elementwise_inline_asm" in line]
+        assert lines, name
+        for line in lines:
+            used = re.findall(r"tensor<16x16x\w+, (#\w+)>", line)
+            assert used, line
+            assert all(pairs_along_the_last_axis(known[layout]) for layout in used), (name, line)
