@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("sg3.cli.dataset", "Turn images into a dataset zip."),
     "convert": ("sg3.cli.convert", "Convert a network file to another format."),
     "info": ("sg3.cli.info", "Describe a network file, a dataset or a run folder."),
+    "tune": ("sg3.cli.tune", "Find the fastest settings of the kernels on this GPU."),
     "doctor": ("sg3.cli.doctor", "Show what will run where on this machine, and why."),
     "completion": ("sg3.cli.completion", "Print the shell completion script."),
 }

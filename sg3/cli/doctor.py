@@ -238,6 +238,8 @@ def _torch_devices() -> list[torch.device]:
 
 
 def _triton(notes: list[str]) -> list[Row]:
+    import torch
+
     from sg3.kernels import dispatch, toolchain
 
     devices = _torch_devices()
@@ -250,6 +252,13 @@ def _triton(notes: list[str]) -> list[Row]:
         if status.fix:
             notes.append(f"no Triton kernels: {status.reason}; {status.fix}")
         return rows
+
+    for device in devices:
+        if device.type == "cuda" and verdicts[str(device)].usable:
+            from sg3.kernels import tuning
+
+            text = tuning.describe(torch.cuda.get_device_name(device))
+            rows.append(Row(f"tuning {device}", text, {"from": text}))
 
     host, compiler = toolchain.host_status(), toolchain.c_compiler()
     header = toolchain.python_headers() / "Python.h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -25,14 +26,19 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: torch.Tensor, *
         kernel[grid](*args, enable_fp_fusion=True, **options)  # said aloud: the default changes with Triton 3.10
 
 
-def architecture(x: torch.Tensor) -> int:
+def architecture(device: torch.device) -> int:
     """Compute capability as 80, 90, ...; the interpreter counts as 90."""
-    if x.device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(x.device)
-        return 10 * major + minor
+    if device.type == "cuda":
+        return _capability(device)
     if INTERPRETING:
         return 90
     return int(triton.runtime.driver.active.get_current_target().arch)  # ahead-of-time compilation: the target
+
+
+@functools.cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def operand(dtype: torch.dtype) -> tl.dtype:

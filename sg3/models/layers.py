@@ -249,11 +249,12 @@ def update_running_mean(mean: torch.Tensor, value: torch.Tensor, beta: float) ->
 
 
 HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+HALF_DEVICES = ("cuda", "meta")  # on a CPU 16 bits would only be slower; on meta one asks what a GPU would do
 
 
 def working_type(is_half: bool, half_type: str, device: torch.device) -> torch.dtype:
-    """What a layer computes in: 16 bits if it may, and only on a GPU."""
-    return HALF_TYPES[half_type] if is_half and device.type == "cuda" else torch.float32
+    """What a layer computes in: 16 bits if it may, and the device is for it."""
+    return HALF_TYPES[half_type] if is_half and device.type in HALF_DEVICES else torch.float32
 
 
 def set_half_type(network: nn.Module, half_type: str) -> None:

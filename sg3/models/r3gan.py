@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import bias_act, downsample2d, upsample2d
+from sg3.models.layers import HALF_DEVICES
 
 LRELU_GAIN = sqrt(2 / (1 + 0.2**2))  # keeps the variance through a leaky ReLU of slope 0.2 (He et al. 2015, Eq. 15)
-HALF_DEVICES = ("cuda",)  # where stages listed in FP16Stages compute in bfloat16; on a CPU that would only be slower
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,8 @@ def test_with_a_gpu(
     assert facts["devices"]["cuda:0"]["name"] == "Some GPU"
     assert facts["triton"]["cuda:0"]["usable"] is launched
     assert ("launch cuda:0" in facts["triton"]) is launched
+    assert facts["triton"].get("tuning cuda:0") == \
+        ({"from": "launches by rule, `sg3 tune` measures"} if launched else None)
     assert any(words[-1] == "cuda:0" for words in quick) is launched
 
 

@@ -21,6 +21,7 @@ from sg3.kernels.modulated_conv2d import op
 from tests.helpers.compare import assert_within_budget
 
 kernels = pytest.importorskip("sg3.kernels.modulated_conv2d.impl_triton", reason="Triton is not installed")
+tuning = pytest.importorskip("sg3.kernels.tuning", reason="Triton is not installed")
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 CHANNELS_LAST = torch.channels_last
@@ -98,10 +99,16 @@ def test_half_precision(case: str, dtype: torch.dtype, device: str) -> None:
     check(inputs(shape, w_shape, device), dtype, padding=padding)
 
 
-def test_tiles_cross_every_border(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {size: kernels.Tile(16, 16, 16, warps=4, stages=2) for size in kernels.TILES[4, 90, True]}
-    monkeypatch.setattr(kernels, "TILES", dict.fromkeys(kernels.TILES, small))
-    check(inputs((2, 17, 5, 6), (18, 2, 2), device), F32, padding=1)
+def test_tiles_cross_every_border(device: str) -> None:
+    small, launches = kernels.Tile(16, 16, 16, warps=4, stages=2), []
+
+    def with_small_tiles(tunable: Any, group: tuple, args: tuple) -> Sequence[torch.Tensor]:
+        launches.append(group)
+        return tunable.launch(small, *args)
+
+    with tuning.observed(with_small_tiles):
+        check(inputs((2, 17, 5, 6), (18, 2, 2), device), F32, padding=1)
+    assert {group.reduced for group in launches} == {False, True}
 
 
 @settings(max_examples=12, deadline=None)

@@ -15,9 +15,10 @@ tiles of rows at once, and packing takes no exchange between threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -26,9 +27,8 @@ import triton.language as tl
 from sg3.kernels.bias_act.activations import ACTIVATIONS
 from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.triton_launch import launch
+from sg3.kernels.tuning import Tunable
 
-WARPS = 4
-TILE_BYTES = 16 * 32 * WARPS  # of a tile, of which a program has four: the widest load for each thread
 NARROWEST = 16  # columns of a tile; wider is the next power of two
 
 
@@ -283,7 +283,7 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """y, in the layout of the settings, and the signs, uint8 [ceil(rows / 4), columns] ([0, 0] if not wanted)."""
     y, signs = settings.new_like(x), settings.new_signs(x, with_signs)
-    _launch(_forward_kernel, [x, b, scale, noise, y, signs if with_signs else None], y, noise, settings)
+    ELEMENTWISE(y, "forward", [x, b, scale, noise, y, signs if with_signs else None], noise, settings)
     return y, signs
 
 
@@ -299,7 +299,7 @@ def grad(
     """du from dy and the signs or, for smooth activations, what the forward pass was given."""
     du = settings.new_like(dy)
     tensors = [dy, signs if signs.numel() else None, x, b, scale, noise, du]
-    _launch(_grad_kernel, tensors, du, noise, settings)
+    ELEMENTWISE(du, "grad", tensors, noise, settings)
     return du
 
 
@@ -315,31 +315,93 @@ def second_grad(
     """The gradient of u from the gradient g of du; for smooth activations."""
     out = settings.new_like(dy)
     tensors = [g, dy, x, b, scale, noise, out]
-    _launch(_second_grad_kernel, tensors, out, noise, settings)
+    ELEMENTWISE(out, "second grad", tensors, noise, settings)
     return out
 
 
+@dataclass(frozen=True)
+class Config:
+    """Bytes of a tile, of which a program has four, and warps."""
+
+    tile_bytes: int
+    warps: int
+
+
+RULE = Config(16 * 32 * 4, 4)  # the widest load for each thread
+OTHERS = (Config(16 * 32 * 2, 2), Config(16 * 32 * 4, 8), Config(16 * 32 * 8, 4), Config(16 * 32 * 8, 8))
+
+
+KERNELS: dict[str, Any] = {"forward": _forward_kernel, "grad": _grad_kernel, "second grad": _second_grad_kernel}
+
+
+class Kind(NamedTuple):
+    """What the choice of a configuration depends on. `given`: which tensors the kernel has, in the order of its
+    arguments."""
+
+    order: str
+    act: str
+    clamped: bool
+    channels_are_columns: bool
+    dtype: str
+    given: str
+
+
+def _class_of(
+    image: torch.Tensor, order: str, tensors: list[torch.Tensor | None], noise: torch.Tensor | None, settings: Settings
+) -> Kind:
+    given = "".join("-" if tensor is None else "x" for tensor in tensors)
+    by_channel = settings.matrix(image)[2]
+    return Kind(order, settings.act, settings.clamp is not None, by_channel, str(image.dtype)[6:], given)
+
+
 def _launch(
-    kernel: Any, tensors: list[torch.Tensor | None], image: torch.Tensor, noise: torch.Tensor | None,
+    config: Config, image: torch.Tensor, order: str, tensors: list[torch.Tensor | None], noise: torch.Tensor | None,
     settings: Settings,
-) -> None:  # fmt: skip
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     """Run a kernel. What has `image`'s shape is put into its layout, everything else made contiguous."""
     rows, columns, channels_are_columns = settings.matrix(image)
     assert rows < 2**31
     dense = [t if t is None else settings.in_memory_order(t).contiguous() if t.shape == image.shape else t.contiguous()
              for t in tensors]
-    tile = TILE_BYTES // image.element_size()
+    tile = config.tile_bytes // image.element_size()
     tile_columns = min(max(triton.next_power_of_2(columns), NARROWEST), tile)
     tile_rows = tile // tile_columns
     grid = (triton.cdiv(triton.cdiv(rows, 4), tile_rows) * triton.cdiv(columns, tile_columns),)
     pixels = prod(image.shape[2:])
     noise_step = 0 if noise is None or noise.shape[0] == 1 else pixels
     launch(
-        kernel, grid, *dense, rows, columns, image.shape[settings.dim], pixels, noise_step,
+        KERNELS[order], grid, *dense, rows, columns, image.shape[settings.dim], pixels, noise_step,
         settings.alpha, settings.gain, 0.0 if settings.clamp is None else settings.clamp, like=image,
         ACT=settings.act, CLAMPED=settings.clamp is not None, CHANNELS_ARE_COLUMNS=channels_are_columns,
-        ROWS=tile_rows, COLUMNS=tile_columns, num_warps=WARPS,
+        ROWS=tile_rows, COLUMNS=tile_columns, num_warps=config.warps,
     )  # fmt: skip
+    return tuple(t for t in tensors[4 if order == "forward" else -1 :] if t is not None)
+
+
+def _expected(
+    dtype: torch.dtype, image: torch.Tensor, order: str, tensors: list[torch.Tensor | None],
+    noise: torch.Tensor | None, settings: Settings,
+) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
+    """The first image of y by the formula of the module's docstring; signs and derivatives are not said."""
+    if order != "forward":
+        return (None,)
+    first = slice(1 if settings.dim else None)
+    x, b, scale, noise = (None if t is None else t.to(dtype) for t in tensors[:4])
+    assert x is not None
+    u = x[first]
+    if scale is not None:
+        u = u * scale[first, :, None, None]
+    if noise is not None:
+        u = u + noise[first]
+    if b is not None:
+        u = u + b.reshape([-1 if i == settings.dim else 1 for i in range(x.ndim)])
+    v = ACTIVATIONS[settings.act].function(u, settings.alpha) * settings.gain
+    return v if settings.clamp is None else v.clamp(-settings.clamp, settings.clamp), None
+
+
+ELEMENTWISE = Tunable(
+    "bias_act", _launch, _class_of, lambda kind, arch: RULE, lambda kind, arch: OTHERS, _expected
+)  # fmt: skip
 
 
 def compile_cases() -> Iterator[tuple[str, Callable[[], object]]]:

@@ -67,9 +67,9 @@ def _run(
     pointwise = Pointwise(gain, slope, signs is not None and not read, read)
     plan = marching.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
     if plan is not None:
-        marching.run(plan, x, b, y, signs, middle, read, clamp)
+        marching.MARCH(x, plan, b, y, signs, middle, clamp, fu, fd, resampling, pointwise)
     else:
-        tiles.run(x, b, y, signs, middle, read, fu, fd, resampling, gain, slope, clamp)
+        tiles.TILES(x, b, y, signs, middle, read, fu, fd, resampling, gain, slope, clamp)
 
 
 # The classes of StyleGAN3's layers and of their gradients: up, its taps, down, its taps (0: none, negative: radial);

@@ -20,13 +20,18 @@ Non-finite input spoils its strips rather than only its surroundings (0 * inf in
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
+from sg3.kernels.filtered_lrelu import impl_torch
 from sg3.kernels.filtered_lrelu.banded import MOST_PLANS, PlanCache
-from sg3.kernels.filtered_lrelu.marching_plan import MarchingPlan, build
+from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.filtered_lrelu.marching_plan import SHAPES, MarchingPlan, Pointwise, Shape, build
 from sg3.kernels.filtered_lrelu.marching_products import (
     downsample_columns,
     downsample_rows,
@@ -44,6 +49,7 @@ from sg3.kernels.filtered_lrelu.signs import (
     word_of_signs,
 )
 from sg3.kernels.triton_launch import launch, operand
+from sg3.kernels.tuning import Tunable
 
 DO_NOT_SPECIALIZE = [
     "channels", "x_height", "x_width", "y_height", "y_width", "x_n", "x_c", "x_h", "y_n", "y_c", "y_h",
@@ -274,18 +280,90 @@ def vector(x: torch.Tensor) -> int:
     return 2 if pairs and x.data_ptr() % (2 * x.element_size()) == 0 else 1
 
 
-def run(
-    plan: MarchingPlan,
+class Kind(NamedTuple):
+    """What the choice of a shape depends on."""
+
+    up: int
+    up_terms: int
+    down: int
+    down_terms: int
+    dtype: str
+    mode: str  # 'plain', 'with signs', 'grad'
+
+
+MODES = ("plain", "with signs", "grad")  # in the order of the rule's rows
+
+
+def _class_of(
+    x: torch.Tensor, plan: MarchingPlan, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None,
+    middle: tuple[int, int], clamp: float | None, fu: torch.Tensor | None, fd: torch.Tensor | None,
+    resampling: Resampling, pointwise: Pointwise,
+) -> Kind:  # fmt: skip
+    mode = MODES[1 if pointwise.write else 2 if pointwise.read else 0]
+    return Kind(plan.layout.up, plan.up_x.terms, plan.layout.down, plan.down_x.terms, str(x.dtype)[6:], mode)
+
+
+def rule(kind: Kind, arch: int) -> Shape:
+    """The table's shape, that of plans for which none is asked."""
+    return Shape(*SHAPES[kind.up, kind.up_terms, kind.down, kind.down_terms][MODES.index(kind.mode)])
+
+
+def _others(kind: Kind, arch: int) -> Iterator[Shape]:
+    """Narrower and wider programs, and the rule's with fewer registers, which leaves room for more of them."""
+    for columns in (2, 3, 4):
+        for together in (1, 2, columns) if kind.mode != "plain" else (1,):
+            if columns % together == 0:
+                yield Shape(columns, together)
+    yield from (replace(rule(kind, arch), registers=most) for most in (200, 168, 128))
+
+
+def _expected(
+    dtype: torch.dtype, x: torch.Tensor, plan: MarchingPlan, b: torch.Tensor | None, y: torch.Tensor,
+    signs: torch.Tensor | None, middle: tuple[int, int], clamp: float | None, fu: torch.Tensor | None,
+    fd: torch.Tensor | None, resampling: Resampling, pointwise: Pointwise,
+) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
+    """The first image of y by impl='torch'; signs and gradients are not said."""
+    if pointwise.read:
+        return (None,)
+    result = y[:1].to(dtype)
+    impl_torch.forward(x[:1].to(dtype), None if b is None else b.to(dtype), result, None, fu, fd, resampling,
+                       pointwise.gain, pointwise.slope, clamp)  # fmt: skip
+    return result, None, None
+
+
+def _parts(
+    written: Sequence[torch.Tensor], x: torch.Tensor, plan: MarchingPlan, b: torch.Tensor | None, y: torch.Tensor,
+    signs: torch.Tensor | None, middle: tuple[int, int], *rest: object,
+) -> Sequence[torch.Tensor]:  # fmt: skip
+    """The result, and of the signs the slopes and the flags; where a flag is 0, nothing need be written beside it."""
+    lines, pairs = math.ceil(middle[0] / 32), math.ceil(middle[1] / 2)
+    length = 2 * (8 * pairs + math.ceil(pairs / 2))  # of a line, in bytes
+    in_lines = [t.view(-1)[: y.shape[0] * y.shape[1] * lines * length].view(-1, length) for t in written[1:]]
+    return [y, *(part for t in in_lines for part in (t[:, : 8 * pairs], t[:, 16 * pairs :]))]
+
+
+def _launch(
+    shape: Shape,
     x: torch.Tensor,
+    plan: MarchingPlan,
     b: torch.Tensor | None,
     y: torch.Tensor,
     signs: torch.Tensor | None,
     middle: tuple[int, int],
-    read: bool,
     clamp: float | None,
-) -> None:
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    resampling: Resampling,
+    pointwise: Pointwise,
+) -> tuple[torch.Tensor, ...]:
     """Fill y [N, C, OH, OW] from x [N, C, H, W], both of any strides; `signs`, of a `middle` [height, width], are
-    written or read unless they are None."""
+    written or read unless they are None. `plan` is for the rule's shape, another is made from the last four arguments.
+    """
+    if shape != plan.shape:
+        other = plans.get(fu, fd, resampling, replace(pointwise, shape=shape), x.dtype, x.device)
+        assert other is not None
+        plan = other
+    read = pointwise.read
     layout = plan.layout
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
@@ -319,6 +397,10 @@ def run(
         COLUMNS=layout.columns, HALVES=layout.halves, PIXEL_BLOCKS=layout.pixel_blocks,
         OUTPUT_BLOCKS=layout.output_blocks, PIECES=layout.pieces, OUTPUT_PIECES=math.ceil(layout.step / 8),
         WRITE=write, READ=read, HAS_BIAS=b is not None, CLAMP=clamp is not None, STEEP=plan.below > plan.above,
-        TOGETHER=plan.together, X_VECTOR=x_vector, Y_VECTOR=y_vector,
-        TYPE=type_, PARTS=1, VALUE=type_, num_warps=1, num_stages=1,
+        TOGETHER=shape.together, X_VECTOR=x_vector, Y_VECTOR=y_vector,
+        TYPE=type_, PARTS=1, VALUE=type_, num_warps=1, num_stages=1, maxnreg=shape.registers,
     )  # fmt: skip
+    return (y,) if signs is None or read else (y, signs)
+
+
+MARCH = Tunable("filtered_lrelu marching", _launch, _class_of, rule, _others, _expected, _parts)

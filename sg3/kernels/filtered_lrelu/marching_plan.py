@@ -81,15 +81,24 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Blocks of sample columns of a program, how many of them are looked through together for samples beyond the clamp,
+    and the most registers that a thread may take, None for the compiler's choice."""
+
+    columns: int
+    together: int
+    registers: int | None = None
+
+
+@dataclass(frozen=True)
 class MarchingPlan:
     """Layout and matrices of one op, and what samples are multiplied by, positive ones and others.
 
-    The gain of the nonlinearity is part of the matrices. `together` blocks of columns are looked through at a time
-    for samples beyond the clamp.
+    The gain of the nonlinearity is part of the matrices.
     """
 
     layout: Layout
-    together: int
+    shape: Shape
     above: float
     below: float
     up_x: Blocks
@@ -105,17 +114,19 @@ class MarchingPlan:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """What a plan depends on beside filters and resampling: the nonlinearity, and what becomes of signs."""
+    """What a plan depends on beside filters and resampling: the nonlinearity, what becomes of signs, and the shape, if
+    it is not the rule's."""
 
     gain: float
     slope: float
     write: bool
     read: bool
+    shape: Shape | None = None
 
 
-# Blocks of sample columns of a program, and how many are looked through together for clamped samples: as many as fit
-# into a thread's registers, on all architectures. By up, its filter's terms, down, its filter's terms; in each row, of
-# programs that have nothing to do with signs, that write and that read them. Chosen by the static model.
+# The rule: shapes, columns and together, as large as a thread's registers allow on all architectures. By up, its
+# filter's terms, down, its filter's terms; in each row, of programs that have nothing to do with signs, that write and
+# that read them. Chosen by the static model.
 SHAPES = {
     (2, 1, 2, 1): ((4, 1), (4, 2), (4, 2)),
     (4, 1, 2, 1): ((4, 1), (3, 1), (3, 1)),
@@ -197,8 +208,8 @@ def build(
     taps = [t.shape[1] for t in (ux, uy, dx, dy)]
     if shapes is None or dtype.itemsize > 2 or max(taps[:2]) > MOST_TAPS * up or max(taps[2:]) > MOST_TAPS * down:
         return None
-    columns, together = shapes[1 if pointwise.write else 2 if pointwise.read else 0]
-    layout = lay_out(resampling, ux.shape[1], dx.shape[1], columns)
+    shape = pointwise.shape or Shape(*shapes[1 if pointwise.write else 2 if pointwise.read else 0])
+    layout = lay_out(resampling, ux.shape[1], dx.shape[1], shape.columns)
 
     def blocks(taps: np.ndarray, lead: int, unit: int, row_step: int, column_step: int, rows: int = 16) -> Blocks:
         offset = lead + taps.shape[1] - 1
@@ -213,7 +224,7 @@ def build(
         return Blocks((first, end), len(taps), data[:, :, None].contiguous().to(device))
 
     return MarchingPlan(
-        layout, together, above, below,
+        layout, shape, above, below,
         blocks(ux, layout.x.phase, 16, 1, up),
         blocks(uy, layout.y.phase, 16, 1, up),
         blocks(dx, layout.x.lead, -8, down, 1, rows=8),

@@ -13,15 +13,19 @@ Non-finite input spoils its tile rather than only its surroundings (0 * inf in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from sg3.kernels.filtered_lrelu.banded import Tile, fit, plans
-from sg3.kernels.filtered_lrelu.geometry import Resampling
-from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
+from sg3.kernels.filtered_lrelu.geometry import Resampling, both_sides
+from sg3.kernels.triton_launch import dot_precision, launch, operand
+from sg3.kernels.tuning import Tunable
+from sg3.kernels.upfirdn2d.impl_torch import forward as resample
 
 DO_NOT_SPECIALIZE = [
     "channels", "x_height", "x_width", "y_height", "y_width", "s_height", "s_width", "x_n", "x_c", "x_h",
@@ -134,17 +138,19 @@ def _filtered_lrelu_kernel(
 
 @dataclass(frozen=True)
 class Config:
-    """One row of the table: the tile, its input and output pixels multiplied at a time along an axis, warps."""
+    """The tile, its input and output pixels multiplied at a time along an axis, warps, and the most registers that a
+    thread may take, None for the compiler's choice."""
 
     tile: Tile
     x_block: int
     y_block: int
     warps: int
+    registers: int | None = None
 
 
-# By what multiplies (tensor cores, or the float32 units one product at a time) and by (up, down): the first row with
-# room for the taps. Chosen for occupancy (no spills, at most 190 registers on sm_80 and sm_90) and few products an
-# output; on a GPU not measured yet. Radial filters have the rows of separable ones, and more terms.
+# The rule: by what multiplies (tensor cores, or the float32 units one product at a time) and by (up, down), the first
+# row with room for the taps. Chosen for occupancy (no spills, at most 190 registers on sm_80 and sm_90) and few
+# products an output. Radial filters have the rows of separable ones, and more terms.
 TENSOR_CORES = {
     (2, 2): (Config(Tile(64, 64, 32), 64, 32, 4),),
     (4, 2): (Config(Tile(32, 64, 32), 32, 32, 4),),
@@ -163,24 +169,94 @@ EXACT_OTHER = (Config(Tile(128, 64, 32), 32, 16, 8),)
 MOST_REGISTERS = 240
 
 
-def choose(up_taps: int, down_taps: int, up: int, down: int, dtype: torch.dtype) -> Config:
+class Kind(NamedTuple):
+    """What the choice of a configuration depends on. Taps are negative for a two-dimensional filter."""
+
+    up: int
+    up_taps: int
+    down: int
+    down_taps: int
+    dtype: str
+    precision: str  # of float32 products
+    mode: str       # 'plain', 'with signs', 'grad'
+
+
+def _class_of(
+    x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None, middle: tuple[int, int],
+    read: bool, fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, gain: float, slope: float,
+    clamp: float | None,
+) -> Kind:  # fmt: skip
+    mode = "grad" if read else "plain" if signs is None else "with signs"
+    return Kind(resampling.up, _taps(fu), resampling.down, _taps(fd), str(x.dtype)[6:], dot_precision(x.dtype), mode)
+
+
+def _taps(f: torch.Tensor | None) -> int:
+    return 1 if f is None else f.shape[0] if f.ndim == 1 else -max(f.shape)
+
+
+def rule(kind: Kind, arch: int) -> Config:
     """The row of the table for these filters. Raises ValueError if no tile has room for them."""
-    if dtype != torch.float32:
-        rows = *TENSOR_CORES.get((up, down), ()), *TENSOR_CORES_OTHER
-    elif dot_precision(dtype) == "ieee":
-        rows = *EXACT.get((up, down), ()), *EXACT_OTHER
+    factors = kind.up, kind.down
+    if kind.dtype != "float32":
+        rows = *TENSOR_CORES.get(factors, ()), *TENSOR_CORES_OTHER
+    elif kind.precision == "ieee":
+        rows = *EXACT.get(factors, ()), *EXACT_OTHER
     else:
         rows = TENSOR_CORES_FLOAT32
     for row in rows:
-        if fit(row.tile, up_taps, down_taps, up, down, lead=3):
-            return row
+        if _has_room(row, kind):
+            return row if arch in (80, 90) else replace(row, registers=MOST_REGISTERS)
     raise ValueError(
-        f"fu, fd: got {up_taps} and {down_taps} taps with up={up}, down={down}; impl='triton' has room for 32 with "
-        "factors up to 4; use impl='torch'"
+        f"fu, fd: got {abs(kind.up_taps)} and {abs(kind.down_taps)} taps with up={kind.up}, down={kind.down}; "
+        "impl='triton' has room for 32 with factors up to 4; use impl='torch'"
     )
 
 
-def run(
+def _has_room(row: Config, kind: Kind) -> bool:
+    return fit(row.tile, abs(kind.up_taps), abs(kind.down_taps), kind.up, kind.down, lead=3) > 0
+
+
+def _others(kind: Kind, arch: int) -> Iterator[Config]:
+    """The rule's with other warps; tiles with room for the filters, multiplied in blocks and at once, with fewer
+    registers, too."""
+    chosen = rule(kind, arch)
+    yield replace(chosen, warps=12 - chosen.warps)
+    exact = kind.dtype == "float32" and kind.precision == "ieee"
+    y = 16 if kind.down == 4 else 32
+    for x, x_block in ((32, 32), (48, 16), (64, 32), (64, 64)):
+        row = Config(Tile(x, 64, y), x_block, 16 if exact else y, chosen.warps)
+        if _has_room(row, kind):
+            yield from (row, replace(row, registers=128))
+
+
+def _expected(
+    dtype: torch.dtype, x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None,
+    middle: tuple[int, int], read: bool, fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling,
+    gain: float, slope: float, clamp: float | None,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """The first image of y by impl='torch', step by step; of the signs nothing."""
+    up, down, flip, (before, after) = resampling.up, resampling.down, resampling.flip_filter, resampling.filter_gains
+    size = y.shape[2], y.shape[3]
+    x = x[:1].to(dtype)
+    if b is not None:
+        x = x + b.to(dtype)[:, None, None]
+    margins = both_sides(resampling.up_padding, x.shape[2:], up, 1, fu, middle)
+    v = resample(x, fu, (up, up), (1, 1), margins, flip, before, middle, False) * gain
+    if read and signs is not None:
+        width = (middle[1] + 3) // 4  # bytes; plane follows plane
+        packed = signs.flatten()[: x.shape[1] * middle[0] * width].reshape(1, x.shape[1], middle[0], width)
+        of_samples = torch.stack([(packed >> shift) & 3 for shift in (0, 2, 4, 6)], dim=-1).flatten(-2)
+        factors = torch.tensor([1.0, slope, 0.0, 0.0], dtype=dtype, device=x.device)
+        v = v * factors[of_samples[..., : middle[1]].long()]
+    else:
+        v = torch.nn.functional.leaky_relu(v, slope)
+        v = v if clamp is None else v.clamp(-clamp, clamp)
+    margins = both_sides(resampling.down_padding, middle, 1, down, fd, size)
+    return resample(v, fd, (1, 1), (down, down), margins, flip, after, size, False), None
+
+
+def _launch(
+    config: Config,
     x: torch.Tensor,
     b: torch.Tensor | None,
     y: torch.Tensor,
@@ -193,13 +269,11 @@ def run(
     gain: float,
     slope: float,
     clamp: float | None,
-) -> None:
+) -> tuple[torch.Tensor, ...]:
     """Fill y [N, C, OH, OW] from x [N, C, H, W], both of any strides (of x up to 2^23 within a plane).
 
     `signs`, of a plane of `middle` [height, width], are written, or instead read, unless they are None.
     """
-    up_taps, down_taps = (1 if f is None else max(f.shape) for f in (fu, fd))
-    config = choose(up_taps, down_taps, resampling.up, resampling.down, x.dtype)
     plan = plans.get(fu, fd, resampling, config.tile, x.dtype, x.device)
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
@@ -214,6 +288,17 @@ def run(
         like=x, UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
         HAS_BIAS=b is not None, HAS_CLAMP=clamp is not None and not read, X=plan.tile.x, S=plan.tile.s, Y=plan.tile.y,
         X_BLOCK=config.x_block, Y_BLOCK=config.y_block, OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype),
-        num_warps=config.warps, num_stages=1,
-        maxnreg=None if architecture(x) in (80, 90) else MOST_REGISTERS,
+        num_warps=config.warps, num_stages=1, maxnreg=config.registers,
     )  # fmt: skip
+    return (y,) if signs is None or read else (y, signs)
+
+
+def _parts(
+    written: Sequence[torch.Tensor], x: torch.Tensor, b: torch.Tensor | None, y: torch.Tensor,
+    signs: torch.Tensor | None, middle: tuple[int, int], *rest: object,
+) -> Sequence[torch.Tensor]:  # fmt: skip
+    """Of the room for signs only what is used."""
+    return [y, *(t.view(-1)[: y.shape[0] * y.shape[1] * middle[0] * ((middle[1] + 3) // 4)] for t in written[1:])]
+
+
+TILES = Tunable("filtered_lrelu tiles", _launch, _class_of, rule, _others, _expected, _parts)

@@ -18,15 +18,18 @@ writes its own partial sum, which torch adds up in a fixed order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from sg3.kernels.memory_format import new_image
-from sg3.kernels.triton_launch import architecture, dot_precision, launch, operand
+from sg3.kernels.triton_launch import dot_precision, launch, operand
+from sg3.kernels.tuning import Tunable
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class Tile:
     ins: int
     warps: int
     stages: int
+    registers: int | None = None  # the most that a thread may take, None for the compiler's choice
 
 
-# By (bytes per element, architecture, whether pixels load 16 bytes at a time) and size class. Chosen by the resources
-# they take when compiled, on Triton 3.6 and 3.9, without spills; not timed yet.
+# The rule, by (bytes per element, architecture, whether pixels load 16 bytes at a time) and size class. Chosen by the
+# resources that they take when compiled, on Triton 3.6 and 3.9, without spills.
 TILES: Mapping[tuple[int, int, bool], Mapping[str, Tile]] = {
     (2, 80, True): {
         "wide": Tile(128, 128, 32, warps=8, stages=3), "medium": Tile(64, 128, 32, warps=4, stages=3),
@@ -76,25 +80,6 @@ MOST_REGISTERS = 255  # of a thread, on Blackwell: by itself ptxas spills a regi
 MULTIPROCESSORS = 108  # of an A100, the smallest GPU that the table is for; an H100 has 132
 
 
-def tile_for(x: torch.Tensor, outs: int, pixels: int, one_row: bool, far: bool) -> Tile:
-    """The table's entry for `outs` channels of `pixels` pixels each, computed from x.
-
-    `one_row`: the image is walked by one stride; `far`: its elements lie too far apart for 32-bit offsets.
-    """
-    arch = 90 if 90 <= architecture(x) < 120 else 80  # 120 has the matrix instructions of 80
-    s_n, s_c, s_h, s_w = x.stride()
-    along_channels = s_c == 1 and all(size % 16 == 0 for size in (x.shape[1], s_n, s_h, s_w))
-    along_pixels = one_row and s_w == 1 and all(size % 16 == 0 for size in (pixels, s_n, s_c))
-    tiles = TILES[x.element_size(), arch, along_channels or along_pixels]
-    if far:
-        return tiles["huge"]
-    if outs <= 64:
-        return tiles["narrow" if outs <= 16 else "medium"]
-    wide = tiles["wide"]
-    programs = x.shape[0] * triton.cdiv(outs, wide.outs) * triton.cdiv(pixels, wide.pixels)
-    return wide if programs >= MULTIPROCESSORS else tiles["small"]
-
-
 def scaled_conv2d(
     x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int]
 ) -> torch.Tensor:
@@ -102,7 +87,7 @@ def scaled_conv2d(
     [N, O, H + 2 py - kh + 1, W + 2 px - kw + 1] in x's memory format. padding = [py, px], negative ones crop."""
     o, _, kh, kw = w.shape
     y = new_image(x, x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1, o)
-    _convolve(x, w, si, so, padding, y)
+    CONVOLUTION(x, w, si, so, padding, y, None)
     return y
 
 
@@ -112,28 +97,79 @@ def scaled_conv2d_reduced(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """`scaled_conv2d`, in the memory format of an image of its shape, and sum_p conv(si * x, w) * image, [N, O]."""
     y = new_image(image, *image.shape[2:])
-    sums = _convolve(x, w, si, so, padding, y, image)
-    assert sums is not None
-    return y, sums.sum(1)
+    _, sums = CONVOLUTION(x, w, si, so, padding, y, image)
+    return y, sums
 
 
-def _convolve(
-    x: torch.Tensor,
-    w: torch.Tensor,
-    si: torch.Tensor | None,
-    so: torch.Tensor | None,
-    padding: list[int],
-    y: torch.Tensor,
-    image: torch.Tensor | None = None,
-) -> torch.Tensor | None:
-    """Write so * conv(si * x, w) to y. With an image of y's shape, return the sum of conv(si * x, w) * image over each
-    tile of pixels, [N, tiles, O] float32."""
+class Kind(NamedTuple):
+    """What the choice of a tile depends on."""
+
+    dtype: str
+    precision: str    # of float32 products
+    wide_loads: bool  # of pixels, 16 bytes at a time
+    size: str         # a row of the table
+    taps: int
+    reduced: bool     # whether sums over pixels come with the result
+
+
+def _class_of(
+    x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None, padding: list[int],
+    y: torch.Tensor, image: torch.Tensor | None,
+) -> Kind:  # fmt: skip
+    outs, pixels, taps = w.shape[0], y.shape[2] * y.shape[3], w.shape[2] * w.shape[3]
+    s_n, s_c, s_h, s_w = x.stride()
+    along_channels = s_c == 1 and all(size % 16 == 0 for size in (x.shape[1], s_n, s_h, s_w))
+    one_row = _is_one_row(x, w, padding, image)
+    along_pixels = one_row and s_w == 1 and all(size % 16 == 0 for size in (pixels, s_n, s_c))
+    wide = TILES[x.element_size(), 90, True]["wide"]  # has the same outputs for all
+    programs = x.shape[0] * triton.cdiv(outs, wide.outs) * triton.cdiv(pixels, wide.pixels)
+    size = "wide" if programs >= MULTIPROCESSORS else "small"
+    if outs <= 64:
+        size = "narrow" if outs <= 16 else "medium"
+    if _is_far(x, y, image):
+        size = "huge"
+    return Kind(str(x.dtype)[6:], dot_precision(x.dtype), along_channels or along_pixels, size, taps, image is not None)
+
+
+def _is_far(*images: torch.Tensor | None) -> bool:
+    """Whether the elements of an image lie too far apart for 32-bit offsets."""
+    return any(_extent(t) >= 2**31 for t in images if t is not None)
+
+
+def _is_one_row(x: torch.Tensor, w: torch.Tensor, padding: list[int], image: torch.Tensor | None) -> bool:
+    """Whether one stride walks the whole image."""
+    pointwise = w.shape[2] == w.shape[3] == 1 and padding == [0, 0]
+    return pointwise and all(_rows_join(t) for t in (x, image) if t is not None)
+
+
+def rule(kind: Kind, arch: int) -> Tile:
+    """The table's entry."""
+    row = 90 if 90 <= arch < 120 else 80  # 120 has the matrix instructions of 80
+    tile = TILES[4 if kind.dtype == "float32" else 2, row, kind.wide_loads][kind.size]
+    return tile if arch < 100 else replace(tile, registers=MOST_REGISTERS)
+
+
+def _others(kind: Kind, arch: int) -> Iterator[Tile]:
+    """The table's tiles for as many channels, of either architecture, and the rule's with a stage more or with other
+    warps."""
+    chosen = rule(kind, arch)
+    yield from (replace(chosen, stages=chosen.stages + 1), replace(chosen, warps=12 - chosen.warps))
+    alike = {"wide": ("wide", "medium", "small"), "small": ("wide", "medium", "small"), "medium": ("medium", "small")}
+    for row in (80, 90):
+        tiles = TILES[4 if kind.dtype == "float32" else 2, row, kind.wide_loads]
+        yield from (tiles[size] for size in alike.get(kind.size, (kind.size,)))
+
+
+def _launch(
+    tile: Tile, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None,
+    padding: list[int], y: torch.Tensor, image: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """Write so * conv(si * x, w) to y. With an image of y's shape, also the sum of conv(si * x, w) * image over all
+    pixels, [N, O] float32."""
     n, ins, h, wd = x.shape
     o, _, kh, kw = w.shape
     pixels = y.shape[2] * y.shape[3]
-    far = any(_extent(t) >= 2**31 for t in (x, y, image) if t is not None)
-    one_row = kh == kw == 1 and padding == [0, 0] and all(_rows_join(t) for t in (x, image) if t is not None)
-    tile = tile_for(x, o, pixels, one_row, far)
+    far, one_row = _is_far(x, y, image), _is_one_row(x, w, padding, image)
     tiles_o, tiles_p = triton.cdiv(o, tile.outs), triton.cdiv(pixels, tile.pixels)
     packed = pack(w, tile)
     sums = None if image is None else x.new_empty([n, tiles_p, o], dtype=torch.float32)
@@ -146,9 +182,25 @@ def _convolve(
         like=x, KH=kh, KW=kw, ONE_ROW=one_row, SCALE_IN=si is not None, SCALE_OUT=so is not None,
         REDUCE=image is not None, BO=tile.outs, BP=tile.pixels, BI=tile.ins, OFFSET=tl.int64 if far else tl.int32,
         OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype), num_warps=tile.warps, num_stages=tile.stages,
-        maxnreg=MOST_REGISTERS if architecture(x) >= 100 else None,
+        maxnreg=tile.registers,
     )  # fmt: skip
-    return sums
+    return (y,) if sums is None else (y, sums.sum(1))
+
+
+def _expected(
+    dtype: torch.dtype, x: torch.Tensor, w: torch.Tensor, si: torch.Tensor | None, so: torch.Tensor | None,
+    padding: list[int], y: torch.Tensor, image: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """The first image, and its sums, by torch's own convolution."""
+    crop, pad = [min(p, 0) for p in reversed(padding) for _ in (0, 1)], [max(p, 0) for p in padding]
+    x = F.pad(x[:1].to(dtype), crop)
+    x = x if si is None else x * si[:1, :, None, None].to(dtype)
+    result = F.conv2d(x, w.to(dtype), padding=pad)
+    scaled = result if so is None else result * so[:1, :, None, None].to(dtype)
+    return (scaled,) if image is None else (scaled, (result * image[:1].to(dtype)).sum([2, 3]))
+
+
+CONVOLUTION = Tunable("modulated_conv2d", _launch, _class_of, rule, _others, _expected)
 
 
 def _extent(x: torch.Tensor) -> int:

@@ -11,8 +11,10 @@ anew. Only the few sizes in `UNROLLED` are constants, so that their loops vanish
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
 import triton
@@ -20,14 +22,29 @@ import triton.language as tl
 
 from sg3.kernels.memory_format import new_image
 from sg3.kernels.triton_launch import launch
+from sg3.kernels.tuning import Tunable
+from sg3.kernels.upfirdn2d import impl_torch
 
 # (taps_y, taps_x) that are compiled as constants: StyleGAN2's 4 x 4 and the usual 1-D filters, one axis at a time.
 UNROLLED = {(1, 1), (4, 4), (1, 4), (4, 1), (1, 8), (8, 1), (1, 12), (12, 1)}
 
-# Outputs per program and channels per block, by layout. Across channels a thread loads 16 bytes of half precision. In a
-# row a load can start at any sample, so there it is of single samples, side by side in a warp.
-TILE = {"channels_last": (1024, 128), "contiguous": (512, 1)}
-WARPS = 4
+
+@dataclass(frozen=True)
+class Config:
+    """Outputs of a program, the most channels among which they may be, warps."""
+
+    outputs: int
+    channels: int
+    warps: int
+
+
+# The rule, by layout. Across channels a thread loads 16 bytes of half precision. In a row a load can start at any
+# sample, so there it is of single samples, side by side in a warp.
+RULE = {"channels_last": Config(1024, 128, 4), "contiguous": Config(512, 1, 4)}
+OTHERS = {
+    "channels_last": (Config(512, 64, 4), Config(1024, 64, 4), Config(1024, 128, 8), Config(2048, 128, 8)),
+    "contiguous": (Config(256, 1, 4), Config(512, 1, 2), Config(1024, 1, 4), Config(1024, 1, 8), Config(2048, 1, 8)),
+}
 
 
 # Sizes, padding and taps change from call to call; specialised on their values, every change would compile. Strides are
@@ -144,22 +161,68 @@ def filter_into(
     gain: float,
 ) -> None:
     """One pass: write y [N, C, OH, OW] from x [N, C, H, W], any strides; f contiguous [taps_y, taps_x], float32."""
+    PASS(y, x, f, up, down, pad, flip_filter, gain)
+
+
+class Kind(NamedTuple):
+    """What the choice of a configuration depends on. Pairs are (x, y); taps are 0 where their number is an argument."""
+
+    layout: str
+    dtype: str   # of the image
+    result: str  # that of the result: between two passes it is float32
+    taps: tuple[int, int]
+    up: tuple[int, int]
+    down: tuple[int, int]
+
+
+def _class_of(
+    y: torch.Tensor, x: torch.Tensor, f: torch.Tensor, up: tuple[int, int], down: tuple[int, int],
+    pad: tuple[int, int], flip_filter: bool, gain: float,
+) -> Kind:  # fmt: skip
+    layout = "channels_last" if y.shape[1] > 1 and y.stride(1) == 1 else "contiguous"
+    return Kind(layout, str(x.dtype)[6:], str(y.dtype)[6:], _unrolled(f), up, down)
+
+
+def _unrolled(f: torch.Tensor) -> tuple[int, int]:
+    taps = f.shape[0], f.shape[1]
+    return taps if taps in UNROLLED else (0, 0)
+
+
+def _launch(
+    config: Config, y: torch.Tensor, x: torch.Tensor, f: torch.Tensor, up: tuple[int, int], down: tuple[int, int],
+    pad: tuple[int, int], flip_filter: bool, gain: float,
+) -> tuple[torch.Tensor]:  # fmt: skip
     n, channels, out_h, out_w = y.shape
-    taps = (f.shape[0], f.shape[1])
-    outputs, most_channels = TILE["channels_last" if channels > 1 and y.stride(1) == 1 else "contiguous"]
-    block_c = min(triton.next_power_of_2(channels), most_channels)
-    block_p = outputs // block_c
+    block_c = min(triton.next_power_of_2(channels), config.channels)
+    block_p = config.outputs // block_c
     if block_c == 1 and out_h * out_w < block_p:  # a small image: channels fill the program
         block_p = max(triton.next_power_of_2(out_h * out_w), 16)
-        block_c = min(triton.next_power_of_2(channels), outputs // block_p)
+        block_c = min(triton.next_power_of_2(channels), config.outputs // block_p)
     grid = (n * triton.cdiv(channels, block_c) * triton.cdiv(out_h * out_w, block_p),)
-    unrolled = taps if taps in UNROLLED else (0, 0)
+    unrolled = _unrolled(f)
     launch(
-        _upfirdn2d_kernel, grid, x, f, y, channels, x.shape[2], x.shape[3], out_h, out_w, *taps, pad[1], pad[0],
+        _upfirdn2d_kernel, grid, x, f, y, channels, x.shape[2], x.shape[3], out_h, out_w, *f.shape, pad[1], pad[0],
         float(gain), *x.stride(), *y.stride(), like=x,
         UP_Y=up[1], UP_X=up[0], DOWN_Y=down[1], DOWN_X=down[0], TAPS_Y=unrolled[0], TAPS_X=unrolled[1],
-        FLIP=flip_filter, PIXELS=block_p, CHANNELS=block_c, num_warps=WARPS,
+        FLIP=flip_filter, PIXELS=block_p, CHANNELS=block_c, num_warps=config.warps,
     )  # fmt: skip
+    return (y,)
+
+
+def _expected(
+    dtype: torch.dtype, y: torch.Tensor, x: torch.Tensor, f: torch.Tensor, up: tuple[int, int], down: tuple[int, int],
+    pad: tuple[int, int], flip_filter: bool, gain: float,
+) -> tuple[torch.Tensor]:  # fmt: skip
+    """The first image, by impl='torch'."""
+    x1, y1 = ((y.shape[3 - i] - 1) * down[i] + f.shape[1 - i] - x.shape[3 - i] * up[i] - pad[i] for i in (0, 1))
+    size = y.shape[2], y.shape[3]
+    return (impl_torch.forward(x[:1].to(dtype), f, up, down, (pad[0], x1, pad[1], y1), flip_filter, gain, size, False),)
+
+
+PASS = Tunable(
+    "upfirdn2d pass", _launch, _class_of, lambda kind, arch: RULE[kind.layout],
+    lambda kind, arch: OTHERS[kind.layout], _expected,
+)  # fmt: skip
 
 
 def compile_cases() -> Iterator[tuple[str, Callable[[], object]]]:
