@@ -16,6 +16,8 @@ from types import FrameType
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
+from sg3.terminal import say, show, take_over
+
 # Subcommand -> (module, one line for the overview). The overview imports none of them, to be instant.
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("sg3.cli.train", "Train a generator on a folder or zip of images."),
@@ -76,7 +78,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
     from sg3._version import __version__
 
-    click.echo(f"sg3 {__version__}, torch {installed('torch')}, triton {installed('triton')}")
+    show(f"sg3 {__version__}, torch {installed('torch')}, triton {installed('triton')}")
     ctx.exit()
 
 
@@ -99,6 +101,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
+    take_over()
     _clean_up_when_ended()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
@@ -136,7 +139,7 @@ def _run(args: list[str], debug: bool) -> int:
         sys.stdout.flush()  # here, so that a failure is one of the cases below and not noise at exit
         return result if isinstance(result, int) else 0
     except NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        click.echo(error.format_message())  # our own words, in colours
         return 2
     except click.ClickException as error:
         ctx = error.ctx if isinstance(error, click.UsageError) else None
@@ -174,9 +177,9 @@ def _fail(message: str, code: int, debug: bool, said: str = "error: ") -> int:
     if debug and code != 2:
         import traceback
 
-        traceback.print_exc()
+        say(*traceback.format_exc().splitlines())
     try:
-        click.echo(f"{said}{' '.join(message.split())}", err=True)
+        say(f"{said}{' '.join(message.split())}")
     except OSError:  # the reader of our stderr has gone, too: the code must tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

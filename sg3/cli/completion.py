@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import rich_click as click
 
+from sg3.terminal import show
+
 # Where each shell looks for completions by itself.
 INSTALL = {
     "bash": "sg3 completion bash > ~/.local/share/bash-completion/completions/sg3",
@@ -34,4 +36,4 @@ def command(shell: str) -> None:
     lines = script.splitlines()
     line = 1 if lines[0].startswith("#compdef") else 0  # zsh wants that one to stay the first
     lines.insert(line, f"# To install: {INSTALL[shell]}")
-    click.echo("\n".join(lines))
+    show(*lines)

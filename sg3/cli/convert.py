@@ -9,6 +9,7 @@ import rich_click as click
 
 from sg3.cli import options
 from sg3.cli.options import switch
+from sg3.terminal import say, show
 
 if TYPE_CHECKING:
     from sg3.formats import ChannelOrder, Snapshot
@@ -65,16 +66,16 @@ def command(
         if slots and slot not in slots:
             setattr(original, slot, None)
     if dest.suffix == ".pt" and original.augment_pipe is not None:
-        click.echo("note: augment_pipe is left out, a .pt file has no place for it", err=True)
+        say("note: augment_pipe is left out, a .pt file has no place for it")
         original.augment_pipe = None
     sg3.save(original, dest)
-    click.echo(dest)
+    show(dest)
     missing = [slot for slot in SLOTS if getattr(original, slot) is None]
-    click.echo(f"read {original.origin}; missing: {', '.join(missing) or 'nothing'}", err=True)
+    say(f"read {original.origin}; missing: {', '.join(missing) or 'nothing'}")
     if verify:
         worst = 0.0
         for slot, difference in differences(original, sg3.load(dest), seed):
-            click.echo(f"{slot}: largest difference {difference:.3g}")
+            show(f"{slot}: largest difference {difference:.3g}")
             worst = max(worst, difference)
         if not worst <= TOLERANCE:
             raise NumericalError(f"{dest}: differs from {source} by {worst:.3g}, more than {TOLERANCE:g}")

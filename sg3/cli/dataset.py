@@ -12,6 +12,7 @@ import rich_click as click
 from sg3.cli import options
 from sg3.cli.options import switch
 from sg3.cli.progress import Progress
+from sg3.terminal import say, show
 
 if TYPE_CHECKING:
     from sg3.data.prepare import Prepared
@@ -98,17 +99,17 @@ def command(
 
 def _list(what: str, messages: list[str]) -> None:
     for message in messages[:LISTED]:
-        click.echo(f"{what}: {message}", err=True)
+        say(f"{what}: {message}")
     if len(messages) > LISTED:
-        click.echo(f"{what}: {len(messages) - LISTED} more", err=True)
+        say(f"{what}: {len(messages) - LISTED} more")
 
 
 def _print_result(result: Prepared, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result), default=str))
+        show(json.dumps(dataclasses.asdict(result), default=str))
         return
     channels = "1 channel" if result.channels == 1 else f"{result.channels} channels"
     labels = f"labels of width {result.label_dim}" if result.label_dim else "no labels"
     skipped = f", {len(result.skipped)} left out" if result.skipped else ""
     size = f"{result.resolution}x{result.resolution}"
-    click.echo(f"{result.path}: {result.num_images} images{skipped}, {size}, {channels}, {labels}")
+    show(f"{result.path}: {result.num_images} images{skipped}, {size}, {channels}, {labels}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
+from sg3.terminal import show
 
 
 @click.command("directions")
@@ -89,11 +90,11 @@ def command(
         strips = [strip(base, found.directions[k], length, steps, layers) for base in bases]
         lines = [list(render(G, ws, batch=batch)) for ws in strips]
         save_png(outdir / f"direction{k:02d}.png", sheet(lines), {"direction": k, **settings})
-        click.echo(outdir / f"direction{k:02d}.png")
+        show(outdir / f"direction{k:02d}.png")
         ends += [ws[[0, -1]] for ws in strips]
     save_arrays(outdir / "directions.npz", {
         "directions": found.directions.numpy().astype(np.float32), "values": found.values.numpy(),
         "scale": found.scale.numpy(), "w_mean": w.mean(dim=0).cpu().numpy(), "layers": np.array(layers),
         "w": torch.cat(ends).numpy(),
     })  # fmt: skip
-    click.echo(outdir / "directions.npz")
+    show(outdir / "directions.npz")

@@ -22,6 +22,7 @@ import rich_click as click
 from sg3._version import __version__
 from sg3.cli import options
 from sg3.errors import MissingInputError
+from sg3.terminal import show
 
 if TYPE_CHECKING:
     import torch
@@ -90,15 +91,15 @@ def command(outdir: Path, as_json: bool) -> None:
             report[title] = {}
             for row in rows:
                 report[title].setdefault(row.name, {}).update(row.facts)
-        click.echo(json.dumps({**report, "notes": notes}, indent=2))
+        show(*json.dumps({**report, "notes": notes}, indent=2).splitlines())
     else:
         for title, rows in sections.items():
             if rows:
-                click.echo(title)
+                show(title)
             for row in rows:
-                click.echo(f"  {row.name:<12} {row.text}")
+                show(f"  {row.name:<12} {row.text}")
         for note in notes:
-            click.echo(f"note: {note}")
+            show(f"note: {note}")
     if problem is not None:
         raise MissingInputError(problem)
 

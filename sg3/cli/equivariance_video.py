@@ -10,6 +10,7 @@ from sg3.cli import options
 from sg3.cli.network import open_style_generator
 from sg3.cli.progress import track
 from sg3.cli.video import Bitrate
+from sg3.terminal import say, show
 
 TRANSFORMS = {  # as typed -> as in the library and in file names
     "x_t": "x_t", "y_t": "y_t", "rotate": "rotate", "translate-x": "x_t", "translate-y": "y_t",
@@ -98,5 +99,5 @@ def command(
         for step in track(sweep(G, ws, transform, amounts), "frames", len(amounts)):
             worst = min(worst, step.psnr)
             add(draw_step(step, transform, gain))
-    click.echo(f"lowest PSNR {worst:.1f} dB", err=True)
-    click.echo(output)
+    say(f"lowest PSNR {worst:.1f} dB")
+    show(output)

@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
+from sg3.terminal import show
 
 
 @click.command("generate")
@@ -74,7 +75,7 @@ def command(
 
     def save(pixels: np.ndarray, name: str, **more: object) -> None:
         save_png(outdir / name, pixels, {**more, **settings})
-        click.echo(outdir / name)
+        show(outdir / name)
 
     kept: list[np.ndarray | None] = []
     for seed, pixels in track(zip(seeds, pictures, strict=True), "images", len(seeds)):

@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
+from sg3.terminal import show
 
 FAMILIES = {  # by the module of a network's class
     "sg3.models.stylegan3": "StyleGAN3",
@@ -38,12 +39,12 @@ def command(path: str, as_json: bool) -> None:
     """
     facts = describe(path)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        show(*json.dumps(facts, indent=2).splitlines())
         return
     lines = list(_flatten(facts))
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
-        click.echo(f"{key:<{width}}  {value}")
+        show(f"{key:<{width}}  {value}")
 
 
 def describe(source: str) -> dict[str, Any]:

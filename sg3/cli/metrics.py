@@ -11,6 +11,7 @@ import rich_click as click
 from sg3.cli import options
 from sg3.cli.options import switch
 from sg3.cli.progress import Progress
+from sg3.terminal import say, show
 
 
 @click.command("metrics")
@@ -95,7 +96,7 @@ def command(
             measure(job, display)
     if plot_path is not None:
         count = plot(Path(network), plot_path, [metric.name for metric in chosen])
-        click.echo(f"{plot_path}: {count} metric{'s' if count > 1 else ''}", err=as_json)
+        (say if as_json else show)(f"{plot_path}: {count} metric{'s' if count > 1 else ''}")
 
 
 @dataclass
@@ -120,10 +121,10 @@ class Display:
 
         self._progress.hide()
         if self.as_json:
-            click.echo(json.dumps(line))
+            show(json.dumps(line))
             return
         values = "  ".join(f"{name} {'nan' if value is None else format(value, '.6g')}"
                            for name, value in line["results"].items())
         where = f"{line['snapshot_pkl']}: " if self.named else ""
         time_taken = "known" if known else line["total_time_str"]
-        click.echo(f"{where}{values}  ({time_taken})")
+        show(f"{where}{values}  ({time_taken})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import rich_click as click
+from sg3.terminal import say
 
 if TYPE_CHECKING:
     from sg3.models import Generator, StyleGenerator
@@ -36,7 +36,7 @@ def open_walkable(network: str, device: str, class_idx: int | None = None) -> Wa
 def note_truncation(has_w: bool, truncation_psi: float) -> None:
     """Say so if --trunc has no effect."""
     if not has_w and truncation_psi != 1:
-        click.echo(f"note: --trunc={truncation_psi:g} has no effect, this network has no w to truncate", err=True)
+        say(f"note: --trunc={truncation_psi:g} has no effect, this network has no w to truncate")
 
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:
@@ -51,4 +51,4 @@ def open_style_generator(network: str, device: str, class_idx: int | None = None
 
 def _check_class(G: Generator, class_idx: int | None) -> None:
     if G.c_dim == 0 and class_idx is not None:
-        click.echo(f"note: --class={class_idx} has no effect, the network is unconditional", err=True)
+        say(f"note: --class={class_idx} has no effect, the network is unconditional")

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
-import rich_click as click
-
 from sg3.durations import format_time_brief
+from sg3.terminal import clean, console, say
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10
@@ -44,7 +43,7 @@ class Progress:
             self._said = now
             left = (now - self._began) / max(done, 1) * (total - done)
             words = [f"{what}: {done} of {total}", note, f"{format_time_brief(left)} left"]
-            click.echo(", ".join(filter(None, words)), err=True)
+            say(", ".join(filter(None, words)))
 
     def hide(self) -> None:
         """Take the bar away, before something else is printed or at the end."""
@@ -53,20 +52,19 @@ class Progress:
         self._what = self._bar = self._task = None
 
     def _move_bar(self, what: str, done: int, total: int, note: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                 TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
-                console=Console(stderr=True), transient=True,
+                console=console(stderr=True), transient=True,
                 # What is printed meanwhile goes above the bar, but only if it is for the terminal and not for a file.
                 redirect_stdout=sys.stdout.isatty(),
             )  # fmt: skip
-            self._task = self._bar.add_task(what, total=total, note="")
+            self._task = self._bar.add_task(clean(what), total=total, note="")
             self._bar.start()
-        self._bar.update(self._task, completed=done, total=total, note=note)
+        self._bar.update(self._task, completed=done, total=total, note=clean(note))
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

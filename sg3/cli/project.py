@@ -11,6 +11,7 @@ import rich_click as click
 from sg3.cli import options
 from sg3.cli.options import switch
 from sg3.cli.progress import Progress
+from sg3.terminal import say, show
 
 
 @click.command("project")
@@ -101,9 +102,9 @@ def command(
                     add(frame)
             written.append("proj.mp4")
         for file in written:
-            click.echo(folder / file)
+            show(folder / file)
         result = f"{image.name}: distance {found.distances[-1]:.4g}, PSNR {projection.psnr(pixels, proj):.2f} dB"
-        click.echo(", ".join(filter(None, [result, found.moved()])), err=True)
+        say(", ".join(filter(None, [result, found.moved()])))
 
 
 @contextmanager

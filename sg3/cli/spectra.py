@@ -10,6 +10,7 @@ import rich_click as click
 
 from sg3.cli import options
 from sg3.cli.progress import track
+from sg3.terminal import show
 
 
 def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,11 +89,11 @@ def stats(
     found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=choose_device(device))
     result = pixel_stats(track(found.images, "images", found.count))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result)))
+        show(json.dumps(dataclasses.asdict(result)))
         return
-    click.echo(f"images {result.images}\nmean {result.mean:.6g}\nstd {result.std:.6g}")
-    click.echo(f"channel_mean {' '.join(f'{value:.6g}' for value in result.channel_mean)}")
-    click.echo(f"channel_std {' '.join(f'{value:.6g}' for value in result.channel_std)}")
+    show(f"images {result.images}", f"mean {result.mean:.6g}", f"std {result.std:.6g}")
+    show(f"channel_mean {' '.join(f'{value:.6g}' for value in result.channel_mean)}")
+    show(f"channel_std {' '.join(f'{value:.6g}' for value in result.channel_std)}")
 
 
 @command.command("calc")
@@ -138,7 +139,7 @@ def calc(
     images = track(found.images, "images", found.count)
     transform_on = "cpu" if on.type == "mps" else on  # which has no float64
     save_spectrum(power_spectrum(images, mean, std, beta=beta, interp=interp, device=transform_on), dest)
-    click.echo(dest)
+    show(dest)
 
 
 @command.command("heatmap")
@@ -157,7 +158,7 @@ def heatmap(npz: Path, save: Path, dpi: float, smooth: float) -> None:
 
     check_plot(save, "--save")
     save_figure(spectra_plots.heatmap(load_spectrum(npz), npz.stem, smooth), save, dpi)
-    click.echo(save)
+    show(save)
 
 
 @command.command("slices")
@@ -179,4 +180,4 @@ def slices(npz: tuple[Path, ...], save: Path, dpi: float, smooth: float) -> None
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in npz]
     spectra = {name: load_spectrum(path) for name, path in zip(names, npz, strict=True)}
     save_figure(spectra_plots.slices(spectra, smooth), save, dpi)
-    click.echo(save)
+    show(save)

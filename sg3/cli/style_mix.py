@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
+from sg3.terminal import show
 
 MOST_PICTURES = 10_000
 
@@ -78,9 +79,9 @@ def command(
             make_folder(outdir)
         path = outdir / f"{row}-{col}.png"
         save_png(path, pixels, {"row": row, "col": col, **settings})
-        click.echo(path)
+        show(path)
         made[row, col] = pixels
     head = [None, *(made[col, col] for col in cols)]
     body = [[made[row, row], *(made[row, col] for col in cols)] for row in rows]
     save_png(outdir / "grid.png", sheet([head, *body]), {"rows": rows, "cols": cols, **settings})
-    click.echo(outdir / "grid.png")
+    show(outdir / "grid.png")

@@ -12,6 +12,7 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 from sg3.errors import UsageError
+from sg3.terminal import console, show
 from sg3.train.config import TrainConfig
 from sg3.train.option_file import COMMAND_LINE, origins, read_options
 from sg3.train.options import GRID, PANELS, RUN, Option, Options, check_value, read_value
@@ -92,7 +93,7 @@ def command(
     """
     if list_presets:
         for name, known in presets().items():
-            click.echo(f"{name}: {known.title}\n  {' '.join(_as_flags(known.options))}")
+            show(f"{name}: {known.title}", f"  {' '.join(_as_flags(known.options))}")
         return 0
     words = {name: value for name, value in said.items() if value is not None}
     if continue_ is not None:
@@ -154,7 +155,7 @@ def _say_where(run_dir: Path) -> None:
     place = find_place(os.environ)
     if place is None or place.rank == 0:
         try:
-            click.echo(run_dir)
+            show(run_dir)
             sys.stdout.flush()
         except BrokenPipeError:  # nobody wants to know, and the run is as it is
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -174,20 +175,19 @@ def _as_flags(options: Options) -> list[str]:
 
 
 def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from sg3.train.summary import summarize
 
-    click.echo(json.dumps(config.to_dict(), indent=2))
+    show(*json.dumps(config.to_dict(), indent=2).splitlines())
     summary = summarize(config)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    tables = console(width=None if sys.stdout.isatty() else 120)
     sources = Table("option", "value", title="Options", title_justify="left")
     sources.add_column("from", overflow="fold")
     declared = recipe_of(config.cfg).options.declared()
     for name, source in where.items():
         sources.add_row(declared[name].flag, str(config.value_of(name)), source)
-    console.print(sources)
+    tables.print(sources)
     for name, rows in (("G", summary.G), ("D", summary.D)):
         table = Table("layer", title=name, title_justify="left")
         for column in ("parameters", "buffers"):
@@ -199,9 +199,9 @@ def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
             table.add_row(row.name, f"{row.parameters:,}", f"{row.buffers:,}", shape, row.dtype)
         total = [f"{sum(getattr(r, kind) for r in rows):,}" for kind in ("parameters", "buffers")]
         table.add_row("total", *total, "", "")
-        console.print(table)
+        tables.print(table)
     gib = 2**30
-    click.echo(
+    show(
         f"memory for training, estimated: {summary.total_bytes / gib:.2f} GiB ({summary.weight_bytes / gib:.2f} "
         f"weights, gradients, optimiser; {summary.activation_bytes / gib:.2f} activations of {config.batch_gpu} images)"
     )

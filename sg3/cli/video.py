@@ -12,6 +12,7 @@ from sg3.cli import options
 from sg3.cli.network import note_truncation, open_walkable
 from sg3.cli.options import GridSize, IntRangeList, switch
 from sg3.cli.progress import track
+from sg3.terminal import say, show
 
 PANELS = {
     "What": ["--network", "--seeds", "--output", "--trunc", "--class", "--noise-mode", "--help"],
@@ -148,7 +149,7 @@ def command(
         note_truncation(False, truncation_psi)
         truncation_psi = 1.0
     if noise_mode != "const" and hasattr(G.synthesis, "input"):
-        click.echo(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise", err=True)
+        say(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise")
         noise_mode = "const"
     classes = classes if G.c_dim else None
 
@@ -164,7 +165,7 @@ def command(
         columns, rows = grid = _choose_grid(grid, show_mode, made, len(points), None)
         tiles = columns * rows
         if classes and found == "w":
-            click.echo("note: --class has no effect, w holds a class already", err=True)
+            say("note: --class has no effect, w holds a class already")
     keys = video.make_keyframes(G, found, points, tiles, classes or ())
     if space != "z":
         keys = video.map_keyframes(G, keys)
@@ -173,9 +174,9 @@ def command(
     times = video.frame_times(len(points) // tiles, w_frames, loop)
 
     height, width = rows * G.img_resolution, columns * G.img_resolution
-    click.echo(f"{len(times)} frames of {width}x{height}", err=True)
+    say(f"{len(times)} frames of {width}x{height}")
     if made == "video" and (height, width) != even_size(height, width):
-        click.echo("note: video has even sides, the last row and column of pixels appear twice", err=True)
+        say("note: video has even sides, the last row and column of pixels appear twice")
     settings = {
         "network": Path(network).name, "seeds": seeds, "latents": [path.name for path in latents], "grid": grid,
         "trunc": truncation_psi, "class": classes, "noise_mode": noise_mode, "w_frames": w_frames,
@@ -185,7 +186,7 @@ def command(
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for frame in track(frames, "frames", len(times)):
             add(frame)
-    click.echo(output)
+    show(output)
 
 
 def _choose_grid(

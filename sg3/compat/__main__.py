@@ -15,6 +15,7 @@ from types import ModuleType, TracebackType
 
 from sg3.compat import install
 from sg3.errors import DataError, MissingInputError, Sg3Error
+from sg3.terminal import say
 
 USAGE = "python -m sg3.compat [OPTIONS] (SCRIPT.py | -m MODULE) [ARGS...]"
 EXAMPLES = """Examples:
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> None:
                 sys.path[0] = str(path.resolve().parent)  # instead of the working directory, which -m puts there
             install(**installing)
     except Sg3Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(error.exit_code)
     if is_module:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)

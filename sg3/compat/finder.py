@@ -24,6 +24,7 @@ from types import ModuleType
 from sg3.compat.changes import Changes
 from sg3.compat.child import start_children_alike
 from sg3.compat.patches import PATCHES, Patch
+from sg3.terminal import say
 
 MODULES = Path(__file__).parent / "modules"
 OPS = "bias_act|upfirdn2d|filtered_lrelu|conv2d_gradfix|conv2d_resample|grid_sample_gradfix|fma"
@@ -159,7 +160,7 @@ class FirstFinder(MetaPathFinder):
                 impl = "triton" if find_spec("triton") is not None else "torch"
             else:
                 impl = "numba and torch" if find_spec("numba") is not None else "torch"
-        print(f"sg3.compat: torch_utils.ops -> sg3.kernels ({impl})", file=sys.stderr)
+        say(f"sg3.compat: torch_utils.ops -> sg3.kernels ({impl})")
 
 
 class LastFinder(MetaPathFinder):

@@ -35,9 +35,9 @@ from sg3.atomic import sync_folder, write_atomic, write_json
 from sg3.cache import cache_folder
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.digest import sha256_of
-from sg3.formats.safe_pickle import printable
 from sg3.formats.web_request import BY_HAND, Answer, Interrupted, normalized, requested, shown
 from sg3.plain_files import NotPlainError, create_plain, open_plain, plain_size
+from sg3.terminal import console, printable, say
 
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
 TIMEOUT = 30.0  # seconds without a byte
@@ -128,7 +128,7 @@ class _Entry:
         same_size = self.file.stat().st_size == record.get("size")
         if same_size and (expected is None or record.get("sha256") == expected == sha256_of(self.file)):
             return True
-        _say(f"{self.file}: is not the file that is expected there; downloading it again")
+        say(f"{self.file}: is not the file that is expected there; downloading it again")
         return False
 
     def partial(self) -> tuple[int, str | None, int | None]:
@@ -179,7 +179,7 @@ def _download(url: str, entry: _Entry, expected: str | None, waits: Sequence[flo
                 if not left:
                     advice = f"try again later, {BY_HAND}"
                     raise StorageError(f"{shown(url)}: the download failed: {failure}; {advice}") from failure
-                _say(f"{shown(url)}: {failure}; trying again")
+                say(f"{shown(url)}: {failure}; trying again")
                 time.sleep(left.pop(0))
     with open_plain(entry.part, "a+") as file:
         file.seek(0)
@@ -196,7 +196,7 @@ def _download(url: str, entry: _Entry, expected: str | None, waits: Sequence[flo
         entry.drop_partial()
         raise
     entry.complete(url, digest)
-    _say(f"saved {entry.file} ({size / 1e6:.1f} MB in {time.monotonic() - started:.0f} s)")
+    say(f"saved {entry.file} ({size / 1e6:.1f} MB in {time.monotonic() - started:.0f} s)")
 
 
 def _attempt(url: str, entry: _Entry, allowance: _Allowance, report: Report, timeout: float) -> None:
@@ -331,7 +331,7 @@ def _locked(path: Path, url: str) -> Iterator[None]:
         started: float | None = time.monotonic()
         while not _try_lock(file):
             if started is not None and time.monotonic() - started >= NOTICE_AFTER:
-                _say(f"waiting for another process that downloads {shown(url)}")
+                say(f"waiting for another process that downloads {shown(url)}")
                 started = None
             time.sleep(0.02)
         yield
@@ -359,17 +359,12 @@ def _try_lock(file: IO[bytes]) -> bool:
 def _progress(url: str) -> Iterator[Report]:
     """A bar on a terminal; elsewhere one line at the start."""
     if not sys.stderr.isatty():
-        _say(f"downloading {shown(url)}")
+        say(f"downloading {shown(url)}")
         yield lambda _size, _total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(urlsplit(url).path.rpartition("/")[2], 40).replace("[", "("), total=None)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(printable(urlsplit(url).path.rpartition("/")[2], 40), total=None)
         yield lambda size, total: bar.update(task, completed=size, total=total)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -17,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 
 from sg3 import limits
 from sg3.errors import DataError, UsageError
-from sg3.formats.safe_pickle import printable
 from sg3.models import (
     augment,
     discriminator,
@@ -30,6 +29,7 @@ from sg3.models import (
     stylegan2,
     stylegan3,
 )
+from sg3.terminal import printable
 
 
 @dataclass(frozen=True)

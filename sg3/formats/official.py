@@ -22,8 +22,8 @@ from sg3.formats import gan_arguments, networks, training_state
 from sg3.formats.networks import Family
 from sg3.formats.pickle_values import Record
 from sg3.formats.plain_data import plain, plain_entries
-from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
+from sg3.terminal import printable
 
 STYLEGAN_GENERATORS = (networks.STYLEGAN3_GENERATOR, networks.STYLEGAN2_GENERATOR)
 STYLEGANS = (*STYLEGAN_GENERATORS, networks.STYLEGAN2_DISCRIMINATOR)

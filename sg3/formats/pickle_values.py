@@ -20,9 +20,10 @@ import torch
 
 from sg3 import limits
 from sg3.errors import DataError, Sg3Error, StorageError
-from sg3.formats.safe_pickle import Call, Global, Name, PlainModule, TensorflowNetwork, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, PlainModule, TensorflowNetwork, unpickle
 from sg3.formats.storage_stream import read_storage
 from sg3.pickle_scan import Refused
+from sg3.terminal import printable
 
 PERSISTENCE_VERSION = 6
 RECONSTRUCT: Name = ("torch_utils.persistence", "_reconstruct_persistent_obj")

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from sg3 import limits
 from sg3.pickle_scan import BoundedReader, Refused, scan
 from sg3.pickle_size import check_unfolded
+from sg3.terminal import printable
 
 Name = tuple[str, str]  # module, name
 TENSORS: frozenset[Name] = frozenset({("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2")})
@@ -217,10 +218,3 @@ def unpickle(
     content = (unpickler or SafeUnpickler)(reader, names, persistent_ids, is_inert, layers).load()
     check_unfolded(content, size + outside)
     return content
-
-
-def printable(text: object, limit: int = 100) -> str:
-    """Text from a file, made safe to show in one line."""
-    text = text if isinstance(text, str) else str(text)
-    line = "".join(ch if ch.isprintable() else "?" for ch in " ".join(text[: 10 * limit].split())[: limit + 1])
-    return line if len(line) <= limit else line[:limit] + "..."

@@ -31,9 +31,9 @@ from sg3.formats import networks, training_state
 from sg3.formats.networks import Family
 from sg3.formats.pickle_values import failures
 from sg3.formats.plain_data import plain, plain_entries
-from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
 from sg3.pickle_scan import Refused
+from sg3.terminal import printable
 
 VERSION = 1
 SLOTS = ("G", "D", "G_ema", "augment_pipe")

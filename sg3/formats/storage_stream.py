@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, unpickle
 from sg3.pickle_scan import Refused
+from sg3.terminal import printable
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001

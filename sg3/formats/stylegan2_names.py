@@ -25,9 +25,9 @@ from torch import nn
 from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats import arguments_from_shapes, networks
-from sg3.formats.safe_pickle import printable
 from sg3.models import StyleGenerator
 from sg3.models.layers import count_parameters
+from sg3.terminal import printable
 
 Tensors = Mapping[str, torch.Tensor]
 IMPLIED = frozenset({"resample_filter"})

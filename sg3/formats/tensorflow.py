@@ -21,8 +21,8 @@ from sg3.errors import DataError
 from sg3.formats import networks
 from sg3.formats.pickle_values import NetworkState
 from sg3.formats.plain_data import plain
-from sg3.formats.safe_pickle import printable
 from sg3.formats.snapshot import Snapshot
+from sg3.terminal import printable
 
 OLDEST_VERSION = 4  # before: StyleGAN (1) and Progressive GAN, other networks
 MAX_COMPONENTS = 100

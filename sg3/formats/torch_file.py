@@ -24,9 +24,10 @@ import torch
 from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats.pickle_values import TENSOR_CALLS, Interpreter, failures
-from sg3.formats.safe_pickle import Call, Global, Name, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, unpickle
 from sg3.formats.storage_stream import DTYPES, MAGIC, VERSION
 from sg3.pickle_scan import Refused
+from sg3.terminal import printable
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
 NAMES: frozenset[Name] = frozenset(TENSOR_CALLS) | {("torch", name) for name in DTYPES}

@@ -19,9 +19,10 @@ import torch
 from sg3 import limits
 from sg3.errors import DataError
 from sg3.formats.pickle_values import CALLS
-from sg3.formats.safe_pickle import Call, Global, Name, SafeUnpickler, printable, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, SafeUnpickler, unpickle
 from sg3.formats.storage_stream import DTYPES
 from sg3.pickle_scan import Refused
+from sg3.terminal import printable
 
 ZIP_START = b"PK\x03\x04"
 TENSOR: Name = ("torch._utils", "_rebuild_tensor_v2")

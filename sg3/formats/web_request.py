@@ -21,7 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from sg3 import limits
 from sg3.errors import StorageError
-from sg3.formats.safe_pickle import printable
+from sg3.terminal import printable
 
 BY_HAND = "or download it yourself and give its path"
 CHUNK = 2**18

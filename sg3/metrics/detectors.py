@@ -24,10 +24,11 @@ from torch import nn
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
 from sg3.formats.digest import sha256_of
 from sg3.formats.pickle_values import Record, read_pickle
-from sg3.formats.safe_pickle import Call, printable
+from sg3.formats.safe_pickle import Call
 from sg3.formats.torch_file import LEGACY_TORCH, read_chosen
 from sg3.formats.torchscript import ZIP_START, is_torchscript, read_torchscript
 from sg3.models.features import LPIPS, VGG16, EfficientNetLite, InceptionV3, efficientnet_lite, vgg16, weights
+from sg3.terminal import printable
 
 FOLDER_VARIABLE = "SG3_DETECTORS"
 HEADS = "weights-vgg16-lpips.pth"  # torch-fidelity's name for LPIPS's linear layers

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from sg3 import limits
 from sg3.errors import DataError, MissingInputError, UsageError
-from sg3.formats.safe_pickle import Call, printable
+from sg3.formats.safe_pickle import Call
 from sg3.formats.torch_file import read_chosen
 from sg3.models import StyleGenerator
 from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, to_uint8
+from sg3.terminal import printable
 from sg3.tools.files import load_array, load_arrays
 from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import LatentAsW

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, StorageError, UsageError
+from sg3.terminal import say
 from sg3.train.config import DatasetFacts, TrainConfig
 from sg3.train.options import Options
 
@@ -34,7 +34,7 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
         except OSError as error:
             raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
         made = prepare_openmoji(path, resolution, subset)
-        print(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}", file=sys.stderr)
+        say(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}")
     return str(path)
 
 

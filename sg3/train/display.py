@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from sg3.durations import format_time_brief
 from sg3.errors import StorageError
+from sg3.terminal import clean, console, say
 from sg3.train.run_log import RunLog
 
 REFRESH_SECONDS = 0.25
@@ -37,11 +38,6 @@ class Progress:
     left: float
     losses: dict[str, float]
     at: float = field(default_factory=time.monotonic)
-
-
-class _Terminal(Console):
-    def on_broken_pipe(self) -> None:
-        raise  # as it came: Rich's own way is to leave the program without a word
 
 
 class Display:
@@ -66,9 +62,9 @@ class Display:
 
     def __enter__(self) -> Display:
         if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
-            console = _Terminal(stderr=True, highlight=False, soft_wrap=True)
             self._live = Live(
-                get_renderable=self._line, console=console, auto_refresh=False, transient=True,
+                get_renderable=self._line, console=console(stderr=True, soft_wrap=True), auto_refresh=False,
+                transient=True,
                 # What is printed meanwhile goes above the line, but only if it is for the terminal and not for a file.
                 redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             )  # fmt: skip
@@ -93,9 +89,9 @@ class Display:
         if self.lost is None and sys.stderr is not None:
             with self._losing():
                 if self._live is not None:
-                    self._live.console.print(text, markup=False)
+                    self._live.console.print(clean(text))
                 else:
-                    print(text, file=sys.stderr, flush=True)
+                    say(text)
         self.note(text)
 
     def note(self, text: str) -> None:
@@ -103,7 +99,7 @@ class Display:
         if self._quiet:
             return
         try:
-            self._log.write(text)
+            self._log.write(clean(text))
         except StorageError as error:
             self.failed = self.failed or error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from sg3.terminal import show
 from sg3.train import recipes
 from sg3.train.options import GRID, Option
 
@@ -41,4 +42,4 @@ def _row(option: Option) -> str:
 
 
 if __name__ == "__main__":
-    print(options_page(), end="")
+    show(*options_page().splitlines())

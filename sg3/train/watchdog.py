@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sg3.processes import World
+from sg3.terminal import say
 
 LOOK_SECONDS = 0.5
 # Kernels are compiled in the first step, by one rank earlier than by another; and at the end of a tick the others may
@@ -134,7 +134,7 @@ class Watchdog:
             if not (is_said and 0 in ranks):  # rank 0 has left it itself
                 self._leave(code, message)
             if not is_said:
-                print(f"error: {message}", file=sys.stderr, flush=True)
+                say(f"error: {message}")
         if self._world.rank == 0:
             time.sleep(2 * LOOK_SECONDS)  # as above
         os._exit(code)

@@ -96,7 +96,7 @@ def test_on_a_terminal(server: Server, monkeypatch: pytest.MonkeyPatch, capfd: p
     out, err = capfd.readouterr()
     assert out == ""
     assert f"saved {path}" in err.replace("\n", "")
-    assert "(bold]net.pkl" in err
+    assert "[bold]net.pkl" in err
 
 
 def test_proxies_are_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
