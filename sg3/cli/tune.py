@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import rich_click as click
 
 from sg3.cli import options
+from sg3.terminal import say, show
 
 if TYPE_CHECKING:
     from sg3.models import Discriminator
@@ -99,11 +100,11 @@ def _warm_up(target: Target, networks: list[Network], batch: int, bf16: bool, jo
             compiled, failed = compiled + outcome.compiled, failed + len(outcome.failed)
             for line in outcome.failed:
                 progress.hide()
-                click.echo(f"cannot be compiled: {line}", err=True)
+                say(f"cannot be compiled: {line}")
             progress.show("compile", done, len(groups))
     if failed:
         raise Sg3Error(f"{failed} kernels cannot be compiled for sm_{target.arch}; please report the lines above")
-    click.echo(f"{compiled} kernels compiled for sm_{target.arch}")
+    show(f"{compiled} kernels compiled for sm_{target.arch}")
 
 
 def _tune(target: Target, networks: list[Network], output: Path | None, batch: int, bf16: bool, jobs: int) -> None:
@@ -119,7 +120,7 @@ def _tune(target: Target, networks: list[Network], output: Path | None, batch: i
     assert target.gpu is not None
     file = TableFile(path, target.gpu)
     if file.replaced:
-        click.echo(f"note: {file.replaced}; it is replaced", err=True)
+        say(f"note: {file.replaced}; it is replaced")
     everything = sorted(calls.calls(networks, batch, bf16), key=lambda call: call.op in FUSED_CONVOLUTION)
     tuned, wrong = 0, 0
 
@@ -128,17 +129,16 @@ def _tune(target: Target, networks: list[Network], output: Path | None, batch: i
         file.add(measured)
         tuned += "choice" in measured.entry
         wrong += sum("wrong" in outcome for outcome in measured.entry["tried"])
-        click.echo(_line(measured), err=True)
+        say(_line(measured))
 
     def missed(call: Call, reason: str) -> None:
-        click.echo(f"{call.op}: left out: {reason}", err=True)
+        say(f"{call.op}: left out: {reason}")
 
     groups = machine.compiled_groups(everything, target, jobs)
     measure(groups, everything, machine.device(), machine.clock, found, missed)
-    click.echo(f"{path}: {tuned} kernels tuned for {target.gpu}")
+    show(f"{path}: {tuned} kernels tuned for {target.gpu}")
     if wrong:
-        click.echo(f"note: {wrong} configurations gave wrong values and were left out; please report the lines above",
-                   err=True)  # fmt: skip
+        say(f"note: {wrong} configurations gave wrong values and were left out; please report the lines above")
 
 
 def _line(measured: Measured) -> str:
