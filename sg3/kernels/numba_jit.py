@@ -68,3 +68,5 @@ def _run(by_threads: Callable[..., None], in_turn: Callable[..., None], *argumen
             by_threads(*arguments)
         finally:
             numba.set_num_threads(before)
+            if before != threads:  # with OpenMP as its pool, this was PyTorch's number, too
+                torch.set_num_threads(threads)

@@ -174,6 +174,12 @@ print(os.wait()[1])
 """).split() == ["same", "0"]
 
 
+def test_pytorchs_number_of_threads_stays() -> None:
+    """Numba's pool can be OpenMP's, and the number of its threads then is PyTorch's, too."""
+    four = {"NUMBA_NUM_THREADS": "4", "OMP_NUM_THREADS": "4"}
+    assert child("run(); print(torch.get_num_threads(), numba.get_num_threads())", **four).split() == ["2", "4"]
+
+
 def test_calls_from_several_threads() -> None:
     """As from a viewer: Numba's simplest thread pool would end the process."""
     x, (fu, fd) = torch.randn(2, 4, 30, 30), Case().filters("cpu")
