@@ -7,6 +7,7 @@ import ctypes
 import torch
 
 from sg3.errors import UsageError
+from sg3.threads import leave_cpus_to_others
 
 EXPECTED = "auto, cpu, cuda or cuda:N"
 # From glibc's malloc.h.
@@ -24,6 +25,14 @@ def choose_device(name: str) -> torch.device:
     device = _find(name)
     if device.type == "cpu":
         keep_freed_memory()
+    return device
+
+
+def device_for_work(name: str) -> torch.device:
+    """`choose_device` for a command: on a CPU it takes as many threads as others leave CPUs."""
+    device = choose_device(name)
+    if device.type == "cpu":
+        leave_cpus_to_others()
     return device
 
 

@@ -16,10 +16,10 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
 
     Raises DataError for a file without one, UsageError for a device that is not there, and what `sg3.load` raises.
     """
-    from sg3.device import choose_device
+    from sg3.device import device_for_work
     from sg3.formats import averaged_generator, load
 
-    G = averaged_generator(load(network, choose_device(device)), network)
+    G = averaged_generator(load(network, device_for_work(device)), network)
     _check_class(G, class_idx)
     return G
 
@@ -41,10 +41,10 @@ def note_truncation(has_w: bool, truncation_psi: float) -> None:
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:
     """The same for commands that work in w. Raises UsageError also for a generator that has none."""
-    from sg3.device import choose_device
+    from sg3.device import device_for_work
     from sg3.formats import load, style_generator
 
-    G = style_generator(load(network, choose_device(device)), network)
+    G = style_generator(load(network, device_for_work(device)), network)
     _check_class(G, class_idx)
     return G
 

@@ -83,10 +83,10 @@ def stats(
     import dataclasses
     import json
 
-    from sg3.device import choose_device
+    from sg3.device import device_for_work
     from sg3.tools.spectra import open_images, pixel_stats
 
-    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=choose_device(device))
+    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=device_for_work(device))
     result = pixel_stats(track(found.images, "images", found.count))
     if as_json:
         show(json.dumps(dataclasses.asdict(result)))
@@ -126,7 +126,7 @@ def calc(
 
         sg3 spectra calc --source=photos-256.zip --dest=photos.npz --mean=112.684 --std=69.509
     """
-    from sg3.device import choose_device
+    from sg3.device import device_for_work
     from sg3.errors import MissingInputError, UsageError
     from sg3.tools.spectra import open_images, power_spectrum, save_spectrum
 
@@ -134,7 +134,7 @@ def calc(
         raise UsageError(f"--dest={dest}: expected a name ending in .npz")
     if not dest.parent.is_dir():
         raise MissingInputError(f"--dest={dest}: there is no folder {dest.parent}; make it first")
-    on = choose_device(device)
+    on = device_for_work(device)
     found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on)
     images = track(found.images, "images", found.count)
     transform_on = "cpu" if on.type == "mps" else on  # which has no float64

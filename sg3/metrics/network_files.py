@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from sg3 import errors
 from sg3._version import __version__
-from sg3.device import choose_device
+from sg3.device import choose_device, device_for_work
 from sg3.errors import MissingInputError, Sg3Error, UsageError
 from sg3.formats import Snapshot, averaged_generator, is_remote, load
 from sg3.formats.digest import sha256_of
@@ -93,7 +93,7 @@ def measure(job: Job, display: Display) -> None:
 
 
 def _measure(job: Job, display: Display) -> None:
-    device = choose_device(job.device)
+    device = device_for_work(job.device)
     world = already_met(device)
     detectors: dict[str, Detector] = {}
     for path in job.snapshots:

@@ -55,6 +55,7 @@ class TrainConfig(ABC):
     minutes: float | None
     resume: str | None
     device: str
+    threads: int | None = None  # (a run that began before there was this says nothing)
     workers: int
     nobench: bool
     on_error: str

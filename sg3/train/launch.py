@@ -20,6 +20,7 @@ from sg3.durations import format_time_brief
 from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
+from sg3.threads import leave_cpus_to_others
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import check_device
 from sg3.train.config import TrainConfig
@@ -53,16 +54,22 @@ def start(options: Options, outdir: Path) -> Path:
     """Train in a new run folder under `outdir`; returns the folder. With several ranks, all of them call it."""
     world = join(options.device or "auto", options.gpus)
 
-    def prepare() -> tuple[TrainConfig, Path]:
+    def prepare() -> tuple[TrainConfig, list[str], Path]:
         config = configure(dataclasses.replace(options, gpus=world.size), outdir)
         check_device(config.compile, world.device)
+        notes = []
+        if world.device.type == "cpu" and config.threads is None:
+            most = torch.get_num_threads()
+            config = dataclasses.replace(config, threads=leave_cpus_to_others())
+            if config.threads != most:
+                notes.append(f"threads: {config.threads} of {most}, others want the CPUs (--threads={most} insists)")
         run_dir = create(outdir, config.run_name)
         _write_options(config, options, run_dir)
-        return config, run_dir
+        return config, notes, run_dir
 
     with closing(world):
-        config, run_dir = world.on_main(prepare, told_once=True)
-        return _run(world, config, run_dir, is_new=True, notes=[])
+        config, notes, run_dir = world.on_main(prepare, told_once=True)
+        return _run(world, config, run_dir, is_new=True, notes=notes)
 
 
 def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
@@ -76,6 +83,8 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
         config, _ = read_run(run_dir)
         gpus = world.size if world.size != config.gpus or changes.gpus else None
         changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
+        if changed.gpus != config.gpus and changes.threads is None and config.threads is not None:
+            changed = dataclasses.replace(changed, threads=torch.get_num_threads())  # those of each process
         check_metrics(changed)
         check_device(changed.compile, world.device)
         return changed, older + notes, run_dir
@@ -128,6 +137,8 @@ def _train(
     notes: list[str],
 ) -> tuple[float, str]:
     """Returns how many kimg are trained and the last message. Errors carry `kimg` where training had begun."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     torch.backends.cudnn.benchmark = not config.nobench
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     display = Display(run_dir / LOG, quiet=not world.is_main)

@@ -238,6 +238,10 @@ class Options:
     desc: str | None = option("Added to the run folder's name.", OUTPUT, metavar="TEXT")
 
     device: str | None = option("auto, cpu, cuda or cuda:N.", MACHINE, default="auto", changes=NO_EFFECT)
+    threads: int | None = option(
+        "Threads of PyTorch on a CPU, in each process.", MACHINE, rule="as many as others leave CPUs", at_least=1,
+        changes="sums are taken in another order, which changes their rounding",
+    )  # fmt: skip
     workers: int | None = option("Processes that load images.", MACHINE, default=3, at_least=0, changes=NO_EFFECT)
     on_error: str | None = option(
         "An image that cannot be read ends the run, or is named and passed over.", MACHINE, default="fail",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from sg3.threads import Waiting
 from sg3.train.display import Display, Progress
 from sg3.train.log import StatsWriter, Tick, memory_usage
 from sg3.train.outlook import Outlook
 from sg3.train.tick import Moment
 from sg3.train.trainer import Trainer
+
+BUSY = 0.3  # share of the time that training waits for a CPU
 
 
 class LiveLine:
@@ -47,6 +52,8 @@ class TickEnd:
         self.tick: Tick | None = None  # the last one
         self.data_seconds = 0.0  # spent waiting for images since the last tick
         self.maintenance = 0.0  # seconds that the end of the last tick took
+        self.waited = 0.0  # share of the last tick for which this thread wanted a CPU and got none
+        self._waiting = Waiting()
 
     def is_due(self, moment: Moment) -> bool:
         """At the end of a tick."""
@@ -55,6 +62,7 @@ class TickEnd:
     def run(self, moment: Moment) -> None:
         """Take the statistics. All ranks call it."""
         t = self._trainer
+        self.waited = self._waiting.share()
         t.stats.add_up(t.world)
         if t.world.is_main:
             images, seconds = t.nimg - t.tick_start_nimg, t.seconds - t.tick_start_seconds
@@ -83,6 +91,7 @@ class TickReport:
         self._outlook = outlook
         self._end = end
         self._writer = StatsWriter(run_dir, trainer.nimg)
+        self._is_warned = False
 
     def is_due(self, moment: Moment) -> bool:
         """At the end of a tick."""
@@ -95,6 +104,12 @@ class TickReport:
         self._writer.write(t.last_tick, t.nimg)
         left = self._outlook.remaining(moment.snapshot) if tick.number > 0 and not moment.ends_run else None
         self._display.message(tick.line(left))
+        if self._end.waited > BUSY and torch.get_num_threads() > 1 and t.device.type == "cpu" and not self._is_warned:
+            self._is_warned = True
+            self._display.message(
+                f"warning: others want the CPUs, training waited for one {self._end.waited:.0%} of the time; threads "
+                "that wait for each other make it worse: continue with --threads=1"
+            )
         if t.augmentation.is_capped:
             self._display.message(
                 "warning: augmentation probability is at its limit of 1: D overfits, more images help"

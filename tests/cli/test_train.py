@@ -21,6 +21,7 @@ from PIL import Image
 
 import sg3
 from sg3.invocation import sg3_command
+from sg3.train import launch, report
 from tests.helpers.commands import children_seconds, start, wait_for_state
 from tests.helpers.image_files import write_dataset
 from tests.helpers.runs import TINY_ARGS
@@ -352,6 +353,30 @@ def test_time_limit_ends_a_run_as_finished(discs: Path, run, tmp_path: Path) -> 
     assert result.code == 0
     assert "finished at 0.00 kimg" in result.err
     assert "nothing to do" in run("train", "--continue=latest", f"--outdir={tmp_path}").err
+
+
+def test_a_run_keeps_its_number_of_threads(discs: Path, run, tmp_path: Path, monkeypatch) -> None:
+    """The one that others left when it began, unless another one is asked for."""
+    args = [f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS]
+    monkeypatch.setattr(launch, "leave_cpus_to_others", lambda: 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        result = run("train", *args)
+        assert "threads: 1 of 2, others want the CPUs (--threads=2 insists)" in result.err.splitlines()
+        assert torch.get_num_threads() == 1
+        (run_dir,) = tmp_path.iterdir()
+        torch.set_num_threads(2)  # as another process begins
+        assert run("train", f"--continue={run_dir}").code == 0
+        assert torch.get_num_threads() == 1
+        monkeypatch.setattr(report.Waiting, "share", lambda self: 0.614)
+        result = run("train", f"--continue={run_dir}", "--threads=2", "--minutes=0.03")
+        assert "changed: --threads 1 -> 2 (sums are taken in another order" in result.err
+        assert result.err.count("warning: others want the CPUs, training waited for one 61% of the time") == 1
+        assert torch.get_num_threads() == 2
+        assert json.loads((run_dir / "training_options.json").read_text())["config"]["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_help_is_instant_and_shows_defaults() -> None:
