@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
 from sg3.train.recipes.projected.options import FASTGANS
 
@@ -76,26 +76,25 @@ class ProjectedConfig(TrainConfig):
         """As in TrainConfig."""
         is_fastgan = self.cfg in FASTGANS
         problems = super().problems(dataclasses.replace(said, bf16=None) if is_fastgan else said)
-        data, size = self.dataset, self.dataset.resolution
         if is_fastgan and said.bf16:
             problems.append(f"--bf16: {self.cfg} has no layers with 16 bits")
-        if data.channels != 3:
-            problems.append(
-                f"--data: {data.path} has {data.channels} channels, D sees three; `sg3 dataset --convert=rgb` converts"
-            )
-        if is_fastgan and size not in FASTGAN_SIZES:
-            problems.append(
-                f"--data: {data.path} has {size} x {size} images, FastGAN makes 32, 64, ... 1024 pixels; "
-                "`sg3 dataset --resolution=WxH` resizes"
-            )
-        if not is_fastgan and (size < 16 or size & (size - 1)):
-            problems.append(
-                f"--data: {data.path} has {size} x {size} images, expected a power of two of at least 16; "
-                "`sg3 dataset --resolution=WxH` resizes"
-            )
-        if self.cond and data.label_dim > CLASSES:
-            problems.append(f"--cond: {data.path} has {data.label_dim} classes, the embeddings hold {CLASSES}")
+        classes = self.dataset.label_dim
+        if self.cond and classes > CLASSES:
+            problems.append(f"--cond: {self.dataset.path} has {classes} classes, the embeddings hold {CLASSES}")
         return problems
+
+    def data_problems(self) -> list[str]:
+        """As in TrainConfig."""
+        data, size = self.dataset, self.dataset.resolution
+        if data.channels != 3:
+            channels = f"--data: {data.path} has {data.channels} channels, D sees three"
+            return [f"{channels}; `sg3 dataset --convert=rgb` converts"]
+        if self.cfg not in FASTGANS:
+            return image_problems(data, least=16)
+        if size in FASTGAN_SIZES:
+            return []
+        sizes = f"--data: {data.path} has {size} x {size} images, FastGAN makes 32, 64, ... 1024 pixels"
+        return [f"{sizes}; `sg3 dataset --resolution=WxH` resizes"]
 
     @property
     def is_half(self) -> bool:
