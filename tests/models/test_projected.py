@@ -115,8 +115,8 @@ def whole(gan: GoldenGan, name: str, dtype: torch.dtype) -> None:
 # In float32 an activation may fall on the other side of its kink. The golden data's own two runs differ by up to 1 %
 # of the gradient where that happened; here it happened to us (to three activations, one of a head), not to them.
 KINKS = {"D64_recipe": 0.01}
-FASTER = ("D64_train", "D64_proj0", "D128_train_sep_diffaug")
-SLOWER = ("D64_eval_diffaug", "D64_proj1", "D64_recipe", "D256_train_cond_diffaug")
+FASTER = ("D64_proj0", "D128_train_sep_diffaug")
+SLOWER = ("D64_train", "D64_eval_diffaug", "D64_proj1", "D64_recipe", "D256_train_cond_diffaug")
 
 
 @pytest.mark.parametrize("name", FASTER)
@@ -132,7 +132,7 @@ def test_discriminator_float32(gan: GoldenGan, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, dtype) for name in SLOWER for dtype in TYPES), *((name, torch.float32) for name in FASTER[:2])],
+    [*((name, dtype) for name in SLOWER for dtype in TYPES), *((name, torch.float32) for name in FASTER[:1])],
 )
 def test_discriminators_all(gan: GoldenGan, name: str, dtype: torch.dtype) -> None:
     whole(gan, name, dtype)
