@@ -76,7 +76,7 @@ TABLE_ENTRY = 46  # bytes that an entry of a zip file's table has at least, befo
 PICKLE_ENTRY = 2**26  # bytes of data.pkl in a torch.save file, which holds no tensor's elements
 
 CIFAR = 2**28  # bytes of its archive, decompressed; the real one has 186 million
-CIFAR_BATCH = 2**26  # bytes of one batch of images; real ones have 31 million
+CIFAR_BATCH = 2**28  # bytes of all batches of images; CIFAR-10's 5 have 31 million each, CIFAR-100's has 155 million
 TAR_MEMBERS = 1_000
 IDX_IMAGES = 1_000_000
 IDX = 2**31  # bytes, decompressed one image after the other as they are used; the largest, EMNIST, has 547 million

@@ -103,7 +103,8 @@ def scan(
         if not (name in INSTRUCTIONS or (persistent_ids and name == "BINPERSID") or (python_2 and name in PYTHON_2)):
             raise Refused(f"uses the pickle instruction {name}, which network files never need")
         argument = _argument(instruction, reader)
-        if isinstance(argument, str) and len(argument) > limits.PICKLE_TEXT:
+        # (Python 2's strings are bytes, the pixels among them, and of bytes there are as many as in the file.)
+        if isinstance(argument, str) and len(argument) > limits.PICKLE_TEXT and name not in PYTHON_2:
             raise Refused(f"holds a string of {len(argument)} characters")
         if name == "FRAME" and isinstance(argument, int) and argument > reader.left():
             raise Refused("is cut short")

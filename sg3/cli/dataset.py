@@ -32,7 +32,7 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 
 @click.command(name="dataset")
 @click.option("--source", metavar="PATH|openmoji", required=True,
-              help="Folder, zip, *_lmdb folder, cifar-10-python.tar.gz, *-images-idx3-ubyte.gz, "
+              help="Folder, zip, *_lmdb folder, cifar-10-python.tar.gz or cifar-100, *-images-idx3-ubyte.gz, "
                    "openmoji[:SUBSET].")
 @click.option("--dest", metavar="ZIP|FOLDER", required=True,
               help="Where to write: a .zip, or an empty or new folder.")
@@ -51,8 +51,8 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
               show_default=True,
               help="Take labels from the first-level folders, or those stored with the source (json); "
                    "auto takes stored ones if there are any.")
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-              help="What to do if images cannot be used: name them and write nothing, or leave them out.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+              help="If images cannot be used: name them and write nothing, or leave them out.")
 @switch("--force", help="Replace an existing dataset.")
 @options.as_json
 def command(
@@ -71,7 +71,9 @@ def command(
 ) -> None:
     """Turn images into a dataset: equal, square images whose side is a power of two.
 
-    All images are looked at first; nothing is written unless all of them can be used.
+    PNG, JPEG, WebP and BMP are read, by content and not by name, of animations the first frame; others (GIF, TIFF,
+    AVIF, HEIF, ...) are refused. All images are looked at first; nothing is written unless all of them can be used, and
+    files that are no images are counted with the reason.
 
     Examples:
 

@@ -114,7 +114,7 @@ def describe_dataset(path: Path) -> dict[str, Any]:
 
     from sg3.data.dataset import ImageFolderDataset
     from sg3.data.dataset_json import read_manifest
-    from sg3.data.folder_or_zip import open_store
+    from sg3.data.image_files import open_images
 
     data = ImageFolderDataset(path, use_labels=True)
     facts: dict[str, Any] = {
@@ -126,7 +126,8 @@ def describe_dataset(path: Path) -> dict[str, Any]:
         if data.has_onehot_labels:
             raw = [int(data.get_details(i).raw_label) for i in range(len(data))]
             facts["labels"]["images_per_class"] = np.bincount(raw, minlength=data.label_dim).tolist()
-    facts["origin"] = (read_manifest(open_store(path)) or {}).get("sg3")  # what `sg3 dataset` recorded
+    facts["notes"] = data.notes() or None
+    facts["origin"] = (read_manifest(open_images(path)) or {}).get("sg3")  # what `sg3 dataset` recorded
     return facts
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from sg3 import limits
-from sg3.data.dataset_json import FILE_NAME, RawLabels, label_array, labels_by_name, read_manifest
+from sg3.data.dataset_json import RawLabels, label_array, labels_by_name, notes_on, read_manifest
 from sg3.data.decode import decode
-from sg3.data.folder_or_zip import image_names, open_store, refused_names
+from sg3.data.image_files import LABELS_FILE, open_images, refuse_other_formats
 from sg3.errors import DataError, UsageError
 
 Item = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -55,8 +55,9 @@ class ImageFolderDataset(Dataset[Item]):
         random_seed: int = 0,
     ) -> None:
         self._path = Path(path)
-        self._store = open_store(self._path)
-        self._names = self._checked_names()
+        self._files = open_images(self._path)
+        refuse_other_formats(self._files)
+        self._names = self._files.names
         self._use_labels = use_labels
         self._max_bytes = limits.IMAGE_BYTES
         self._shape = self._checked_shape(resolution)  # (C, H, W)
@@ -68,18 +69,10 @@ class ImageFolderDataset(Dataset[Item]):
         self._raw_idx = np.concatenate([chosen, chosen]) if xflip else chosen
         self._xflip = np.arange(len(self._raw_idx)) >= len(chosen)
 
-    def _checked_names(self) -> list[str]:
-        names = image_names(self._store)
-        refused = refused_names(names)
-        if refused:
-            raise DataError(f"{self._store.where(refused[0])}: {Path(refused[0]).suffix} images are not read "
-                            f"({len(refused)} such files); convert them to PNG")
-        return names
-
     def _checked_shape(self, resolution: int | None) -> tuple[int, int, int]:
         first = self._names[0]
         height, width, channels = self._decode(first).shape
-        size = f"{self._store.where(first)}: {width}x{height}"
+        size = f"{self._files.where(first)}: {width}x{height}"
         if height != width:
             side = max(4, 1 << (min(height, width).bit_length() - 1))
             fix = self._fix(f"--transform=center-crop --resolution={side}x{side}")
@@ -90,8 +83,8 @@ class ImageFolderDataset(Dataset[Item]):
         return channels, height, width
 
     def _load_labels(self) -> RawLabels | None:
-        manifest = read_manifest(self._store) if self._use_labels else None
-        where = self._store.where(FILE_NAME)
+        manifest = read_manifest(self._files) if self._use_labels else None
+        where = self._files.where(LABELS_FILE)
         labels = None if manifest is None else labels_by_name(manifest, where)
         return None if labels is None else label_array(labels, self._names, where)
 
@@ -108,13 +101,13 @@ class ImageFolderDataset(Dataset[Item]):
         return np.ascontiguousarray(image), self.get_label(index)
 
     def _decode(self, name: str) -> NDArray[np.uint8]:
-        data = self._store.read(name, self._max_bytes)
-        return decode(data, self._store.where(name), intact=self._store.intact)
+        data = self._files.read(name, self._max_bytes)
+        return decode(data, self._files.where(name), intact=self._files.intact)
 
     def _unlike_first(self, name: str, shape: tuple[int, ...]) -> DataError:
         same_size = shape[1:] == self._shape[1:]
         options = "--convert=rgb" if same_size else f"--resolution={self.resolution}x{self.resolution}"
-        return DataError(f"{self._store.where(name)}: {_describe(shape)}, expected {_describe(self._shape)} "
+        return DataError(f"{self._files.where(name)}: {_describe(shape)}, expected {_describe(self._shape)} "
                          f"like {self._names[0]}; {self._fix(options)} makes them alike")
 
     def _fix(self, options: str) -> str:
@@ -138,13 +131,17 @@ class ImageFolderDataset(Dataset[Item]):
         raw_label = np.zeros(0, dtype=np.float32) if labels is None else labels[raw_idx].copy()
         return ImageDetails(raw_idx, bool(self._xflip[index]), raw_label)
 
+    def notes(self) -> list[str]:
+        """What the user may not know: files that are not used, and why; oddities of labels in use."""
+        return self._files.unused.lines() + ([] if self._raw_labels is None else notes_on(self._raw_labels))
+
     def content_hash(self) -> str:
         """Hex digest that tells whether images or labels have changed, wherever they lie; from `folder_or_zip`."""
-        return self._store.content_hash()
+        return self._files.content_hash()
 
     def close(self) -> None:
         """Close this process's handle on the zip; reading opens it again."""
-        self._store.close()
+        self._files.close()
 
     @property
     def name(self) -> str:
@@ -193,7 +190,7 @@ class ImageFolderDataset(Dataset[Item]):
         if self._use_labels:
             return self.has_labels
         try:
-            manifest = read_manifest(self._store)
+            manifest = read_manifest(self._files)
         except DataError:  # the file is not in use, so it may be anything
             return False
         return manifest is not None and bool(manifest.get("labels"))

@@ -1,7 +1,8 @@
 """dataset.json: `{"labels": [[name, 3], ...]}`, `{"labels": [[name, [0.1, 0.9]], ...]}`, `{"labels": null}`.
 
-Names are relative to the folder or zip, with forward slashes. Other keys mean nothing to the original;
-`sg3 dataset` writes what it did under "sg3".
+Names are relative to the folder that dataset.json is in; `\\` and `./` in them are read as everywhere (`plain_name`).
+Classes are whole numbers, 1.0 among them. Other keys mean nothing to the original; `sg3 dataset` writes what it did
+under "sg3".
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sg3 import limits
-from sg3.data.folder_or_zip import Store
+from sg3.data.folder_or_zip import plain_name
+from sg3.data.image_files import LABELS_FILE, ImageFiles
 from sg3.errors import DataError
-
-FILE_NAME = "dataset.json"
 
 Label = int | list[float]
 RawLabels = NDArray[np.int64] | NDArray[np.float32]
 
 
-def read_manifest(store: Store) -> dict[str, Any] | None:
+def read_manifest(files: ImageFiles) -> dict[str, Any] | None:
     """The object in dataset.json, None without such a file. Raises DataError if it is not a JSON object."""
-    if FILE_NAME not in store.names:
+    if not files.has_labels:
         return None
-    where = store.where(FILE_NAME)
+    where = files.where(LABELS_FILE)
     try:
-        manifest = limits.parse_json(store.read(FILE_NAME, limits.JSON))
+        manifest = limits.parse_json(files.read(LABELS_FILE, limits.JSON))
     except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error}); correct or remove it") from error
     if not isinstance(manifest, dict):
@@ -49,7 +49,9 @@ def labels_by_name(manifest: dict[str, Any], where: str) -> dict[str, Label] | N
     for index, entry in enumerate(entries):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             raise DataError(f"{where}: labels[{index}] is not [name, label]; correct it")
-        name, label = entry
+        name, label = plain_name(entry[0]), entry[1]
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
         if name in labels:
             raise DataError(f"{where}: {name!r} has two labels; remove one")
         size = _checked_width(label, f"{where}: label of {name!r}")
@@ -87,9 +89,29 @@ def label_array(labels: dict[str, Label], names: list[str], where: str) -> RawLa
     """
     missing = [name for name in names if name not in labels]
     if missing:
-        raise DataError(f"{where}: no label for {len(missing)} of {len(names)} images, first {missing[0]!r}; "
-                        "add them or leave labels unused")
-    rows = [labels[name] for name in names]
-    if isinstance(rows[0], int):
-        return np.array(rows, dtype=np.int64)
-    return np.array(rows, dtype=np.float32)
+        other = min(labels.keys() - set(names), default="")
+        theirs = f", where labels have names like {other!r}; write them alike" if other else "; add them"
+        raise DataError(f"{where}: no label for {len(missing)} of {len(names)} images, first {missing[0]!r}{theirs}")
+    return in_array([labels[name] for name in names])
+
+
+def in_array(labels: list[Label]) -> RawLabels:
+    """Labels that are alike, one at least, as int64 [N] class indices or float32 [N, L]."""
+    if isinstance(labels[0], int):
+        return np.array(labels, dtype=np.int64)
+    return np.array(labels, dtype=np.float32)
+
+
+def notes_on(labels: RawLabels) -> list[str]:
+    """What the user may not know of labels in use: numbers without images, and that they tell nothing apart."""
+    notes: list[str] = []
+    if labels.dtype == np.int64:
+        counts = np.bincount(labels)
+        empty = np.flatnonzero(counts == 0)
+        if len(empty):
+            first = ", ".join(map(str, empty[:3])) + (", ..." if len(empty) > 3 else "")
+            notes.append(f"{len(empty)} of the {len(counts)} class numbers have no image ({first}); the networks are "
+                         "made for all of them")
+        if len(counts) - len(empty) == 1:
+            notes.append("all images are of one class, so the labels tell nothing apart")
+    return notes

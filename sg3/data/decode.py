@@ -1,14 +1,14 @@
 """Encoded bytes -> 8-bit pixels, under one stated policy.
 
-Formats: PNG, JPEG, WebP and BMP, nothing else (the decoders of TIFF, GIF and the rest have a history of
-holes and no place in a training set). At most 64 Mi pixels an image, 32 Mi in WebP. The channels that come out depend
-on the file's header only:
+Formats: PNG, JPEG, WebP and BMP, by content, and nothing else: GIF, TIFF, AVIF and the rest are refused by name (their
+decoders have a history of holes and no place in a training set). At most 64 Mi pixels an image, 32 Mi in WebP. The
+channels that come out depend on the file's header only:
 
 - **Palette**: expanded to its real colours, RGB, or RGBA if the palette has transparency.
 - **EXIF orientation**: applied.
 - **16 bits per channel**: the upper byte is kept (as libpng and Pillow do for colour), for gray too.
 - **Alpha**, and a PNG's transparent colour: kept, RGBA. Gray with alpha becomes RGBA.
-- **1-bit and gray**: one channel, 0..255. **CMYK and YCbCr**: RGB. An animation gives its first frame.
+- **1-bit and gray**: one channel, 0..255. **CMYK and YCbCr**: RGB. An animation (APNG, WebP) gives its first frame.
 
 pyspng, if installed, decodes plain 8-bit gray, RGB and RGBA PNGs several times faster. It checks no
 checksums, so it is given only bytes whose checksums have been checked, and only PNGs for which it returns
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sg3 import limits
+from sg3.data.image_kind import HEAD, READ, image_kind
 from sg3.errors import DataError
 
 try:
@@ -41,11 +42,6 @@ CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3, "RGBA": 4}
 MODE_WORDS: dict[Mode, str] = {"L": "gray", "RGB": "RGB", "RGBA": "RGB with alpha"}
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp"})
-# Known as images but not read. They are named as errors, because leaving them out unsaid would lose data.
-REFUSED_SUFFIXES = frozenset({".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl",
-                              ".ppm", ".pgm", ".tga", ".psd", ".ico", ".exr"})
-
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that change neither pixels nor channels. tRNS, eXIf and text (it may hold EXIF) are left to Pillow.
 _NEUTRAL_PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME"})
@@ -121,7 +117,10 @@ def _open(data: bytes, where: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise DataError(f"{where}: not PNG, JPEG, WebP or BMP, or broken at its start; replace it") from None
+        kind = image_kind(data[:HEAD])
+        if kind is None or kind in READ:
+            raise DataError(f"{where}: not PNG, JPEG, WebP or BMP, or broken at its start; replace it") from None
+        raise DataError(f"{where}: {kind}, not PNG, JPEG, WebP or BMP; convert it to PNG") from None
     except Image.DecompressionBombError:
         raise DataError(f"{where}: more than {limits.PIXELS >> 20} Mi pixels; scale it down first") from None
     except Exception as error:

@@ -3,7 +3,8 @@
 Nothing is ever extracted, so names never become paths. A zip is refused as a whole for names that occur
 twice (readers disagree about which one counts) or that point outside (`../x`, `/x`, `C:x`), and an entry
 for being encrypted, larger than asked for, or compressed more than 200:1 (bombs reach 1000:1, level-0 PNGs
-of photographs about 3:1). Hidden files and macOS's `__MACOSX` folder are passed over.
+of photographs about 3:1). Hidden files, and what operating systems and network drives leave beside the images, are
+passed over, and noted in `passed_over`. Names have forward slashes and no "./", see `plain_name`.
 """
 
 from __future__ import annotations
@@ -14,48 +15,94 @@ import re
 import stat
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from sg3 import limits
-from sg3.data.decode import REFUSED_SUFFIXES, SUFFIXES
+from sg3.data.image_kind import HEAD
+from sg3.data.unused import Unused
 from sg3.errors import DataError, MissingInputError, StorageError
+
+_LEFT_BEHIND = {
+    "__MACOSX": "made by macOS",
+    "@eaDir": "thumbnails and indices of a network drive",
+    "#recycle": "a recycle bin",
+    "$RECYCLE.BIN": "a recycle bin",
+    "System Volume Information": "made by Windows",
+    "lost+found": "made by the file system",
+}
 
 
 class FolderStore:
     """The files below a folder; names are relative, with forward slashes, sorted.
 
-    Links to files count; links to folders are not followed.
+    Links are followed, to files and to folders. But every folder is listed once, under its own name if it has one in
+    here, and a link to a folder that holds this one is left alone: both could go on forever.
     """
 
     intact = False  # a file carries no checksum of its own
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = sorted(self._walk())
+        self.passed_over = Unused()
+        self.names, self._raw = _by_plain_name(self._walk(), path)
 
     def _walk(self) -> list[str]:
         names: list[str] = []
-        for folder, subfolders, files in os.walk(self.path, onerror=_raise_storage_error):
-            subfolders[:] = [name for name in subfolders if not _is_passed_over(name)]
-            prefix = Path(folder).relative_to(self.path).as_posix()
-            prefix = "" if prefix == "." else prefix + "/"
-            names += [prefix + name for name in files if not _is_passed_over(name)]
+        folders, links, listed = [""], list[str](), set[str]()
+        while folders or links:
+            prefix = folders.pop() if folders else links.pop(0)
+            try:
+                if (real := os.path.realpath(self.path / prefix)) in listed:
+                    self.passed_over.add("links to folders that are listed already", prefix)
+                    continue
+                listed.add(real)
+                with os.scandir(self.path / prefix) as entries:
+                    for entry in sorted(entries, key=lambda entry: entry.name):
+                        name = prefix + entry.name
+                        is_folder = _is_folder(entry)
+                        if reason := _passed_over(entry.name):
+                            self.passed_over.add(reason, name + "/" * is_folder)
+                        elif not is_folder:
+                            names.append(name)
+                        elif not entry.is_symlink():
+                            folders.append(name + "/")
+                        elif self.path.resolve().is_relative_to(Path(entry.path).resolve()):
+                            self.passed_over.add("links to a folder that holds this one", name + "/")
+                        else:
+                            links.append(name + "/")
+            except OSError as error:
+                raise StorageError(f"{error.filename}: {error.strerror or error}") from error
+            if len(names) > limits.IMAGES:
+                raise DataError(f"{self.path}: more than {limits.IMAGES} files in it; split it")
         return names
+
+    def _file(self, name: str) -> Path:
+        return self.path / self._raw.get(name, name)
 
     def where(self, name: str) -> str:
         """The file as messages name it."""
-        return str(self.path / name)
+        return str(self._file(name))
+
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file. Raises DataError, StorageError."""
+        return self._read(name, HEAD, None)
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Contents of a file. Raises DataError (too large, not a plain file), StorageError."""
-        path = self.path / name
+        return self._read(name, -1, max_bytes)
+
+    def _read(self, name: str, count: int, max_bytes: int | None) -> bytes:
+        path = self._file(name)
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would hang
                 raise DataError(f"{path}: not a plain file; remove it")
-            _check_size(status.st_size, max_bytes, str(path))
-            return path.read_bytes()
+            if max_bytes is not None:
+                _check_size(status.st_size, max_bytes, str(path))
+            with path.open("rb") as file:
+                return file.read(count)
         except FileNotFoundError:
             raise DataError(f"{path}: gone, or a link to nothing; remove it") from None
         except OSError as error:
@@ -68,7 +115,8 @@ class FolderStore:
         """
         digest = hashlib.sha256()
         for name in self.names:
-            digest.update(os.fsencode(f"{name}\0{(self.path / name).stat().st_size}\n"))
+            path = self._file(name)
+            digest.update(os.fsencode(f"{self._raw.get(name, name)}\0{path.stat().st_size}\n"))
         for name in self.names[:: max(len(self.names) // 256, 1)]:
             digest.update(self.read(name, limits.HASHED))
         return digest.hexdigest()
@@ -86,15 +134,31 @@ class ZipStore:
         self.path = path
         self._handle: zipfile.ZipFile | None = None
         self._owner = 0
-        entries = self._open().infolist()
+        self.passed_over = Unused()
+        self.names, self._raw = _by_plain_name(self._entries(), path)
+
+    def _entries(self) -> list[str]:
+        names: list[str] = []
         seen: set[str] = set()
-        for entry in entries:
+        passed_over: set[str] = set()
+        for entry in self._open().infolist():
             self._check_name(entry.filename)
             if entry.filename in seen:
-                raise DataError(f"{path}: the name {entry.filename!r} occurs twice; make the zip anew")
+                raise DataError(f"{self.path}: the name {entry.filename!r} occurs twice; make the zip anew")
             seen.add(entry.filename)
-        self.names = sorted(entry.filename for entry in entries if not entry.is_dir()
-                            and not any(map(_is_passed_over, entry.filename.split("/"))))
+            if entry.filename.endswith(("/", "\\")):
+                continue
+            parts = plain_name(entry.filename).split("/")
+            found = next(((i, reason) for i, part in enumerate(parts) if (reason := _passed_over(part))), None)
+            if found is None:
+                names.append(entry.filename)
+                continue
+            place, reason = found
+            whole = "/".join(parts[: place + 1]) + "/" * (place < len(parts) - 1)
+            if whole not in passed_over:  # one line for a folder, however much is in it
+                passed_over.add(whole)
+                self.passed_over.add(reason, whole)
+        return names
 
     def _check_name(self, name: str) -> None:
         parts = name.replace("\\", "/").split("/")
@@ -122,28 +186,37 @@ class ZipStore:
         """The entry as messages name it."""
         return f"{self.path}: {name}"
 
+    def head(self, name: str) -> bytes:
+        """The first bytes of an entry. Raises DataError, StorageError."""
+        return self._read(name, HEAD, None)
+
     def read(self, name: str, max_bytes: int) -> bytes:
         """Contents of an entry, its checksum compared. Raises DataError, StorageError."""
+        return self._read(name, None, max_bytes)
+
+    def _read(self, name: str, count: int | None, max_bytes: int | None) -> bytes:
         archive, where = self._open(), self.where(name)
         try:
-            entry = archive.getinfo(name)
+            entry = archive.getinfo(self._raw.get(name, name))
         except KeyError:
             raise DataError(f"{where}: gone; the zip was replaced while in use, start again") from None
         self._check_entry(entry, max_bytes, where)
         try:
             with archive.open(entry) as file:
                 # Never read(-1): that decompresses up to 2 GiB whatever size the directory declares.
-                return file.read(max(entry.file_size, 1))
+                return file.read(count or max(entry.file_size, 1))
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
             raise DataError(f"{where}: damaged in the zip ({error}); copy or make the zip again") from error
         except OSError as error:
             raise StorageError(f"{where}: {error.strerror or error}") from error
 
-    def _check_entry(self, entry: zipfile.ZipInfo, max_bytes: int, where: str) -> None:
+    def _check_entry(self, entry: zipfile.ZipInfo, max_bytes: int | None, where: str) -> None:
         if entry.flag_bits & 1:
             raise DataError(f"{where}: encrypted; make the zip anew without a password")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{where}: neither stored nor deflated; make the zip anew, stored")
+        if max_bytes is None:
+            return
         _check_size(max(entry.file_size, entry.compress_size), max_bytes, where)
         counts = entry.file_size > limits.COMPRESSION_COUNTS_FROM
         if counts and entry.file_size > limits.COMPRESSION * entry.compress_size:
@@ -154,6 +227,7 @@ class ZipStore:
         """Changes with any file's name or content: made of the checksums that the zip keeps of its entries."""
         digest = hashlib.sha256()
         for name in self.names:
+            name = self._raw.get(name, name)
             entry = self._open().getinfo(name)
             digest.update(f"{name}\0{entry.file_size}\0{entry.CRC:08x}\n".encode())
         return digest.hexdigest()
@@ -179,33 +253,40 @@ def open_store(path: Path) -> Store:
     raise DataError(f"{path}: neither a folder nor a zip; `sg3 dataset` makes one from further formats")
 
 
-def image_names(store: Store) -> list[str]:
-    """Names of the images, sorted, those in formats not read included. Raises DataError without any."""
-    names = [name for name in store.names if _suffix(name) in SUFFIXES | REFUSED_SUFFIXES]
-    if not names:
-        raise DataError(f"{store.path}: no images in it (looked for {' '.join(sorted(SUFFIXES))}); "
-                        "name a folder or zip that has some")
-    return names
+def plain_name(name: str) -> str:
+    """A file's name as all of sg3 has it, in folders, zips and dataset.json alike: `./cat\\1.png` is `cat/1.png`."""
+    if "\\" not in name and "./" not in name and "/" not in (name[:1], name[-1:]) and "//" not in name:
+        return name
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def refused_names(names: list[str]) -> list[str]:
-    """Those that are images in a format that is not read."""
-    return [name for name in names if _suffix(name) in REFUSED_SUFFIXES]
+def _by_plain_name(names: Iterable[str], path: Path) -> tuple[list[str], dict[str, str]]:
+    """The plain names, sorted, and for those that are written differently how. Raises DataError if two become one."""
+    plain: list[str] = []
+    raw: dict[str, str] = {}
+    for name in names:
+        plain.append(plain_name(name))
+        if plain[-1] != name:
+            raw[plain[-1]] = name
+    if raw and len(set(plain)) < len(plain):
+        twice = next(name for name in raw if plain.count(name) > 1)
+        raise DataError(f"{path}: the name {twice!r} occurs twice, written differently; rename one")
+    return sorted(plain), raw
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: no folder, and as a file it is unreadable
+        return False
 
 
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _passed_over(name: str) -> str | None:
+    """Why a file or folder of this name is not looked at; None if it is."""
+    return "hidden" if name.startswith(".") else _LEFT_BEHIND.get(name)
 
 
 def _check_size(size: int, max_bytes: int, where: str) -> None:
     if size > max_bytes:
         raise DataError(f"{where}: {size} bytes, too large for what it should hold (at most {max_bytes}); "
                         "replace it")
-
-
-def _raise_storage_error(error: OSError) -> None:
-    raise StorageError(f"{error.filename}: {error.strerror or error}") from error

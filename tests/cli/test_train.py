@@ -333,6 +333,20 @@ def test_labels_unused_are_mentioned(labelled_discs: Path, run, tmp_path: Path) 
     assert sg3.load(tmp_path / "00001-stylegan3-t-labelled-gpus1-batch4-gamma0.0128").G.c_dim == 3
 
 
+def test_labels_that_are_vectors(run, tmp_path: Path) -> None:
+    """They train, and what is in the data set and not used is said."""
+    with zipfile.ZipFile(write_dataset(tmp_path / "v.zip"), "a") as archive:
+        labels = [[f"00000/img{i:08d}.png", [i / 12, 0.5, -1.0]] for i in range(12)]
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+        archive.writestr("notes.txt", "x")
+    args = [f"--outdir={tmp_path / 'runs'}", f"--data={tmp_path / 'v.zip'}", "--minutes=0.0001", "--cond", *TINY_ARGS]
+    result = run("train", *args)
+    assert result.code == 0
+    assert "v.zip: 1 not used: no image by its content (notes.txt)" in result.err
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert sg3.load(run_dir).G.c_dim == 3
+
+
 def test_grayscale(run, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "gray.zip", "w") as archive:
         for i in range(4):

@@ -133,7 +133,7 @@ def test_pickled_without_the_handle(path: Path) -> None:
     dataset = ImageFolderDataset(path, use_labels=True)
     dataset[0]
     copy = pickle.loads(pickle.dumps(dataset))
-    assert getattr(copy._store, "_handle", None) is None
+    assert getattr(copy._files.store, "_handle", None) is None
     np.testing.assert_array_equal(copy[3][0], dataset[3][0])
 
 

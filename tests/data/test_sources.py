@@ -18,7 +18,8 @@ import pytest
 
 from sg3.data.prepare import prepare
 from sg3.data.scan import UnusableImages
-from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.data.transforms import ImagePlan
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from tests.helpers.image_files import encoded, pixels, read_zip, write_folder
 
 
@@ -114,6 +115,14 @@ def test_cifar10(tmp_path: Path, dest: Path, writer: Any) -> None:
     assert manifest["sg3"]["classes"] == names
 
 
+def test_batches_of_real_size(tmp_path: Path, dest: Path) -> None:
+    """Those of the real archives are one string of 30 and 154 million bytes."""
+    large = Python2Dump.batch(np.full((5500, 3072), 7, np.uint8), [0] * 5500)
+    small = Python2Dump.batch(np.zeros((1, 3072), np.uint8), [9])
+    source = write_cifar(tmp_path / "cifar-10-python.tar.gz", lambda i: large if i == 1 else small)
+    assert prepare(source, dest, max_images=2).num_images == 2
+
+
 class Touch:
     """Pickles to a call of a function."""
 
@@ -177,6 +186,74 @@ def test_lmdb(tmp_path: Path, dest: Path) -> None:
         prepare(source, dest, force=True)
 
 
+def write_cifar100(path: Path, batch: dict[str, Any]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        meta = {"fine_label_names": [f"class {i}" for i in range(100)], "coarse_label_names": ["x"]}
+        for name, value in (("test", batch), ("train", batch), ("meta", meta)):
+            data = pickle.dumps(value, protocol=2)
+            member = tarfile.TarInfo(f"cifar-100-python/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_cifar100_has_its_fine_labels(tmp_path: Path, dest: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (4, 3072)).astype(np.uint8)
+    batch = {"data": data, "fine_labels": [3, 99, 0, 7], "coarse_labels": [1, 2, 3, 4], "filenames": ["a"] * 4}
+    made = prepare(write_cifar100(tmp_path / "cifar-100-python.tar.gz", batch), dest)
+    assert (made.num_images, made.label_dim) == (4, 100)
+    images, manifest = read_zip(dest)
+    expected = data.reshape(4, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.stack(list(images.values())), expected)
+    assert [label for _, label in manifest["labels"]] == [3, 99, 0, 7]
+    assert manifest["sg3"]["classes"][99] == "class 99"
+    write_cifar100(tmp_path / "cifar-100-python.tar.gz", batch | {"fine_labels": [3, 100, 0, 7]})
+    with pytest.raises(DataError, match=r"cifar-100-python/train: not one label of 0\.\.99"):
+        prepare(tmp_path / "cifar-100-python.tar.gz", dest, force=True)
+
+
+def test_archive_that_is_no_cifar(tmp_path: Path, dest: Path) -> None:
+    """Photos packed by tar: said at the first file, however large the rest."""
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
+        archive.add(write_folder(tmp_path / "photos", {"a.png": encoded(pixels(0))}), "./photos")
+    with pytest.raises(DataError, match="neither CIFAR-10 nor CIFAR-100 but an archive of photos and more; unpack it"):
+        prepare(tmp_path / "photos.tar.gz", dest)
+    with tarfile.open(tmp_path / "empty.tar.gz", "w:gz") as archive:
+        archive.add(write_folder(tmp_path / "x", {"readme.html": b"x"}), "cifar-10-batches-py")
+    with pytest.raises(DataError, match="no batch of images in it"):
+        prepare(tmp_path / "empty.tar.gz", dest)
+
+
+def write_lmdb(path: Path, values: dict[str, bytes]) -> Path:
+    lmdb = pytest.importorskip("lmdb", reason="the lmdb package is not installed")
+    with lmdb.open(str(path), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
+        for key, value in values.items():
+            transaction.put(key.encode(), value)
+    return path
+
+
+@pytest.mark.parametrize(("resolution", "chosen"), [(None, 16), (8, 8), (4, 8), (16, 16), (32, 16)])
+def test_rosinality_lmdb_gives_each_image_once(tmp_path: Path, dest: Path, resolution: int | None, chosen: int) -> None:
+    images = {(size, i): pixels(10 * size + i, size) for size in (8, 16) for i in range(12)}
+    values = {f"{size}-{i:05d}": encoded(image) for (size, i), image in images.items()} | {"length": b"12"}
+    source = write_lmdb(tmp_path / "data", values)
+    plan = ImagePlan(resolution=None if resolution is None else (resolution, resolution))
+    made = prepare(source, dest, plan)
+    assert (made.num_images, made.resolution) == (12, resolution or 16)
+    other = 24 - chosen
+    names = ", ".join(f"{other}-{i:05d}" for i in range(3))
+    line = f"12 not used: images of other sizes than {chosen}, which --resolution chooses ({names}, ...)"
+    assert made.notes[-1] == line
+    if made.resolution == chosen:
+        for i, image in enumerate(read_zip(dest)[0].values()):
+            np.testing.assert_array_equal(image, images[chosen, i])
+
+
+def test_keys_that_only_look_like_sizes(tmp_path: Path, dest: Path) -> None:
+    source = write_lmdb(tmp_path / "data", {f"{i}-1": encoded(pixels(i)) for i in range(3)} | {"a": encoded(pixels(3))})
+    assert prepare(source, dest).num_images == 4
+
+
 def test_lmdb_without_the_package(tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "church_lmdb").mkdir()
     monkeypatch.setitem(sys.modules, "lmdb", None)
@@ -196,3 +273,21 @@ def test_unknown_source(tmp_path: Path, dest: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"x")
     with pytest.raises(DataError, match="not a source that is read"):
         prepare(tmp_path / "x.tar", dest)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.TGZ", "x.lmdb", "x.7z", "x.json"])
+def test_destinations_that_are_not_written(tmp_path: Path, name: str) -> None:
+    source = write_folder(tmp_path / "in", {"a.png": encoded(pixels(0))})
+    with pytest.raises(UsageError, match=f"--dest=.*{name}: .* files are not written; name a .zip, or a folder"):
+        prepare(source, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    assert prepare(source, tmp_path / "set.v1").num_images == 1  # a dot alone does not make it a file
+
+
+def test_on_error_has_the_same_words_everywhere() -> None:
+    from sg3.cli.dataset import command
+    from sg3.train.recipes import known_options
+
+    (option,) = [option for option in command.params if option.name == "on_error"]
+    assert tuple(option.type.choices) == known_options()["on_error"].choices
+    assert option.default == known_options()["on_error"].shown_default

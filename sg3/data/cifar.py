@@ -1,4 +1,5 @@
-"""CIFAR-10 in its original file, cifar-10-python.tar.gz: a tar archive of pickles, none of which is ever run.
+"""CIFAR-10 and CIFAR-100 in their original files, cifar-10-python.tar.gz and cifar-100-python.tar.gz: tar archives of
+pickles, none of which is ever run.
 
 The archive is read as it is decompressed, and of its headers only what plain members have: name, size, kind.
 """
@@ -15,13 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sg3 import limits
+from sg3.data.folder_or_zip import plain_name
 from sg3.errors import DataError
 from sg3.limits import Inflated
 from sg3.pickle_scan import BoundedReader, scan
 from sg3.pickle_size import check_unfolded
+from sg3.terminal import printable
 
-_BATCHES = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
-_META = "cifar-10-batches-py/batches.meta"
+
+class _Cifar(NamedTuple):
+    """One of the two: its batches of training images, and what they call their labels and the names of the classes."""
+
+    batches: list[str]
+    labels: str
+    classes: int
+    meta: str
+    names: str
+
+
+_CIFARS = {  # by the folder that the archive's files are in
+    "cifar-10-batches-py": _Cifar(
+        [f"data_batch_{i}" for i in range(1, 6)], "labels", 10, "batches.meta", "label_names"
+    ),
+    "cifar-100-python": _Cifar(["train"], "fine_labels", 100, "meta", "fine_label_names"),
+}
 _BLOCK = 512  # bytes of a header; contents are padded to a multiple
 
 
@@ -33,25 +51,31 @@ class LabelledImages(NamedTuple):
     classes: list[str] | None
 
 
-def read_cifar10(path: Path) -> LabelledImages:
-    """The 50,000 training images, [N, 32, 32, 3], from cifar-10-python.tar.gz. Raises DataError."""
-    batches: dict[str, Any] = {}
+def read_cifar(path: Path) -> LabelledImages:
+    """The 50,000 training images, [N, 32, 32, 3], with the fine labels of CIFAR-100. Raises DataError."""
+    contents: dict[str, Any] = {}
+    folder = ""
     try:
         with path.open("rb") as file:
-            for name, data in _members(Inflated(file, limits.CIFAR), frozenset({*_BATCHES, _META})):
-                batches[name] = _unpickle(data, f"{path}: {name}")
+            for name, data in _members(Inflated(file, limits.CIFAR), path):
+                contents[name] = _unpickle(data, f"{path}: {name}")
+                folder = name.partition("/")[0]
     except ValueError as error:
         raise DataError(f"{path}: not a whole .tar.gz ({error}); download it again") from error
-    parts = [_batch(batches.get(name), f"{path}: {name}") for name in _BATCHES]
+    if not folder:
+        raise DataError(f"{path}: no batch of images in it; download it again")
+    kind = _CIFARS[folder]
+    parts = [_batch(contents.get(f"{folder}/{name}"), kind, f"{path}: {folder}/{name}") for name in kind.batches]
     return LabelledImages(
-        images=np.concatenate([images for images, _ in parts]),
+        images=parts[0][0] if len(parts) == 1 else np.concatenate([images for images, _ in parts]),
         labels=[label for _, labels in parts for label in labels],
-        classes=_text_list(_items(batches.get(_META)).get("label_names")),
+        classes=_text_list(_items(contents.get(f"{folder}/{kind.meta}")).get(kind.names)),
     )
 
 
-def _members(archive: Inflated, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the plain files that are wanted. Raises ValueError if the archive is not whole."""
+def _members(archive: Inflated, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the plain files that are wanted. Raises ValueError if the archive is not whole, DataError
+    if it holds anything else: other archives may be large, and are not what they seem to be."""
     for _ in range(limits.TAR_MEMBERS):
         header = archive.read(_BLOCK)
         if header == bytes(_BLOCK):  # the end
@@ -59,14 +83,19 @@ def _members(archive: Inflated, wanted: frozenset[str]) -> Iterator[tuple[str, b
         if len(header) < _BLOCK:
             raise ValueError("it ends too early")
         size = _octal(header[124:136])
-        name = header[:100].rstrip(b"\0").decode("latin1")
-        is_file = header[156:157] in (b"0", b"\0")
+        name = plain_name(header[:100].rstrip(b"\0").decode("latin1"))
+        is_file, is_folder = header[156:157] in (b"0", b"\0"), header[156:157] == b"5"
+        folder, _, base = name.partition("/")
+        kind = _CIFARS.get(folder)
+        if kind is None and name and (is_file or is_folder) and not name.startswith("."):
+            raise DataError(f"{path}: neither CIFAR-10 nor CIFAR-100 but an archive of {printable(name)} and more; "
+                            "unpack it and name the folder")
         padded = -(-size // _BLOCK) * _BLOCK
-        if not is_file or name not in wanted:
+        if not is_file or kind is None or base not in (*kind.batches, kind.meta):
             archive.skip(padded)
             continue
-        if size > limits.CIFAR_BATCH:
-            raise ValueError(f"{name} has {size} bytes, too many for CIFAR-10")
+        if size > limits.CIFAR_BATCH // len(kind.batches):
+            raise ValueError(f"{name} has {size} bytes, too many")
         data = archive.read(padded)
         if len(data) < padded:
             raise ValueError("it ends too early")
@@ -81,15 +110,15 @@ def _octal(field: bytes) -> int:
     return int(text or b"0", 8)
 
 
-def _batch(batch: Any, where: str) -> tuple[NDArray[np.uint8], list[int]]:
+def _batch(batch: Any, kind: _Cifar, where: str) -> tuple[NDArray[np.uint8], list[int]]:
     items = _items(batch)
     pixels = _pixels(items.get("data"))
-    labels: Any = items.get("labels")
+    labels: Any = items.get(kind.labels)
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
         raise DataError(f"{where}: missing, or not 32x32 RGB images; download the archive again")
-    known = isinstance(labels, list) and all(isinstance(label, int) and 0 <= label < 10 for label in labels)
+    known = isinstance(labels, list) and all(isinstance(label, int) and 0 <= label < kind.classes for label in labels)
     if not known or len(labels) != len(pixels):
-        raise DataError(f"{where}: not one label of 0..9 for each image; download the archive again")
+        raise DataError(f"{where}: not one label of 0..{kind.classes - 1} for each image; download the archive again")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
