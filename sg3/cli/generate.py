@@ -7,12 +7,15 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
-from sg3.terminal import show
+from sg3.terminal import say, show
 
 
 @click.command("generate")
 @options.network
-@click.option("--seeds", type=options.IntRangeList(), required=True, help="Seeds, such as 0-7,12.")
+@click.option("--seeds", type=options.IntRangeList(), help="Seeds, such as 0-7,12.")
+@click.option("--latents", "--projected-w", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="Latents from a file instead: .npz with w or z (projected_w.npz of a projection, with its noise or "
+                   "transform), .npy or .pt of other programs; may be repeated.")
 @options.outdir
 @options.trunc
 @options.one_class
@@ -27,7 +30,8 @@ from sg3.terminal import show
 @options.device
 def command(
     network: str,
-    seeds: list[int],
+    seeds: list[int] | None,
+    latents: tuple[Path, ...],
     outdir: Path,
     truncation_psi: float,
     class_idx: int | None,
@@ -39,50 +43,71 @@ def command(
     no_graphs: bool,
     device: str,
 ) -> None:
-    """Make images, one PNG for each seed, with seed and settings in its metadata.
+    """Make images, one PNG for each seed or saved latent, with seed and settings in its metadata.
 
     Examples:
 
         sg3 generate --network=runs/00000-... --seeds=0-15 --outdir=out --grid=4x4
 
         sg3 generate --network=net.pkl --seeds=2 --trunc=0.7 --rotate=30 --translate=0.1,0 --outdir=out
-    """
-    import numpy as np
 
+        sg3 generate --network=net.pkl --latents=out/projected_w.npz --outdir=out
+    """
     import sg3
     from sg3.cli.network import note_truncation, open_generator
     from sg3.cli.progress import track
     from sg3.errors import UsageError
     from sg3.models import StyleGenerator
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
-    from sg3.tools.files import make_folder, save_png, sheet
+    from sg3.tools.files import Pixels, make_folder, save_png, sheet
+    from sg3.tools.latent_files import pictures_of_files
 
-    if grid is not None and not len(seeds) <= grid[0] * grid[1] <= 10**5:
-        raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {len(seeds)} images (and at most 100000)")
+    if (seeds is not None) + bool(latents) != 1:
+        raise UsageError("--seeds, --latents: give one of them, the images come from it")
+    _check_room(grid, len(seeds or ()))
     G = open_generator(network, device, class_idx)
     note_truncation(isinstance(G, StyleGenerator), truncation_psi)
-    labels = class_labels(G, class_idx, len(seeds))
     set_transform(G, translate, rotate)
+    if seeds is not None:
+        labels = class_labels(G, class_idx, len(seeds))
+        pictures = generate(
+            G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
+            graphs=not no_graphs,
+        )  # fmt: skip
+        names: list[tuple[str, dict[str, object]]] = [(f"seed{seed:04d}.png", {"seed": seed}) for seed in seeds]
+    else:
+        moved = translate != (0.0, 0.0) or rotate != 0.0
+        counts, pictures = pictures_of_files(
+            G, latents, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
+            keep_transform=moved, note=lambda note: say(f"note: {note}"),
+        )  # fmt: skip
+        sources = [(path.name, index) for path, count in zip(latents, counts, strict=True) for index in range(count)]
+        names = [(f"latent{i:04d}.png", {"latents": path, "index": k}) for i, (path, k) in enumerate(sources)]
+        _check_room(grid, len(names))
     make_folder(outdir)
-    pictures = generate(
-        G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
-        graphs=not no_graphs,
-    )  # fmt: skip
     settings = {
         "network": Path(network).name, "trunc": truncation_psi, "class": class_idx if G.c_dim else None,
         "noise_mode": noise_mode, "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
     }  # fmt: skip
 
-    def save(pixels: np.ndarray, name: str, **more: object) -> None:
+    def save(pixels: Pixels, name: str, **more: object) -> None:
         save_png(outdir / name, pixels, {**more, **settings})
         show(outdir / name)
 
-    kept: list[np.ndarray | None] = []
-    for seed, pixels in track(zip(seeds, pictures, strict=True), "images", len(seeds)):
-        save(pixels, f"seed{seed:04d}.png", seed=seed)
+    kept: list[Pixels | None] = []
+    for (name, more), pixels in track(zip(names, pictures, strict=True), "images", len(names)):
+        save(pixels, name, **more)
         if grid is not None:
             kept.append(pixels)
     if grid is not None:
         columns, rows = grid
         kept += [None] * (columns * rows - len(kept))
-        save(sheet([kept[row * columns : (row + 1) * columns] for row in range(rows)]), "grid.png", seeds=seeds)
+        more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
+        save(sheet([kept[row * columns : (row + 1) * columns] for row in range(rows)]), "grid.png", **more)
+
+
+def _check_room(grid: tuple[int, int] | None, images: int) -> None:
+    from sg3.errors import UsageError
+
+    if grid is not None and not images <= grid[0] * grid[1] <= 10**5:
+        raise UsageError(f"--grid={grid[0]}x{grid[1]}: expected room for {images} images (and at most 100000)")

@@ -8,7 +8,7 @@ from sg3.terminal import say
 
 if TYPE_CHECKING:
     from sg3.models import Generator, StyleGenerator
-    from sg3.tools.video import Walkable
+    from sg3.tools.latent_as_w import Walkable
 
 
 def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:

@@ -17,9 +17,9 @@ MOST_PICTURES = 10_000
 @click.option("--rows", type=options.IntRangeList(), required=True, help="Seeds that give the rows everything else.")
 @click.option("--cols", type=options.IntRangeList(), required=True,
               help="Seeds that give the columns the layers of --styles.")
-@click.option("--styles", default="0-6", show_default=True, metavar="LAYERS",
+@click.option("--styles", metavar="LAYERS",
               help="Layers to take from the column: indices of w (0-6), names (L5_148_512, b8.conv0), coarse, middle "
-                   "or fine.")
+                   "or fine.  [default: 0-6; of fewer than 14 the first half]")
 @options.outdir
 @options.trunc
 @options.one_class
@@ -30,7 +30,7 @@ def command(
     network: str,
     rows: list[int],
     cols: list[int],
-    styles: str,
+    styles: str | None,
     outdir: Path,
     truncation_psi: float,
     class_idx: int | None,
@@ -62,7 +62,7 @@ def command(
     if len(rows) * len(cols) > MOST_PICTURES:
         raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
     G = open_style_generator(network, device, class_idx)
-    layers = choose_layers(G, styles)
+    layers = choose_layers(G, styles or f"0-{min(6, G.num_ws // 2 - 1)}")
     pictures = style_mix(
         G, rows, cols, layers, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch
     )

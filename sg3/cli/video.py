@@ -124,6 +124,7 @@ def command(
     from sg3.tools import video
     from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
     from sg3.tools.latent_as_w import LatentAsW
+    from sg3.tools.latent_files import load_latents
 
     if (seeds is not None) + bool(latents) + (endpoint is not None) != 1:
         raise UsageError("--seeds, --latents, --endpoint: give exactly one of them, the keyframes come from it")
@@ -161,7 +162,7 @@ def command(
         seeds = video.arrange_seeds(seeds, tiles, num_keyframes, shuffle_seed)
         found, points = "z", seed_latents(seeds, G.z_dim)
     else:
-        found, points = video.load_keyframes(latents, G, space)
+        found, points = load_latents(latents, G, space, lambda note: say(f"note: {note}"))
         columns, rows = grid = _choose_grid(grid, show_mode, made, len(points), None)
         tiles = columns * rows
         if classes and found == "w":

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.terminal import printable
 
 Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
 
@@ -54,6 +56,9 @@ def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     with _failures(path, "no .npz file of plain arrays"):
         with limits.open_zip(path, limits.ARRAY_ENTRIES, str(path)) as archive:
             _check_bytes(sum(entry.file_size for entry in archive.infolist()), path)
+            for entry in archive.infolist():
+                with archive.open(entry) as member:
+                    _check_header(member, f"{path}: {printable(entry.filename.removesuffix('.npy'))}")
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
 
@@ -63,9 +68,19 @@ def load_array(path: Path) -> NDArray[np.generic]:
     with _failures(path, "no .npy file of plain numbers"):
         _check_bytes(path.stat().st_size, path)
         with path.open("rb") as file:
-            np.lib.format.read_magic(file)
+            _check_header(file, str(path))
         array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)  # no more than there is
         return np.array(array)
+
+
+def _check_header(file: IO[bytes], where: str) -> None:
+    """Raise DataError for an .npy file of Python objects, ValueError for none at all."""
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = header(file)
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds pickled Python objects, which reading would execute; if you trust it, save "
+                        "the array in it: numpy.save(NEW, numpy.load(OLD, allow_pickle=True).item()[NAME])")
 
 
 def _check_bytes(count: int, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sg3.models import fastgan, r3gan
+from sg3.models import StyleGenerator, fastgan, r3gan
 
 
 class LatentAsW(nn.Module):
@@ -45,3 +45,6 @@ class _Generate(nn.Module):
     def forward(self, ws: torch.Tensor, noise_mode: str = "const") -> torch.Tensor:
         z, c = ws[:, 0].split([self.G.z_dim, self.G.c_dim], dim=1)
         return self.G(z, c, noise_mode=noise_mode)
+
+
+Walkable = StyleGenerator | LatentAsW  # what has a mapping to ws and a synthesis from them

@@ -14,26 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isqrt
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sg3 import limits
-from sg3.errors import DataError, MissingInputError, UsageError
-from sg3.formats.safe_pickle import Call
-from sg3.formats.torch_file import read_chosen
-from sg3.models import StyleGenerator
+from sg3.errors import DataError, UsageError
 from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, to_uint8
-from sg3.terminal import printable
-from sg3.tools.files import load_array, load_arrays
 from sg3.tools.interpolation import Interpolation
-from sg3.tools.latent_as_w import LatentAsW
+from sg3.tools.latent_as_w import Walkable
 
-Walkable = StyleGenerator | LatentAsW
 Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
 
 
@@ -79,29 +69,6 @@ def make_keyframes(
         return Keyframes(space, points, torch.zeros(len(points), G.c_dim))
     chosen: list[int | None] = [classes[k % share % len(classes)] if classes else None for k in range(len(points))]
     return Keyframes(space, points, torch.cat([class_labels(G, index, 1) for index in chosen]))
-
-
-def load_keyframes(paths: Sequence[Path], G: Walkable, space: str | None = None) -> tuple[str, torch.Tensor]:
-    """Space and points [N, ...] of latents saved as .npz (array `w` or `z`), .npy, or .pt (a tensor, or a dictionary
-    with `w`, `z` or `latent`), one file after the other.
-
-    w is [w_dim], [N, w_dim] or [N, num_ws, w_dim], such as `projected_w.npz` of a projection. An array without a name
-    is taken for `space`, w by default. Raises MissingInputError, DataError (damaged, of another shape), UsageError
-    (files in different spaces, or w where the path is to run in z).
-    """
-    parts: dict[Path, tuple[str, torch.Tensor]] = {path: _load_points(path, G, space or "w") for path in paths}
-    spaces = {name: path for path, (name, _) in parts.items()}
-    if len(spaces) > 1:
-        raise UsageError(f"--latents: {spaces['z']} holds z and {spaces['w']} w; give files of one kind")
-    (name,) = spaces
-    if name == "w" and space == "z":
-        raise UsageError(f"--space=z: {spaces['w']} holds w, for which there is no z")
-    points = [points for _, points in parts.values()]
-    if any(p.ndim == 3 for p in points):
-        if sum(len(p) for p in points) * G.num_ws * G.w_dim > limits.LATENTS:
-            raise DataError(f"--latents: more than {limits.LATENTS} numbers in all; give fewer files")
-        points = [p if p.ndim == 3 else p[:, None].expand(-1, G.num_ws, -1) for p in points]
-    return name, torch.cat(points)
 
 
 @torch.no_grad()
@@ -230,67 +197,3 @@ def _noise_of_image(index: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(index)
         yield
-
-
-def _load_points(path: Path, G: Walkable, default: str) -> tuple[str, torch.Tensor]:
-    name, values = _read_latents(path)
-    name = name or default
-    points = values.reshape(1, -1) if values.ndim == 1 else values
-    width, layers = (G.z_dim, None) if name == "z" else (G.w_dim, G.num_ws)
-    fits = points.ndim == 2 or (points.ndim == 3 and points.shape[1] == layers)
-    if not fits or points.shape[-1] != width or len(points) == 0:
-        expected = f"[N, {width}]" + (f" or [N, {layers}, {width}]" if layers else "")
-        raise DataError(f"{path}: {name} has shape {list(values.shape)}, this network takes {expected}")
-    if points.numel() > limits.LATENTS or len(points) > limits.KEYFRAMES:
-        most = f"at most {limits.KEYFRAMES} points and {limits.LATENTS} numbers"
-        raise DataError(f"{path}: {name} has shape {list(values.shape)}, expected {most}")
-    if not points.is_floating_point() or not torch.isfinite(points).all():
-        raise DataError(f"{path}: {name} holds something else than finite fractional numbers")
-    return name, points.to(torch.float64)
-
-
-def _read_latents(path: Path) -> tuple[str | None, torch.Tensor]:
-    """What a file calls its array (w, z or nothing), and the array."""
-    if path.suffix == ".npy":
-        return None, _tensor(load_array(path), path)
-    if path.suffix == ".npz":
-        arrays = load_arrays(path)
-        for name in ("w", "z"):
-            if name in arrays:
-                return name, _tensor(arrays[name], path)
-        names = printable(", ".join(arrays) or "nothing")
-        raise DataError(f"{path}: has neither an array w nor z, but {names}")
-    if path.suffix == ".pt":
-        if not path.is_file():
-            raise MissingInputError(f"{path}: there is no such file")
-        found = read_chosen(path, lambda content: _latents_in(content, path))
-        if not all(isinstance(latent, torch.Tensor) for latent in found.values()):
-            raise DataError(f"{path}: holds no tensor of latents")
-        for name in ("", "latent", "w", "z"):
-            if name in found:
-                return (name if name in ("w", "z") else None), found[name]
-        if len({latent.shape for latent in found.values()}) > 1:
-            raise DataError(f"{path}: holds latents of different shapes")
-        return "w", torch.stack(list(found.values()))
-    raise DataError(f"{path}: expected .npz, .npy or .pt")
-
-
-def _tensor(array: NDArray[np.generic], path: Path) -> torch.Tensor:
-    try:
-        return torch.from_numpy(array)
-    except TypeError as error:
-        raise DataError(f"{path}: holds {array.dtype}, not numbers") from error
-
-
-def _latents_in(content: Any, path: Path) -> dict[str, Any]:
-    """The latents of a .pt file; projectors store one dictionary with a `latent` for each picture."""
-    if isinstance(content, Call):
-        return {"": content}
-    if isinstance(content, dict):
-        for name in ("w", "z", "latent"):
-            if isinstance(content.get(name), Call):
-                return {name: content[name]}
-        found = [entry.get("latent") for entry in content.values() if isinstance(entry, dict)]
-        if found and len(found) == len(content) and all(isinstance(latent, Call) for latent in found):
-            return {str(number): latent for number, latent in enumerate(found)}
-    raise DataError(f"{path}: holds no tensor of latents (a tensor, or a dictionary with w, z or latent)")

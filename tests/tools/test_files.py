@@ -51,7 +51,11 @@ def test_other_files_are_refused(kind: str, tmp_path: Path) -> None:
     make(kind, tmp_path / "a.npz")
     with pytest.raises(DataError) as caught:
         load_arrays(tmp_path / "a.npz")
-    assert str(caught.value) == f"{tmp_path / 'a.npz'}: is damaged or no .npz file of plain arrays"
+    name = tmp_path / "a.npz"
+    if kind == "an object":
+        assert str(caught.value).startswith(f"{name}: w: holds pickled Python objects, which reading would execute; if")
+    else:
+        assert str(caught.value) == f"{name}: is damaged or no .npz file of plain arrays"
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,11 +13,11 @@ import torch
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.models import stylegan2, stylegan3
 from sg3.sampling import class_labels, generate, seed_latents
+from sg3.tools.latent_files import load_latents
 from sg3.tools.video import (
     Keyframes,
     arrange_seeds,
     frame_times,
-    load_keyframes,
     make_keyframes,
     make_walk,
     map_keyframes,
@@ -167,7 +167,7 @@ def test_saved_latents(tmp_path: Path) -> None:
     torch.save({"a.png": {"img": w, "latent": layers[0], "loss": 1.0}}, tmp_path / "projected.pt")
 
     def load(*names: str, space: str | None = None) -> tuple[str, torch.Tensor]:
-        return load_keyframes([tmp_path / name for name in names], G, space)
+        return load_latents([tmp_path / name for name in names], G, space)
 
     for name, expected in {"w.npz": ("w", w), "z.npz": ("z", w), "plain.npy": ("w", w), "plain.pt": ("w", w[:1]),
                            "z.pt": ("z", w), "projected.pt": ("w", layers), "layers.npz": ("w", layers)}.items():
@@ -204,15 +204,16 @@ def test_saved_latents_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text.txt").touch()
     for name, words in {
         "shape.npy": r"w has shape \[2, 9\], this network takes \[N, 8\] or \[N, 6, 8\]", "layers.npy": "w has shape",
-        "none.npy": "w has shape", "nan.npy": "finite", "int.npy": "finite", "object.npy": "damaged",
+        "none.npy": "w has shape", "nan.npy": "finite", "int.npy": "finite",
+        "object.npy": "holds pickled Python objects, which reading would execute; .*save the array",
         "names.npz": "neither an array w nor z, but a, b", "dict.pt": "holds no tensor", "object.pt": "holds no tensor",
         "broken.npz": "damaged", "broken.pt": "cut short or not", "text.txt": r"expected \.npz, \.npy or \.pt",
     }.items():
         with pytest.raises(DataError, match=words) as caught:
-            load_keyframes([tmp_path / name], G)
+            load_latents([tmp_path / name], G)
         assert name in str(caught.value)
     with pytest.raises(MissingInputError, match=r"away\.npz: there is no such file"):
-        load_keyframes([tmp_path / "away.npz"], G)
+        load_latents([tmp_path / "away.npz"], G)
 
 
 MEASURE = """
