@@ -43,17 +43,19 @@ def class_labels(G: Labelled, class_idx: int | None, count: int) -> torch.Tensor
     return labels
 
 
-def set_transform(G: Generator, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0) -> None:
-    """Move what a StyleGAN3 generator draws: rotate by degrees, then translate by fractions of the image (x, y).
+def set_transform(
+    G: Generator, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0, scale: float = 1.0
+) -> None:
+    """Move what a StyleGAN3 generator draws: scale, rotate by degrees, then translate by fractions of the image (x, y).
 
     Raises UsageError for a generator without an input transform, unless there is nothing to do.
     """
     layer = G.synthesis.input if isinstance(G, stylegan3.Generator) else None
     if layer is None:
-        if translate != (0.0, 0.0) or rotate != 0.0:
+        if translate != (0.0, 0.0) or rotate != 0.0 or scale != 1.0:
             raise UsageError("--translate, --rotate: this network cannot move its image, only StyleGAN3 can")
         return
-    c, s = cos(radians(rotate)), sin(radians(rotate))
+    c, s = scale * cos(radians(rotate)), scale * sin(radians(rotate))
     forward = np.array([[c, s, translate[0]], [-s, c, translate[1]], [0, 0, 1]])
     # The network transforms the plane that it samples, which is the inverse of moving the picture.
     layer.transform.copy_(torch.from_numpy(np.linalg.inv(forward)))

@@ -1,0 +1,138 @@
+"""From a state to a picture, by the functions of `sg3 generate`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from math import cos, floor, radians, sin
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from sg3.errors import UsageError
+from sg3.models import Generator, StyleGenerator, stylegan3
+from sg3.sampling import class_labels, seed_latents, set_transform, to_uint8
+from sg3.tools.files import Pixels
+from sg3.tools.latent_as_w import LatentAsW
+from sg3.tools.latents import layer_names
+from sg3.viewer.state import State
+from sg3.viewer.stepwise import Noise, Stepwise
+
+SEEDS = 2**32
+ROW = 100  # seeds from one row of the plane to the next, as in the original's visualizer
+KEPT_LATENTS = 256
+
+
+class Painter:
+    """A network, and what is kept from one picture to the next. For the network's thread alone."""
+
+    def __init__(self, G: Generator) -> None:
+        self.G = G
+        self.device = next(G.parameters()).device
+        self.walkable: StyleGenerator | LatentAsW
+        self.walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(self.device)
+        self.stepwise = Stepwise(self.walkable.synthesis)
+        self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+
+    def picture(self, state: State, check: Callable[[], None] = lambda: None) -> Pixels:
+        """uint8 [R, R, C]. `check` is called between layers and may raise. Raises UsageError where state and network
+        do not go together."""
+        return to_uint8(self.image(state, check))[0]
+
+    @torch.no_grad()
+    def image(self, state: State, check: Callable[[], None] = lambda: None) -> torch.Tensor:
+        """The same before rounding: [1, C, R, R] in -1..1, on the network's device."""
+        ws = self.ws(state)
+        set_transform(self.G, state.translate, state.rotate, state.scale)
+        noise = Noise(state.noise_mode, state.noise_seed if state.noise_mode == "random" else 0, state.noise_strength)
+        image = self.stepwise.run(ws, noise, state.fp32, check)
+        return untransformed(image, state) if state.untransform else image
+
+    @torch.no_grad()
+    def ws(self, state: State) -> torch.Tensor:
+        """[1, num_ws, w_dim] on the network's device: blended, mixed and truncated."""
+        labels = self._labels(state)
+        ws = self._blend(state, labels)
+        if state.mix_seed is not None and state.mix_layers:
+            layers = list(state.mix_layers)
+            self._check_layers(layers)
+            ws = ws.clone()
+            ws[:, layers] = self._mapped(state.mix_seed, labels)[:, layers]
+        if state.trunc == 1 or isinstance(self.walkable, LatentAsW):
+            return ws
+        cutoff = self.walkable.num_ws if state.cutoff is None else state.cutoff
+        near = self.walkable.mapping.w_avg.lerp(ws[:, :cutoff], state.trunc)
+        return torch.cat([near, ws[:, cutoff:]], dim=1)
+
+    def facts(self) -> dict[str, Any]:
+        """What a page has to know of the network."""
+        G = self.walkable
+        names = layer_names(G) if isinstance(G, StyleGenerator) else ["latent"]
+        return {
+            "family": type(self.G).__module__.rpartition(".")[2], "resolution": G.img_resolution,
+            "channels": G.img_channels, "classes": G.c_dim, "z_dim": G.z_dim, "w_dim": G.w_dim, "layers": names,
+            "can_truncate": isinstance(G, StyleGenerator), "can_move": isinstance(G, stylegan3.Generator),
+            "has_noise": any("noise" in name for name, _ in self.G.named_parameters()),
+            "device": str(self.device),
+        }  # fmt: skip
+
+    def forget(self) -> None:
+        """Free what is kept."""
+        self.stepwise.forget()
+        self._latents.clear()
+
+    def _check_layers(self, layers: list[int]) -> None:
+        if layers[-1] >= self.walkable.num_ws:
+            most = self.walkable.num_ws - 1
+            raise UsageError(f"mix_layers={layers[-1]}: out of range, this network has layers 0 to {most}")
+
+    def _labels(self, state: State) -> torch.Tensor:
+        """[1, c_dim]"""
+        labels = class_labels(self.G, state.class_idx, 1)
+        if state.class_b is None or state.class_mix == 0 or self.G.c_dim == 0:
+            return labels
+        return labels.lerp(class_labels(self.G, state.class_b, 1), state.class_mix)
+
+    def _blend(self, state: State, labels: torch.Tensor) -> torch.Tensor:
+        """The w of a place on the plane of seeds: a bilinear blend of the four corners around it."""
+        parts = [(weight, self._mapped(seed, labels)) for seed, weight in corners(state)]
+        if len(parts) == 1:
+            return parts[0][1]
+        blend = torch.stack([weight * ws for weight, ws in parts]).sum(dim=0)
+        if isinstance(self.walkable, LatentAsW):  # what is expected there is normal: a blend keeps its deviation
+            blend[..., : self.G.z_dim] /= sum(weight**2 for weight, _ in parts) ** 0.5
+        return blend
+
+    def _mapped(self, seed: int, labels: torch.Tensor) -> torch.Tensor:
+        """[1, num_ws, w_dim] of one seed, not truncated; not to be written to."""
+        key = seed, labels.numpy().tobytes()
+        if key not in self._latents:
+            z = seed_latents([seed], self.walkable.z_dim).to(self.device)
+            self._latents[key] = self.walkable.mapping(z, labels.to(self.device))
+            if len(self._latents) > KEPT_LATENTS:
+                self._latents.popitem(last=False)
+        self._latents.move_to_end(key)
+        return self._latents[key]
+
+
+def corners(state: State) -> list[tuple[int, float]]:
+    """Seeds of the corners around a place on the plane, and their weights, which are above 0 and add up to 1."""
+    column, row = floor(state.x), floor(state.y)
+    fx, fy = state.x - column, state.y - row
+    found = []
+    for dy, wy in ((0, 1 - fy), (1, fy)):
+        for dx, wx in ((0, 1 - fx), (1, fx)):
+            if wx * wy > 0:
+                found.append(((state.seed + column + dx + ROW * (row + dy)) % SEEDS, wx * wy))
+    return found
+
+
+def untransformed(image: torch.Tensor, state: State) -> torch.Tensor:
+    """The moved picture [1, C, R, R] warped back, by bilinear interpolation; black where nothing is known."""
+    c, s = state.scale * cos(radians(state.rotate)), state.scale * sin(radians(state.rotate))
+    x, y = state.translate
+    # For each place of the result, where it has gone; the grid's unit is half a picture.
+    theta = torch.tensor([[[c, s, 2 * x], [-s, c, 2 * y]]], dtype=image.dtype, device=image.device)
+    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    return F.grid_sample(image + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
