@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("sg3.cli.metrics", "Measure FID, KID, precision, path length, EQ-T, ..."),
     "dataset": ("sg3.cli.dataset", "Turn images into a dataset zip."),
     "convert": ("sg3.cli.convert", "Convert a network file to another format."),
+    "view": ("sg3.cli.view", "See, move and mix what networks draw, in a browser."),
     "info": ("sg3.cli.info", "Describe a network file, a dataset or a run folder."),
     "tune": ("sg3.cli.tune", "Find the fastest settings of the kernels on this GPU."),
     "doctor": ("sg3.cli.doctor", "Show what will run where on this machine, and why."),

@@ -1,0 +1,106 @@
+"""`sg3 view`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from sg3.cli import options
+from sg3.terminal import say, show
+
+PACKAGES = ("starlette", "uvicorn", "websockets")
+
+
+@click.command("view")
+@click.option("--network", "networks", multiple=True, metavar="PATH",
+              help="A network file, a run folder (all of its snapshots), an address, or the name of a published "
+                   "network; may be repeated.")
+@click.option("--folder", "folders", type=click.Path(path_type=Path), multiple=True, metavar="DIR",
+              help="Offer the networks and runs in this folder, too; may be repeated.  [default: the current one, "
+                   "without --network]")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Where to listen; 0.0.0.0 is everywhere, unencrypted: better use ssh -L.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 is any that is free.")
+@options.switch("--read-only", help="Nobody may change anything: the address allows to look only.")
+@options.switch("--open", default=None, help="Open a browser.  [default: where there is a screen]")
+@options.device
+def command(
+    networks: tuple[str, ...],
+    folders: tuple[Path, ...],
+    host: str,
+    port: int,
+    read_only: bool,
+    open: bool | None,
+    device: str,
+) -> None:
+    """See, move and mix what networks draw, in a browser.
+
+    Prints an address with a secret token. From another machine: ssh -L 8765:localhost:8765 MACHINE, then open that
+    address here.
+
+    Examples:
+
+        sg3 view --network=runs/00000-stylegan3-t-photos-256-gpus1-batch32-gamma2
+
+        sg3 view --folder=runs --folder=networks --port=0
+    """
+    from importlib.util import find_spec
+
+    from sg3.errors import MissingInputError
+
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MissingInputError(f"sg3 view: needs {', '.join(missing)}; pip install 'sg3[viewer]'")
+
+    from sg3.device import device_for_work
+    from sg3.formats import is_remote
+    from sg3.formats.download import fetch
+    from sg3.formats.published import published_url
+    from sg3.viewer.catalogue import Catalogue
+    from sg3.viewer.guard import Tokens, is_local
+    from sg3.viewer.server import application, listen, serve
+    from sg3.viewer.viewer import Viewer
+
+    paths = [fetch(published_url(name) or name) if is_remote(name) else Path(name) for name in networks]
+    chosen = list(folders) or ([] if paths else [Path()])
+    for option, path in [*(("--network", p) for p in paths), *(("--folder", p) for p in chosen)]:
+        if not path.exists() or (option == "--folder" and not path.is_dir()):
+            raise MissingInputError(f"{option}={path}: there is no such {'folder' if option == '--folder' else 'file'}")
+    catalogue = Catalogue(paths, chosen)
+    if not catalogue.entries():
+        raise MissingInputError(f"{', '.join(map(str, chosen))}: holds no networks; name one with --network=FILE")
+
+    tokens = Tokens(None) if read_only else Tokens()
+    listening = listen(host, port)
+    viewer = Viewer(catalogue, device_for_work(device), tokens)
+    url = address(host, listening.getsockname()[1], tokens.full or tokens.look)
+    show(url)
+    if not is_local(host):
+        say("note: whoever can reach this machine and has the address may look; it is not encrypted")
+    say("Ctrl-C stops it")
+    if open or (open is None and has_screen()):
+        import webbrowser
+
+        webbrowser.open(url)
+    try:
+        serve(application(viewer, host), listening)
+    finally:
+        viewer.close()
+
+
+def address(host: str, port: int, token: str) -> str:
+    """What to open. Behind the # is what browsers tell no server."""
+    import socket
+
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}/#token={token}"
+
+
+def has_screen() -> bool:
+    """Whether a browser would be seen: there is a display, and it is not the far end of an ssh connection."""
+    if any(name in os.environ for name in ("SSH_CONNECTION", "SSH_TTY")):
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,55 @@
+"""The OpenAPI description of the HTTP API, from the declaration of the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sg3._version import __version__
+from sg3.viewer.state import schema
+
+PNG = {"description": "The picture, with its settings as JSON in the text field `sg3`.",
+       "content": {"image/png": {}}}  # fmt: skip
+ERROR = {"description": "What is wrong, and what to do about it.",
+         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}  # fmt: skip
+NPZ = {"description": "Arrays for NumPy.", "content": {"application/octet-stream": {}}}
+OBJECT = {"description": "As JSON.", "content": {"application/json": {"schema": {"type": "object"}}}}
+
+
+def description() -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    state = schema()
+    query = [
+        {"name": name, "in": "query", "description": kind["description"], "style": "form", "explode": False,
+         "schema": {key: value for key, value in kind.items() if key != "description"}}
+        for name, kind in state["properties"].items()
+    ]  # fmt: skip
+    network = [parameter for parameter in query if parameter["name"] == "network"]
+    body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}}}
+    error = {"type": "object", "properties": {"error": {"type": "object", "properties": {
+        "status": {"type": "integer"}, "message": {"type": "string"}}}}}  # fmt: skip
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "sg3 view", "version": __version__},
+        "security": [{"bearer": []}, {"query": []}],
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "query": {"type": "apiKey", "in": "query", "name": "token"},
+            },
+            "schemas": {"State": state, "Error": error},
+        },
+        "paths": {
+            "/api/image.png": {"get": _does("The picture that sg3 generate makes with these settings", query, PNG)},
+            "/api/render": {"post": {**_does("The same for a state as JSON", [], PNG), "requestBody": body}},
+            "/api/latent.npz": {"get": _does("The latent, w [1, layers, width], as sg3 video --latents takes it", query,
+                                             NPZ)},
+            "/api/networks": {"get": _does("Networks that may be opened", [], OBJECT)},
+            "/api/network": {"get": _does("What a network is: sizes, classes, layers", network, OBJECT)},
+            "/api/layers": {"get": _does("Sizes and statistics of all layers for a picture", query, OBJECT)},
+            "/api/session": {"get": _does("What the token allows: full, or look", [], OBJECT)},
+        },
+    }
+
+
+def _does(summary: str, parameters: list[dict[str, Any]], answer: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "parameters": parameters, "responses": {"200": answer, "default": ERROR}}

@@ -1,0 +1,57 @@
+// The picture itself: frames are painted as they come; one that is out of date is marked.
+
+const MARK_AFTER = 150;  // milliseconds
+const MAGNIFIED = 4;  // from here on, pixels are shown as squares
+
+export class Picture {
+  constructor() {
+    this.canvas = document.getElementById("picture");
+    this.frame = document.getElementById("frame");
+    this.old = document.getElementById("old");
+    this.context = this.canvas.getContext("2d");
+    this.shown = 0;
+    this.timer = 0;
+    this.painting = Promise.resolve();
+    new ResizeObserver(() => this.#fit()).observe(this.canvas);
+  }
+
+  /** Paint a frame; resolves to whether it was. Frames are painted in the order they come. */
+  paint({ header, blob, isNewest }) {
+    this.painting = this.painting.then(async () => {
+      const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+      if (this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height) {
+        this.canvas.width = bitmap.width;
+        this.canvas.height = bitmap.height;
+        this.#fit();
+      }
+      this.context.clearRect(0, 0, bitmap.width, bitmap.height);
+      this.context.drawImage(bitmap, 0, 0);
+      bitmap.close();
+      this.canvas.dataset.frame = header.id;
+      this.canvas.dataset.mime = header.mime;
+      if (isNewest) this.settle();
+    }).catch(() => { /* the next frame will do */ });
+    return this.painting;
+  }
+
+  /** A newer picture is on its way. */
+  expect() {
+    if (!this.timer) this.timer = setTimeout(() => this.#mark(true), MARK_AFTER);
+  }
+
+  settle() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.#mark(false);
+  }
+
+  #mark(stale) {
+    this.frame.classList.toggle("stale", stale);
+    this.old.hidden = !stale;
+    this.canvas.setAttribute("aria-busy", String(stale));
+  }
+
+  #fit() {
+    this.canvas.classList.toggle("pixels", this.canvas.clientWidth >= MAGNIFIED * this.canvas.width);
+  }
+}

@@ -1,0 +1,133 @@
+"""What the server works with: networks, their thread, and pictures on request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sg3._version import __version__
+from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
+from sg3.terminal import printable, say
+from sg3.tools.files import Pixels
+from sg3.viewer.catalogue import Catalogue, public
+from sg3.viewer.engine import Busy, Engine, IsStale, Stale
+from sg3.viewer.guard import Tokens
+from sg3.viewer.library import Library
+from sg3.viewer.pictures import Painter
+from sg3.viewer.state import State
+
+Result = TypeVar("Result")
+Check = Callable[[], None]
+
+FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a newer one, or motion would never show
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
+
+
+class MemoryFull(Sg3Error):
+    """The picture does not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A state that somebody wants to see, by a number of theirs."""
+
+    number: int
+    state: State
+    moving: bool
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture [H, W, C], and how many seconds the network took."""
+
+    pixels: Pixels
+    seconds: float
+
+
+class Viewer:
+    """All that the clients share."""
+
+    def __init__(self, catalogue: Catalogue, device: torch.device, tokens: Tokens) -> None:
+        self.catalogue = catalogue
+        self.tokens = tokens
+        self.engine = Engine()
+        self._library = Library(catalogue, device)
+        self._usual: dict[int, float] = {}  # painter's id -> seconds of its last whole frame
+
+    async def frame(self, place: Hashable, state: State) -> Frame:
+        """The picture of a state. Raises Sg3Error."""
+        return (await self.newest(place, lambda: Wanted(0, state, False)))[1]
+
+    async def newest(self, place: Hashable, wanted: Callable[[], Wanted]) -> tuple[Wanted, Frame]:
+        """The picture of what is wanted at this place when its turn comes. Raises Stale if it was given up for what is
+        wanted since, Sg3Error."""
+
+        def paint(is_stale: IsStale) -> tuple[Wanted, Frame]:
+            want = wanted()
+            painter = self._library.painter(want.state.network)
+            began = time.perf_counter()
+            slow = self._usual.get(id(painter), 1.0) > FINISHED_ANYWAY
+
+            def check() -> None:
+                if slow and is_stale():
+                    raise Stale
+
+            pixels = painter.picture(want.state, check)
+            seconds = time.perf_counter() - began
+            self._usual[id(painter)] = seconds
+            return want, Frame(pixels, seconds)
+
+        return await self._on_thread(place, paint)
+
+    async def with_network(self, place: Hashable, network: str, use: Callable[[Painter], Result]) -> Result:
+        """What `use` makes of a network, on the networks' thread. Raises Sg3Error."""
+        return await self._on_thread(place, lambda _: use(self._library.painter(network)))
+
+    async def _on_thread(self, place: Hashable, use: Callable[[IsStale], Result]) -> Result:
+        def work(is_stale: IsStale) -> Result:
+            try:
+                return use(is_stale)
+            except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _is_memory(error):
+                    raise
+            # Only out here has the failed picture let go of its tensors.
+            self._library.forget()
+            raise MemoryFull("out of memory: this picture does not fit; close other programs or use a smaller network")
+
+        return await asyncio.wrap_future(self.engine.submit(place, work))
+
+    def settings(self, state: State) -> dict[str, object]:
+        """What goes into the metadata of a picture: the names of `sg3 generate`, and what else is not the default."""
+        return {
+            "seed": state.seed, **state.plain(), "network": Path(self.catalogue.find(state.network).name).name,
+            "trunc": state.trunc, "class": state.class_idx, "noise_mode": state.noise_mode,
+            "translate": list(state.translate), "rotate": state.rotate, "sg3": __version__,
+        }  # fmt: skip
+
+    def explain(self, error: Exception) -> tuple[int, str]:
+        """Status and words for a client; what is a bug goes to the terminal."""
+        if isinstance(error, Sg3Error) or hasattr(error, "exit_code"):
+            statuses: list[tuple[type[Exception], int]] = [
+                (Busy, 503), (MemoryFull, 507), (UsageError, 400), (DataError, 422), (MissingInputError, 404),
+                (StorageError, 500),
+            ]  # fmt: skip
+            status = next((status for kind, status in statuses if isinstance(error, kind)), 500)
+            return status, public(error, self.catalogue).removeprefix("--")
+        if isinstance(error, Stale):
+            return 409, "a newer request has taken the place of this one"
+        say(f"viewer: {type(error).__name__}: {printable(error, 300)}")
+        return 500, f"{type(error).__name__} inside the server (a bug in sg3; its terminal says more)"
+
+    def close(self) -> None:
+        """End the networks' thread."""
+        self.engine.close()
+
+
+def _is_memory(error: Exception) -> bool:
+    return any(words in str(error).lower() for words in NO_MEMORY)

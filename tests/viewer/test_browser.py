@@ -1,0 +1,302 @@
+"""The page in a real browser: it is clicked, dragged, typed into, reloaded; pictures are compared byte by byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sg3
+from sg3.formats import averaged_generator
+from sg3.viewer.pictures import Painter
+from sg3.viewer.state import State
+from tests.helpers.browsers import chromium, opened, settled, shown, state
+from tests.helpers.viewers import FULL, LOOK, Served, pixels_of, served, viewer_of
+
+MOVES, CLASSES = "sg3t-64.pkl", "sg2-32-cond.pkl"
+
+
+@pytest.fixture(scope="module")
+def server(golden: Path, tmp_path_factory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("more")
+    (folder / "broken.pkl").write_bytes(b"\x80\x04" + b"garbage" * 10)
+    with served(viewer_of(golden / MOVES, golden / CLASSES, folders=(folder,))) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser(server: Served) -> Iterator[Any]:
+    with chromium() as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Any, server: Served) -> Iterator[Any]:
+    with opened(browser, server.url(f"/#token={FULL}")) as made:
+        settled(made)
+        yield made
+
+
+def expected(golden: Path, name: str, words: dict[str, str]) -> np.ndarray:
+    G = averaged_generator(sg3.load(golden / name), name)
+    return Painter(G).picture(State.read({k: v for k, v in words.items() if k != "network"}))
+
+
+def set_range(page: Any, name: str, value: float, commit: bool = True) -> None:
+    page.eval_on_selector(f"#{name}", "(field, [value, commit]) => { field.value = value; "
+                          "field.dispatchEvent(new Event('input', {bubbles: true})); "
+                          "if (commit) field.dispatchEvent(new Event('change', {bubbles: true})); }", [value, commit])
+
+
+def drag(page: Any, selector: str, dx: float, dy: float) -> None:
+    box = page.locator(selector).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx / 2, y + dy / 2, steps=3)
+    page.mouse.move(x + dx, y + dy, steps=3)
+    page.mouse.up()
+
+
+def open_all(page: Any) -> None:
+    page.evaluate("() => document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+
+
+def test_a_picture_is_that_of_generate_and_its_address_brings_it_back(
+    page: Any, golden: Path, run, tmp_path: Path
+) -> None:
+    assert run("generate", f"--network={golden / MOVES}", "--seeds=17", "--trunc=0.5", f"--outdir={tmp_path}").code == 0
+    wanted = pixels_of((tmp_path / "seed0017.png").read_bytes())
+    page.fill("#seed", "17")
+    page.keyboard.press("Enter")
+    set_range(page, "trunc", 0.5)
+    assert np.array_equal(shown(page), wanted)
+    assert state(page) == {"seed": "17", "trunc": "0.5"}
+    page.reload()
+    assert np.array_equal(shown(page), wanted)
+    assert page.input_value("#seed") == "17"
+    page.goto(page.url.replace("seed=17", "seed=18"))  # typed into the address
+    assert not np.array_equal(shown(page), wanted)
+    page.keyboard.press("Control+z")
+    assert np.array_equal(shown(page), wanted)
+    page.click("#redo")
+    settled(page)
+    assert state(page)["seed"] == "18"
+
+
+def test_dragging_moves_through_the_plane(page: Any, golden: Path) -> None:
+    kinds = page.evaluate_handle("() => { const seen = []; new MutationObserver(() => seen.push("
+                                 "document.getElementById('picture').dataset.mime)).observe(document.getElementById("
+                                 "'picture'), {attributeFilter: ['data-mime', 'data-frame']}); return seen; }")
+    drag(page, "#plane", -96, -32)
+    settled(page)
+    assert state(page) == {"seed": "1", "x": "0.5", "y": "0.5"}
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+    assert "image/jpeg" in kinds.json_value()
+    before = state(page)
+    drag(page, "#picture", 200, 0)
+    settled(page)
+    assert state(page) != before
+    page.click("#snap")
+    settled(page)
+    assert set(state(page)) == {"seed"}
+    page.focus("#plane")
+    page.keyboard.press("Shift+ArrowRight")
+    settled(page)
+    seed = int(state(page)["seed"])
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("ArrowDown")
+    settled(page)
+    assert state(page) == {"seed": str(seed + 100)}
+
+
+@pytest.mark.slow
+def test_the_walk_walks(page: Any) -> None:
+    set_range(page, "speed", 5)
+    page.keyboard.press("Space")
+    page.wait_for_function("() => Number(document.getElementById('seed').value) >= 1")
+    assert page.get_attribute("#walk", "aria-pressed") == "true"
+    page.keyboard.press("Space")
+    settled(page)
+    place = state(page)
+    page.wait_for_timeout(300)
+    assert state(page) == place
+
+
+def test_classes_noise_and_networks(page: Any, golden: Path) -> None:
+    assert page.is_hidden("#classes")
+    page.select_option("#network", CLASSES)
+    page.wait_for_selector("#classes", state="visible")
+    open_all(page)
+    assert page.is_hidden("#transform")
+    assert np.array_equal(shown(page), expected(golden, CLASSES, {"class": "0"}))
+    for name, value in (("class", "2"), ("class_b", "1"), ("noise_seed", "5")):
+        page.fill(f"#{name}", value)
+        page.keyboard.press("Enter")
+    set_range(page, "class_mix", 0.25)
+    set_range(page, "noise_strength", 2)
+    page.select_option("#noise_mode", "random")
+    settled(page)
+    words = state(page)
+    assert words == {"network": CLASSES, "class": "2", "class_b": "1", "class_mix": "0.25", "noise_mode": "random",
+                     "noise_seed": "5", "noise_strength": "2"}  # fmt: skip
+    assert np.array_equal(shown(page), expected(golden, CLASSES, words))
+
+
+@pytest.mark.slow
+def test_style_mixing(page: Any, golden: Path) -> None:
+    open_all(page)
+    plain = shown(page)
+    page.click("#groups >> text=fine")
+    settled(page)
+    layers = state(page)["mix_layers"]
+    assert state(page)["mix_seed"] == "1000"
+    assert not np.array_equal(shown(page), plain)
+    page.fill("#mix_seed", "7")
+    page.keyboard.press("Enter")
+    page.check("#mix_layers input >> nth=0")
+    settled(page)
+    assert state(page) == {"mix_seed": "7", "mix_layers": f"0,{layers}"}
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+    assert "sg3 style-mix" in page.inner_text("#command")
+    set_range(page, "cutoff", 2)
+    set_range(page, "trunc", 0.3)
+    settled(page)
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+
+
+def test_moving_rotating_scaling(page: Any, golden: Path) -> None:
+    open_all(page)
+    set_range(page, "translate_x", 0.125)
+    set_range(page, "rotate", 30)
+    set_range(page, "scale", 1.5)
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+    assert state(page) == {"translate": "0.125,0", "rotate": "30", "scale": "1.5"}
+    page.check("#untransform")
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+    page.click("#reset")
+    page.check("#show_handles")
+    width = page.locator("#picture").bounding_box()["width"]
+    drag(page, "#centre", 0.25 * width, 0)
+    settled(page)
+    x, y = map(float, state(page)["translate"].split(","))
+    assert abs(x - 0.25) < 0.01 > abs(y)
+    drag(page, "#tip", -0.3 * width, -0.6 * width)  # straight above the centre, twice as far away
+    settled(page)
+    assert abs(float(state(page)["rotate"]) - 90) < 1
+    assert abs(float(state(page)["scale"]) - 2) < 0.05
+    page.focus("#centre")
+    page.keyboard.press("ArrowDown")
+    settled(page)
+    assert abs(float(state(page)["translate"].split(",")[1]) - y - 0.01) < 1e-6
+    page.check("#turn")
+    page.wait_for_function("() => Math.abs(Number(document.getElementById('rotate').value) - 90) > 5")
+    page.uncheck("#turn")
+    assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+
+
+@pytest.mark.slow
+def test_what_is_kept(page: Any, golden: Path, run, tmp_path: Path) -> None:
+    open_all(page)
+    set_range(page, "trunc", 0.7)
+    picture = shown(page)
+    with page.expect_download() as download:
+        page.click("#save")
+    saved = Path(download.value.path()).read_bytes()
+    assert download.value.suggested_filename == "seed0000.png"
+    assert np.array_equal(pixels_of(saved), picture)
+    assert json.loads(Image.open(BytesIO(saved)).text["sg3"])["trunc"] == 0.7
+    with page.expect_download() as download:
+        page.click("#save_latent")
+    w = np.load(download.value.path())["w"]
+    G = averaged_generator(sg3.load(golden / MOVES), MOVES)
+    assert torch.equal(torch.from_numpy(w), Painter(G).ws(State(trunc=0.7)))
+    command = page.inner_text("#command")
+    assert command == f"sg3 generate --network={MOVES} --trunc=0.7 --seeds=0 --outdir=out"
+    words = command.replace(MOVES, str(golden / MOVES)).replace("--outdir=out", f"--outdir={tmp_path}").split()
+    assert run(*words[1:]).code == 0
+    assert np.array_equal(pixels_of((tmp_path / "seed0000.png").read_bytes()), picture)
+
+
+@pytest.mark.slow
+def test_a_link_to_look_only(page: Any, browser: Any, server: Served) -> None:
+    open_all(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy_look")
+    page.wait_for_selector("#toast.shown")
+    link = page.evaluate("() => navigator.clipboard.readText()")
+    assert LOOK in link
+    assert FULL not in link
+    with opened(browser, link) as guest:
+        assert np.array_equal(shown(guest), shown(page))
+        assert guest.is_hidden("#copy_look")
+
+
+def test_what_goes_wrong_is_said_in_the_page(page: Any, browser: Any, server: Served) -> None:
+    good = shown(page)
+    page.select_option("#network", label="more0/broken.pkl")
+    page.wait_for_selector("#message", state="visible")
+    assert "broken.pkl" in page.inner_text("#message")
+    assert "/" not in page.inner_text("#message").replace("more0/", "")
+    page.keyboard.press("Escape")
+    page.select_option("#network", MOVES)
+    assert np.array_equal(shown(page), good)
+    assert page.is_hidden("#message")
+    with opened(browser, server.url("/#token=wrong")) as lost:
+        lost.wait_for_selector("#message", state="visible")
+        assert "token is missing or wrong" in lost.inner_text("#message")
+
+
+def test_labels_keyboard_and_themes(page: Any) -> None:
+    open_all(page)
+    nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, [tabindex]")]
+        .filter((e) => e.checkVisibility())
+        .filter((e) => !(e.ariaLabel || e.labels?.[0]?.textContent.trim() || e.textContent.trim()))
+        .map((e) => e.outerHTML)""")
+    assert nameless == []
+    reached = set()
+    page.evaluate("() => document.body.focus()")
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id"))
+    assert {"network", "random", "walk", "save", "seed", "plane", "speed", "trunc", "cutoff", "mix_seed", "rotate",
+            "copy_link", "limit"} <= reached  # fmt: skip
+    before = page.get_attribute("html", "data-theme")
+    page.click("#theme")
+    after = page.get_attribute("html", "data-theme")
+    assert {before, after} == {"light", "dark"}
+    page.reload()
+    settled(page)
+    assert page.get_attribute("html", "data-theme") == after
+
+
+@pytest.mark.slow
+def test_a_telephone(browser: Any, server: Served) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with opened(browser, server.url(f"/#token={FULL}"), **phone) as page:
+        settled(page)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        page.tap("#random")
+        settled(page)
+        assert "seed" in state(page)
+
+
+@pytest.mark.slow
+def test_the_speed_is_shown_and_limited(page: Any) -> None:
+    open_all(page)
+    set_range(page, "limit", 5)
+    asked = int(page.get_attribute("#picture", "data-asked"))
+    set_range(page, "speed", 2)
+    page.keyboard.press("Space")
+    page.wait_for_timeout(1000)
+    page.keyboard.press("Space")
+    settled(page)
+    assert int(page.get_attribute("#picture", "data-asked")) - asked <= 9  # five in a second, and the end
+    assert "median" in page.inner_text("#speed_text")

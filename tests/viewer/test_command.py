@@ -1,0 +1,80 @@
+"""`sg3 view` as a command: what it prints, serves and refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from tests.helpers.commands import start
+from tests.helpers.for_tools import saved, tiny3
+from tests.helpers.viewers import pixels_of
+
+
+def test_it_prints_an_address_serves_and_stops(tmp_path: Path, run) -> None:
+    path = saved(tiny3(), tmp_path / "net.pkl")
+    process = start("view", f"--network={path}", "--port=0", "--open=0", "--device=cpu")
+    assert process.stdout is not None
+    try:
+        url = urlsplit(process.stdout.readline().strip())
+        assert url.hostname == "127.0.0.1"
+        token = url.fragment.removeprefix("token=")
+        assert len(token) >= 32
+        request = f"http://{url.netloc}/api/image.png?seed=2&token={token}"
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            shown = pixels_of(answer.read())
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert token not in err
+    assert run("generate", f"--network={path}", "--seeds=2", f"--outdir={tmp_path}").code == 0
+    assert np.array_equal(shown, pixels_of((tmp_path / "seed0002.png").read_bytes()))
+
+
+def test_refusals(tmp_path: Path, run) -> None:
+    path = saved(tiny3(), tmp_path / "net.pkl")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for options, code, words in [
+        (["--network=missing.pkl"], 66, "--network=missing.pkl: there is no such file"),
+        ([f"--folder={tmp_path / 'no'}"], 66, "there is no such folder"),
+        ([f"--folder={empty}"], 66, "holds no networks; name one with --network=FILE"),
+        ([f"--network={path}", "--host=256.0.0.1"], 2, "--host=256.0.0.1 --port=8765: cannot listen there"),
+        ([f"--network={path}", "--port=99999"], 2, "--port"),
+    ]:
+        result = run("view", *options, "--open=0")
+        assert result.code == code, result.err
+        assert words in result.error_line()
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, run) -> None:
+    plain = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else plain(name))
+    result = run("view")
+    assert result.code == 66
+    assert "needs uvicorn; pip install 'sg3[viewer]'" in result.error_line()
+
+
+def test_a_port_that_is_taken(tmp_path: Path, run) -> None:
+    from sg3.viewer.server import listen
+
+    path = saved(tiny3(), tmp_path / "net.pkl")
+    with listen("127.0.0.1", 0) as taken:
+        result = run("view", f"--network={path}", f"--port={taken.getsockname()[1]}", "--open=0")
+    assert "try --port=0 for any that is free" in result.error_line()
+
+
+@pytest.mark.parametrize("words", [["view", "--help"]])
+def test_help_imports_no_torch(words: list[str]) -> None:
+    code = f"import sys; from sg3.cli import _run; _run({words}, False); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
