@@ -37,6 +37,12 @@ class NumericalError(Sg3Error):
     exit_code = 70
 
 
+class MachineError(Sg3Error):
+    """The machine has too little of something: memory, file handles, processes, shared memory."""
+
+    exit_code = 71
+
+
 class StorageError(Sg3Error):
     """Reading or writing failed: permission, disk full, device error."""
 

@@ -7,6 +7,7 @@ a question mark. Elsewhere there is no print and no echo, which a test makes sur
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -29,7 +30,9 @@ def printable(text: object, limit: int = 100) -> str:
 
 
 def show(*lines: object) -> None:
-    """Results: each on a line of stdout."""
+    """Results: each on a line of stdout. Raises OSError, too, where it was closed before the start."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "is closed", "standard output")
     _write(sys.stdout, lines)
 
 

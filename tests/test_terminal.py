@@ -95,8 +95,12 @@ def test_streams_of_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatc
         assert first in ("é 漢", "é ?", "? ?")
         assert second.isprintable()
         assert rest == ""
-        monkeypatch.setattr(sys, name, None)
-        write("a")  # there is no console
+        monkeypatch.setattr(sys, name, None)  # it was closed
+        if name == "stderr":
+            write("a")
+        else:
+            with pytest.raises(OSError, match="is closed"):
+                write("a")
 
 
 def test_tables_and_bars(monkeypatch: pytest.MonkeyPatch) -> None:

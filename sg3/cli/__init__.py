@@ -136,10 +136,12 @@ def _clean_up_when_ended() -> None:
 
 def _run(args: list[str], debug: bool) -> int:
     from sg3.errors import Sg3Error, TrainingStopped
+    from sg3.shortage import shortage
 
     try:
         result = cli.main(args=args, prog_name="sg3", standalone_mode=False)
-        sys.stdout.flush()  # here, so that a failure is one of the cases below and not noise at exit
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a failure is one of the cases below and not noise at exit
         return result if isinstance(result, int) else 0
     except NoArgsIsHelpError as error:
         click.echo(error.format_message())  # our own words, in colours
@@ -163,10 +165,14 @@ def _run(args: list[str], debug: bool) -> int:
     except FileNotFoundError as error:
         return _fail(f"{error.filename or error}: no such file or folder", 66, debug)
     except OSError as error:
+        if known := shortage(error):
+            return _fail(str(known), known.exit_code, debug)
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 74, debug)
     except Exception as error:
         if hasattr(error, "exit_code"):  # sg3.kernels has errors of its own: it imports nothing else of sg3
             return _fail(str(error), error.exit_code, debug)
+        if known := shortage(error):
+            return _fail(str(known), known.exit_code, debug)
         return _fail(f"{type(error).__name__}: {error} (a bug in sg3; --debug shows where)", 70, debug)
 
 

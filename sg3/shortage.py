@@ -1,0 +1,50 @@
+"""Errors that say no more than that the machine has too little of something: which, and what helps.
+
+Python, the system and PyTorch each have their own words for it, and none of them names an option.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from sg3.errors import MachineError
+
+# What messages of PyTorch and of the system contain -> what there is too little of, and what helps.
+WORDS = (
+    (
+        r"shared memory|unable to (open|write to|mmap|resize).*(/torch_|shm)|/dev/shm|Bus error",
+        "shared memory (/dev/shm) is full; use --workers=0, or give the container more (docker run --shm-size=2g)",
+    ),
+    (
+        r"Too many open files|received 0 items of ancdata|Please increase the limit using `ulimit -n`",
+        "too few file handles; raise the limit (ulimit -n 4096) or use fewer --workers",
+    ),
+    (
+        r"can't start new thread|Resource temporarily unavailable|pthread_create failed",
+        "no further process or thread can be started; raise the limit (ulimit -u) or use fewer --workers",
+    ),
+    (
+        r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|not enough memory|std::bad_alloc",
+        "out of memory; fewer images at a time need less (--batch-gpu in training, --batch elsewhere)",
+    ),
+)
+NUMBERS = {
+    errno.EMFILE: WORDS[1][1], errno.ENFILE: WORDS[1][1], errno.ENOMEM: WORDS[3][1], errno.EAGAIN: WORDS[2][1],
+}  # fmt: skip
+
+
+def shortage(error: BaseException) -> MachineError | None:
+    """What the error means, if the machine has run out of something."""
+    if isinstance(error, MemoryError):
+        return MachineError(WORDS[3][1])
+    if not isinstance(error, (OSError, RuntimeError)) or hasattr(error, "exit_code"):
+        return None
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        if error.errno in NUMBERS:
+            return MachineError(NUMBERS[error.errno])
+        if error.errno != errno.ENOSPC or not re.search(r"/torch_|/dev/shm|shm", f"{error.filename} {text}"):
+            return None
+        return MachineError(WORDS[0][1])
+    return next((MachineError(meaning) for words, meaning in WORDS if re.search(words, text)), None)
