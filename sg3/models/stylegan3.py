@@ -26,7 +26,7 @@ from sg3.models.layers import FullyConnectedLayer, MappingNetwork, kept, kept_by
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
-MOST_UPSAMPLING = 16  # of the sampling rate, from one layer to the next; filters grow with it
+MOST_UPSAMPLING = 128  # of the sampling rate, from one layer to the next; filters grow with it
 
 class SynthesisInput(nn.Module):
     """Fourier features of a continuous, infinite plane, translated and rotated by w (Section 3.2, Appendix F).
