@@ -109,6 +109,11 @@ DOWNLOAD_PATIENCE = 600.0  # seconds that every download has, beside those for D
 DOWNLOAD_SPEED = 2**14  # bytes in a second, on average
 DISK_RESERVE = 2**28  # bytes that have to be free while a file of unknown length comes
 
+# ---- files of runs
+RUN_FILE = 2**28  # bytes of one that is read as a whole; statistics of 25,000 ticks have 50 million
+OPTION_FILE = 2**20  # bytes
+OPTION_NAME = 100  # characters
+
 # ---- JSON
 JSON = 2**26  # bytes; dataset.json of ImageNet has 45 million
 JSON_MEMORY = 2**29  # bytes that the parsed document may take
@@ -217,3 +222,21 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def parse_shallow(data: bytes | str) -> Any:
+    """A JSON document that can be walked through, calculated with and written again without care: of NESTING levels at
+    most, and with whole numbers of 64 bits.
+
+    Raises ValueError, also as `parse_json` does.
+    """
+    content = parse_json(data)
+    level = [content]
+    for _ in range(NESTING):
+        if any(type(value) is int and not -(2**63) <= value < 2**64 for value in level):
+            raise ValueError("holds a whole number of more than 64 bits")
+        level = [inner for outer in level if isinstance(outer, (dict, list))
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
+        if not level:
+            return content
+    raise ValueError(f"is nested more than {NESTING} levels deep")

@@ -15,7 +15,6 @@ business of those who write them. No torch in here.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.plain_files import open_plain
@@ -57,9 +57,10 @@ def snapshot_path(folder: Path, nimg: int) -> Path:
     return folder / SNAPSHOTS.replace("*", f"{nimg // 1000:06d}")
 
 
-def kimg_of(snapshot: str | None) -> int | None:
-    """Thousands of images from the name of a snapshot; None if the name says nothing."""
-    found = re.search(SNAPSHOTS.removesuffix("*.pkl") + r"(\d+)", snapshot or "")
+def kimg_of(snapshot: object) -> int | None:
+    """Thousands of images from the name of a snapshot; None if it says nothing, or is no name."""
+    text = snapshot if isinstance(snapshot, str) else ""
+    found = re.search(SNAPSHOTS.removesuffix("*.pkl") + r"(\d{1,18})", text)
     return int(found[1]) if found else None
 
 
@@ -157,7 +158,7 @@ def read_options(folder: Path) -> dict[str, Any]:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises FileNotFoundError, DataError."""
     try:
-        content = json.loads(path.read_bytes())
+        content = limits.parse_shallow(_read_all(path))
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -167,7 +168,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_lines(path: Path, newest_first: bool = False) -> Iterator[dict[str, Any]]:
     """The objects in a .jsonl file, but for lines that a crash has cut off. None without the file."""
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = _read_all(path).decode(errors="replace").splitlines() if path.is_file() else []
     for line in reversed(lines) if newest_first else lines:
         if (entry := _parse(line)) is not None:
             yield entry
@@ -175,10 +176,22 @@ def read_lines(path: Path, newest_first: bool = False) -> Iterator[dict[str, Any
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = limits.parse_shallow(line)
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _read_all(path: Path) -> bytes:
+    """Raises FileNotFoundError, DataError, StorageError."""
+    try:
+        if path.stat().st_size > limits.RUN_FILE:
+            raise DataError(f"{path}: has more than {limits.RUN_FILE >> 20} MiB, which no run writes there")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def append_line(path: Path, line: str) -> None:

@@ -141,8 +141,9 @@ def describe_run(path: Path) -> dict[str, Any]:
         facts["exit"] = run_folder.read_object(path / run_folder.EXIT)
     last: dict[str, Any] = next(run_folder.read_lines(path / run_folder.STATS, newest_first=True), {})
     for fact, name in (("kimg", "Progress/kimg"), ("sec_per_kimg", "Timing/sec_per_kimg")):
-        if name in last:
-            facts[fact] = last[name]["mean"]
+        entry = last.get(name)
+        if isinstance(entry, dict) and isinstance(entry.get("mean"), (int, float)):
+            facts[fact] = entry["mean"]
     facts["snapshots"] = [p.name for p in run_folder.snapshots(path)]
     facts["states"] = [p.name for p in reversed(run_folder.states(path))]
     if facts["states"]:

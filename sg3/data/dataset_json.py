@@ -27,7 +27,7 @@ def read_manifest(files: ImageFiles) -> dict[str, Any] | None:
         return None
     where = files.where(LABELS_FILE)
     try:
-        manifest = limits.parse_json(files.read(LABELS_FILE, limits.JSON))
+        manifest = limits.parse_shallow(files.read(LABELS_FILE, limits.JSON))
     except ValueError as error:
         raise DataError(f"{where}: not valid JSON ({error}); correct or remove it") from error
     if not isinstance(manifest, dict):

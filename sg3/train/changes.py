@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.errors import DataError, UsageError
+from sg3.terminal import printable
 from sg3.train.config import TrainConfig, metric_names
 from sg3.train.options import Options
 from sg3.train.recipes import recipe_of
@@ -50,17 +51,25 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
     return changed, lines
 
 
-def require_same_run(state: dict[str, Any], config: TrainConfig, where: str) -> None:
-    """Raises DataError that shows each difference if a state was saved by a run of another kind than `config`."""
+def require_same_run(state: object, config: TrainConfig, where: str) -> None:
+    """Raises DataError that shows each difference if a state, whose configuration this is, was saved by a run of
+    another kind than `config`."""
+    if not isinstance(state, dict):
+        raise DataError(f"{where}: its training state holds no configuration")
     ours = config.to_dict()
     options = recipe_of(config.cfg).options.declared()
     free = {"dataset", *config.FREE, *(name for name, option in options.items() if option.changes is not None)}
     # A field that is newer than the state had its default then.
     theirs = {f.name: f.default for f in fields(config) if f.default is not MISSING} | state
     pairs = [(name, theirs.get(name), ours[name]) for name in ours if name not in free]
-    data = state.get("dataset") or {}
+    data = state["dataset"] if isinstance(state.get("dataset"), dict) else {}
     for name in ("resolution", "channels", "size", "label_dim", "content"):
         pairs.append((f"dataset {name}", data.get(name), ours["dataset"][name]))
-    differences = [f"{name} {a} there, {b} here" for name, a, b in pairs if a != b]
+    differences = [f"{name} {printable(a)} there, {printable(b)} here" for name, a, b in pairs if not _equal(a, b)]
     if differences:
         raise DataError(f"{where}: was saved by another run than this one would be: {'; '.join(differences)}")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two plain values are the same. Values of other kinds, such as tensors, are not even compared."""
+    return type(a) in (type(b), int, float) and bool(a == b)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
+from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
 
 
@@ -182,7 +183,7 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
             known = name in hints and not may_be_none
             checked[name] = check_kind(kind_of(hints[name]), value) if known else value
         except ValueError as error:
-            raise ValueError(f"{name} = {value!r}: {error}") from None
+            raise ValueError(f"{name} = {printable(repr(value))}: {error}") from None
     return checked
 
 

@@ -6,7 +6,6 @@ Nothing here touches training's random numbers; metrics on or off, the same weig
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.atomic import write_json
-from sg3.errors import UsageError
+from sg3.errors import DataError, UsageError
 from sg3.formats import averaged_generator, load
 from sg3.formats.digest import sha256_of
 from sg3.metrics import MetricResult, RealImages, compute, parse
@@ -24,7 +23,8 @@ from sg3.metrics.metric import Metric
 from sg3.metrics.results import append, read
 from sg3.models import Generator
 from sg3.processes import World
-from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path, snapshots
+from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path, read_object, snapshots
+from sg3.terminal import printable
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.stop import StopSignals
@@ -142,12 +142,19 @@ class Evaluation:
         return known is not None
 
     def _read_best(self) -> dict[str, dict[str, Any]]:
-        """Metric -> its best value, and the snapshot that has it."""
+        """Metric -> its best value, and the snapshot that has it. Raises DataError for what is no such file."""
+        path = self._run_dir / BEST
         try:
-            best: dict[str, dict[str, Any]] = json.loads((self._run_dir / BEST).read_text())
-            return best
-        except (OSError, ValueError):  # none yet
+            best = read_object(path)
+        except FileNotFoundError:  # none yet
             return {}
+        for metric, entry in best.items():
+            match entry:
+                case {"value": int() | float() as value, "snapshot": str()} if math.isfinite(value):
+                    pass
+                case _:
+                    raise DataError(f"{path}: {printable(metric)} has not a value and a snapshot; remove the file")
+        return best
 
     def _write_best(self, best: dict[str, dict[str, Any]]) -> None:
         write_json(self._run_dir / BEST, best)

@@ -20,6 +20,7 @@ from sg3.durations import format_time_brief
 from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
+from sg3.terminal import printable
 from sg3.threads import leave_cpus_to_others
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import check_device
@@ -33,6 +34,7 @@ from sg3.train.loop import Loop
 from sg3.train.options import Options
 from sg3.train.recipes import read_config, resolve
 from sg3.train.state import load_state, require_space
+from sg3.train.state_check import check_state
 from sg3.train.stop import StopSignals, WaitInterruptedError
 from sg3.train.summary import summarize
 from sg3.train.trainer import Trainer
@@ -99,8 +101,9 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
     record = read_options(run_dir)
     try:
         return read_config(record["config"]), record
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run_dir / OPTIONS}: not written by this version of sg3 ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = printable(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error, limit=200)
+        raise DataError(f"{run_dir / OPTIONS}: not written by this version of sg3 ({cause})") from error
 
 
 def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str]) -> Path:
@@ -200,7 +203,8 @@ def _set_up(
         if world.is_main:
             remove_unfinished(run_dir)
         state = load_state(run_dir, display.message)
-        require_same_run(state["config"], config, str(run_dir))
+        require_same_run(state.get("config"), config, str(run_dir))
+        check_state(state, trainer.state_dict(), trainer.optimizers, str(run_dir))
         trainer.load_state_dict(state)
         if world.is_main and read_run(run_dir)[0] != config:
             _keep_changes(config, run_dir)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sg3 import limits
 from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.terminal import printable
 from sg3.train.options import Options, check_value
 from sg3.train.recipes import chosen_cfg, foreign_options, known_options, options_of, presets, unknown_option
 
@@ -22,20 +23,25 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
     and DataError for a file that is neither TOML nor JSON, an unknown name or a value of the wrong kind.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        said = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        with path.open("rb") as file:
+            text = file.read(limits.OPTION_FILE + 1).decode("utf-8")
+        if len(text) > limits.OPTION_FILE:
+            raise ValueError(f"it has more than {limits.OPTION_FILE} characters")
+        said = _toml(text) if path.suffix == ".toml" else limits.parse_shallow(text)
     except FileNotFoundError:
         raise MissingInputError(f"--config={path}: no such file") from None
     except (ValueError, OSError) as error:
-        raise DataError(f"--config={path}: cannot be read as {path.suffix or 'JSON'}: {error}") from error
+        cause = printable(error, limit=200)
+        raise DataError(f"--config={path}: cannot be read as {path.suffix or 'JSON'}: {cause}") from error
     if isinstance(said, dict) and isinstance(said.get("config"), dict) and "options" in said:
         said = said["options"]
     if not isinstance(said, dict):
         raise DataError(f"--config={path}: expected a table of options, got a {type(said).__name__}")
-    values = {str(name).replace("-", "_"): value for name, value in said.items()}
+    values = {str(name)[: limits.OPTION_NAME].replace("-", "_"): value for name, value in said.items()}
     preset = values.pop("preset", None)
-    if preset is not None and preset not in presets():
-        raise DataError(f"--config={path}: preset = {preset!r}: unknown; see sg3 train --list-presets")
+    if preset is not None and (not isinstance(preset, str) or preset not in presets()):
+        shown = printable(repr(preset))
+        raise DataError(f"--config={path}: preset = {shown}: unknown; see sg3 train --list-presets")
     known = known_options()
     for name, value in values.items():
         if name not in known:
@@ -43,8 +49,15 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
         try:
             values[name] = check_value(known[name], value)
         except ValueError as error:
-            raise DataError(f"--config={path}: {name} = {value!r}: {error}") from None
+            raise DataError(f"--config={path}: {name} = {printable(repr(value))}: {error}") from None
     return values, preset
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def origins(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Options, dict[str, str]]:

@@ -16,6 +16,7 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
+from sg3 import limits
 from sg3.errors import UsageError
 
 # Panels of the help, in this order.
@@ -128,7 +129,20 @@ def check_kind(kind: Any, value: Any) -> Any:
         raise ValueError(f"expected {WORDS[kind]}")
     if kind is float and not isfinite(value):
         raise ValueError("expected a finite number")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise ValueError("expected a whole number of at most 64 bits")
+    if kind is str:
+        _check_text(value)
     return value
+
+
+def _check_text(value: str) -> None:
+    """Texts become paths and parts of them. Raises ValueError for what no path can be."""
+    try:
+        if "\0" in value or len(os.fsencode(value)) > limits.SETTING_TEXT:
+            raise ValueError("expected text without zero bytes, and not as long")
+    except UnicodeEncodeError:
+        raise ValueError("expected text, not parts of characters") from None
 
 
 def check_value(option: Option, value: Any) -> Any:

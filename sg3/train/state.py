@@ -22,6 +22,7 @@ from sg3.atomic import sync_folder, write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.formats.digest import sha256_of
 from sg3.run_folder import STATES, digest_path, state_path, states, unverified_path
+from sg3.terminal import printable
 
 FORMAT = 2
 
@@ -78,8 +79,11 @@ def load_state(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any]:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # intact, but not a file that this program wrote
             raise DataError(f"{path}: is no training state ({type(error).__name__})") from error
+        if not isinstance(state, dict):
+            raise DataError(f"{path}: is no training state (it holds one {type(state).__name__})")
         if state.get("format") != FORMAT:
-            raise DataError(f"{path}: state format {state.get('format')}, this version of sg3 reads {FORMAT}")
+            found = printable(repr(state.get("format")))
+            raise DataError(f"{path}: state format {found}, this version of sg3 reads {FORMAT}")
         return state
     raise DataError(f"{run_dir}: none of its {len(paths)} training states is intact")
 

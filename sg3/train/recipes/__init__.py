@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import Any
 
 from sg3.errors import DataError, UsageError
+from sg3.terminal import printable
 from sg3.train.config import DatasetFacts, TrainConfig
-from sg3.train.options import PANELS, Option, Options
+from sg3.train.options import PANELS, Option, Options, check_value
 from sg3.train.recipes.recipe import Preset, Recipe
 
 DEFAULT_CFG = "stylegan3-t"
@@ -136,5 +137,14 @@ def read_config(data: Mapping[str, Any]) -> TrainConfig:
     """The inverse of `TrainConfig.to_dict`. Raises KeyError, TypeError or ValueError for what is no configuration."""
     for recipe in RECIPES:
         if data["cfg"] in recipe.cfgs:
-            return recipe.config.from_dict(data)
-    raise ValueError(f"it has no system {data['cfg']!r}")
+            config = recipe.config.from_dict(data)
+            for name, option in recipe.options.declared().items():
+                value = getattr(config, name, None)
+                is_said = value or option.default is not None or option.rule is not None  # 0 may stand for "not asked"
+                if type(value) is option.kind and is_said:
+                    try:
+                        check_value(option, value)
+                    except ValueError as error:
+                        raise ValueError(f"{name} = {printable(repr(value))}: {error}") from None
+            return config
+    raise ValueError(f"it has no system {printable(repr(data['cfg']))}")
