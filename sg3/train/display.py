@@ -37,7 +37,7 @@ class Progress:
     speed: float
     left: float
     losses: dict[str, float]
-    at: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=lambda: time.monotonic())
 
 
 class Display:
