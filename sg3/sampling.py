@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from sg3.errors import UsageError
+from sg3.errors import NumericalError, UsageError
 from sg3.models import Generator, stylegan3
 from sg3.models.repeated import Repeated
 
@@ -84,8 +84,14 @@ def generate(
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C] on the host."""
-    return quantized(images).permute(0, 2, 3, 1).cpu().numpy()
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C] on the host. Raises NumericalError for NaN and infinite pixels,
+    which would be black."""
+    pixels = quantized(images).permute(0, 2, 3, 1).cpu().numpy()
+    if not bool(images.isfinite().all()):
+        raise NumericalError(
+            "the network's pictures have NaN or infinite pixels: its weights, its latents or --trunc are too large"
+        )
+    return pixels
 
 
 def quantized(images: torch.Tensor) -> torch.Tensor:

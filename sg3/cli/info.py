@@ -69,6 +69,7 @@ def describe(source: str) -> dict[str, Any]:
 def describe_network(path: str | Path) -> dict[str, Any]:
     """What the networks of a file are."""
     import sg3
+    from sg3.formats.snapshot import not_finite
     from sg3.models import Discriminator, Generator, StyleGenerator, stylegan3
     from sg3.models.augment import AugmentPipe
     from sg3.models.layers import count_parameters
@@ -97,6 +98,8 @@ def describe_network(path: str | Path) -> dict[str, Any]:
                 "family": FAMILIES[type(net).__module__], "image": image, "classes": net.c_dim,
                 "parameters": count_parameters(net),
             }  # fmt: skip
+        if net is not None and (names := not_finite(net)):
+            facts[name]["not_finite"] = names
     pipe = snapshot.augment_pipe
     if isinstance(pipe, AugmentPipe):
         parameters = inspect.signature(AugmentPipe).parameters

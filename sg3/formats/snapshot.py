@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sg3.errors import DataError, UsageError
 from sg3.models import Generator, StyleGenerator
+from sg3.terminal import printable
 
 
 @dataclass
@@ -29,10 +31,25 @@ class Snapshot:
 
 
 def averaged_generator(snapshot: Snapshot, where: object) -> Generator:
-    """G_ema, the one to make images with. Raises DataError, which begins with `where`, if there is none."""
+    """G_ema, the one to make images with. Raises DataError, which begins with `where`, if there is none, or one whose
+    numbers are not all finite: its images would be black."""
     if not isinstance(snapshot.G_ema, Generator):
         raise DataError(f"{where}: holds no averaged generator (G_ema)")
+    if names := not_finite(snapshot.G_ema):
+        shown = printable(", ".join(names))
+        raise DataError(f"{where}: G_ema has NaN or infinite numbers in {len(names)} tensors ({shown}); take another")
     return snapshot.G_ema
+
+
+@torch.no_grad()
+def not_finite(network: nn.Module) -> list[str]:
+    """Names of the parameters and buffers that hold NaN or infinite numbers."""
+    tensors = {name: tensor for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+               if tensor.is_floating_point() and tensor.numel()}  # fmt: skip
+    if not tensors:
+        return []
+    flags = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    return [name for name, is_finite in zip(tensors, flags, strict=True) if not is_finite]
 
 
 def style_generator(snapshot: Snapshot, where: object) -> StyleGenerator:

@@ -150,8 +150,8 @@ def _load_points(path: Path, G: Walkable, default: str, note: Note) -> tuple[str
     if points.numel() > limits.LATENTS or len(points) > limits.KEYFRAMES:
         most = f"at most {limits.KEYFRAMES} points and {limits.LATENTS} numbers"
         raise DataError(f"{path}: {name} has shape {list(values.shape)}, expected {most}")
-    if not points.is_floating_point() or not torch.isfinite(points).all():
-        raise DataError(f"{path}: {name} holds something else than finite fractional numbers")
+    if not points.is_floating_point() or not torch.isfinite(points.float()).all():
+        raise DataError(f"{path}: {name} holds something else than finite fractional numbers of 32 bits")
     return name, points.to(torch.float64)
 
 
