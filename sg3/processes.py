@@ -24,6 +24,7 @@ import torch.distributed as dist
 import sg3.errors
 from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
+from sg3.resources import usable_cpus
 
 if TYPE_CHECKING:  # there are builds of torch without it
     from torch.distributed import Work
@@ -300,7 +301,7 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our ranks speak for themselves
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cpus() // count, 1)))
     # What torch's launcher handles, and leaves handled; and the one that is turned into another for it.
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in handled}

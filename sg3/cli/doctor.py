@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from sg3 import resources
 from sg3._version import __version__
 from sg3.cli import options
 from sg3.errors import MissingInputError
@@ -149,9 +150,9 @@ def _environment() -> list[Row]:
 def _devices(notes: list[str]) -> list[Row]:
     import torch
 
-    model, memory, threads = _cpu_model(), _memory(), torch.get_num_threads()
+    model, memory, threads = _cpu_model(), resources.memory(), torch.get_num_threads()
     cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    usable = resources.usable_cpus()
     text = f"{model}, {usable} of {cores} logical cores, {threads} PyTorch threads"
     facts = {"model": model, "cores": cores, "usable_cores": usable, "threads": threads}
     if memory is not None:
@@ -186,20 +187,6 @@ def _cpu_model() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
-
-
-def _memory() -> tuple[int, int] | None:
-    """Total and free bytes of memory, within the limit of the container; None where Linux does not tell."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError):
-        return None
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        limit = total
-    return min(total, limit), min(free, limit)
 
 
 def _nvidia_driver() -> str | None:

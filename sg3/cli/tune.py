@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -57,6 +56,7 @@ def command(
 
     from sg3.errors import UsageError
     from sg3.kernels.dispatch import triton_status
+    from sg3.resources import usable_cpus
 
     status = triton_status(torch.device("meta"))
     if not status.usable:  # nor can what follows be imported
@@ -68,7 +68,7 @@ def command(
     if warmup and output is not None:
         raise UsageError("--output: --warmup compiles into Triton's cache and writes no table")
     target = machine.target(arch, needs_gpu=not warmup)
-    count = jobs or max((os.cpu_count() or 2) - 1, 1)
+    count = jobs or max(usable_cpus() - 1, 1)
     if warmup:
         _warm_up(target, _networks(network), batch, bf16, count)
     else:
