@@ -27,8 +27,8 @@ from sg3.terminal import say, show
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Processes that share the work.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-@click.option("--workers", type=click.IntRange(min=0), default=3, show_default=True,
-              help="Processes that decode real images, for each of --gpus.")
+@click.option("--workers", type=click.IntRange(min=0),
+              help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder with the weights of Inception-v3 and VGG16.")
 @switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
@@ -47,7 +47,7 @@ def command(
     seed: int,
     gpus: int,
     batch: int,
-    workers: int,
+    workers: int | None,
     detector_dir: Path | None,
     cache: bool,
     plot_path: Path | None,
@@ -74,6 +74,7 @@ def command(
     from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes
     from sg3.metrics.plot import plot
     from sg3.plotting import check_plot
+    from sg3.resources import loaders
 
     if plot_path is not None and not Path(network).is_dir():
         raise UsageError(f"--plot: needs a run folder, which {network} is not")
@@ -86,8 +87,8 @@ def command(
         raise UsageError("--metrics: names none, expected a list such as fid50k_full,kid50k_full")
     if chosen:
         job = Job(
-            find_snapshots(network, every), chosen, data, mirror, device, seed, batch, workers, detector_dir, cache,
-            again, not no_graphs,
+            find_snapshots(network, every), chosen, data, mirror, device, seed, batch,
+            loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
         )  # fmt: skip
         display = Display(as_json, named=len(job.snapshots) > 1)
         if gpus > 1:

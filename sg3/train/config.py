@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
+from sg3 import limits
+from sg3.resources import loaders
 from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
 
@@ -55,8 +57,9 @@ class TrainConfig(ABC):
     kimg: int
     minutes: float | None
     resume: str | None
+    resume_least: float = 0.5  # (a run that began before there was this says nothing, as with those below)
     device: str
-    threads: int | None = None  # (a run that began before there was this says nothing)
+    threads: int | None = None
     workers: int
     nobench: bool
     on_error: str
@@ -101,6 +104,7 @@ class TrainConfig(ABC):
             "dataset": dataset,
             "batch_gpu": v.batch_gpu or max(v.batch // v.gpus, 1),
             "profile": v.profile or 0,
+            "workers": loaders() if v.workers is None else v.workers,
             "p": v.p if v.aug == "fixed" else 0.0,
             "ada_kimg": 100.0 if v.resume else 500.0,  # a pre-trained D overfits, and recovers, sooner
             "ada_interval": 4,
@@ -188,17 +192,17 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_problems(data: DatasetFacts, least: int) -> list[str]:
-    """What keeps networks of 1 or 3 channels and a power of two of at least `least` pixels from these images."""
+    """What keeps networks of 1 or 3 channels and a power of two of `least` pixels and more from these images."""
     problems = []
     if data.channels not in (1, 3):
         problems.append(
             f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
             "`sg3 dataset --convert=rgb` converts"
         )
-    if data.resolution < least or data.resolution & (data.resolution - 1):
+    if not least <= data.resolution <= limits.RESOLUTION or data.resolution & (data.resolution - 1):
         problems.append(
             f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
-            f"least {least}; `sg3 dataset --resolution=WxH` resizes"
+            f"least {least} and at most {limits.RESOLUTION}; `sg3 dataset --resolution=WxH` resizes"
         )
     return problems
 

@@ -17,7 +17,7 @@ from sg3.errors import DataError, UsageError
 from sg3.formats import averaged_generator, load
 from sg3.formats.digest import sha256_of
 from sg3.metrics import MetricResult, RealImages, compute, parse
-from sg3.metrics.detectors import Detector, open_detector
+from sg3.metrics.detectors import Detector, is_to_be_downloaded, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.metric import Metric
 from sg3.metrics.results import append, read
@@ -35,7 +35,7 @@ class Evaluation:
 
     def __init__(self, config: TrainConfig, run_dir: Path, world: World, display: Display) -> None:
         self._config = config
-        self._metrics = [parse(name) for name in config.metrics]
+        self._metrics = _metrics_of(config)
         self._run_dir = run_dir
         self._world = world
         self._display = display
@@ -178,17 +178,29 @@ def _digest_in(line: dict[str, Any]) -> Any:
     return recipe.get("network_sha256") if isinstance(recipe, dict) else None
 
 
-def check_metrics(config: TrainConfig) -> None:
+def check_metrics(config: TrainConfig, look_only: bool = False) -> list[str]:
     """Before there is a run folder. Raises UsageError for a metric that does not exist or that the network cannot
-    have, MissingInputError for one without its feature network."""
-    metrics = [parse(name) for name in config.metrics]
+    have, MissingInputError for one without its feature network.
+
+    With `look_only` nothing is downloaded: returns the feature networks that would be.
+    """
+    metrics = _metrics_of(config)
     for metric in metrics:
         if isinstance(metric, Equivariance) and not config.follows_input_transform:
             raise UsageError(
                 f"--metrics={metric.name}: measures how images follow the input transform; {config.cfg} has none"
             )
-    for detector in {metric.detector for metric in metrics if metric.detector is not None}:
-        open_detector(detector, folder=_detector_dir(config))
+    absent = []
+    for detector in sorted({metric.detector for metric in metrics if metric.detector is not None}):
+        if look_only and is_to_be_downloaded(detector, _detector_dir(config)):
+            absent.append(detector)
+        else:
+            open_detector(detector, folder=_detector_dir(config))
+    return absent
+
+
+def _metrics_of(config: TrainConfig) -> list[Metric]:
+    return [parse(name) for name in config.metrics]
 
 
 def _detector_dir(config: TrainConfig) -> Path | None:

@@ -32,13 +32,13 @@ from sg3.train.ending import Exit, report_failure
 from sg3.train.evaluation import check_metrics, open_evaluation
 from sg3.train.loop import Loop
 from sg3.train.options import Options
-from sg3.train.recipes import read_config, resolve
+from sg3.train.recipes import read_config, recipe_of, resolve
 from sg3.train.state import load_state, require_space
 from sg3.train.state_check import check_state
 from sg3.train.stop import StopSignals, WaitInterruptedError
 from sg3.train.summary import summarize
 from sg3.train.trainer import Trainer
-from sg3.train.transfer import transfer_weights
+from sg3.train.transfer import matches, transfer_weights
 from sg3.train.watchdog import Watchdog
 
 RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folder's name, for the launcher
@@ -47,9 +47,17 @@ RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folde
 def configure(options: Options, outdir: Path) -> TrainConfig:
     """Render and probe the dataset, and resolve the options. Raises UsageError or what the dataset raises."""
     options = dataclasses.replace(options, data=render_builtin(options.data, outdir))
-    config = resolve(options, probe_dataset(options))
-    check_metrics(config)
-    return config
+    return resolve(options, probe_dataset(options))
+
+
+def preview(config: TrainConfig) -> list[str]:
+    """What a run would begin with, a line each; feature networks are not downloaded for that. Raises what would keep
+    it from beginning."""
+    lines = [f"{name}: its weights would be downloaded" for name in check_metrics(config, look_only=True)]
+    if config.resume is not None:
+        G, D = recipe_of(config.cfg).build_networks(config, torch.device("cpu"))
+        lines += [match.line(config.resume) for match in matches(config.resume, {"G": G, "D": D}, config.resume_least)]
+    return lines
 
 
 def start(options: Options, outdir: Path) -> Path:
@@ -58,6 +66,7 @@ def start(options: Options, outdir: Path) -> Path:
 
     def prepare() -> tuple[TrainConfig, list[str], Path]:
         config = configure(dataclasses.replace(options, gpus=world.size), outdir)
+        check_metrics(config)
         check_device(config.compile, world.device)
         notes = []
         if world.device.type == "cpu" and config.threads is None:
@@ -197,7 +206,7 @@ def _set_up(
     if is_new:
         require_space(run_dir, summarize(config).state_bytes)
         if config.resume is not None:
-            for line in transfer_weights(config.resume, trainer.networks):
+            for line in transfer_weights(config.resume, trainer.networks, config.resume_least):
                 display.message(line)
     else:
         if world.is_main:

@@ -203,6 +203,10 @@ class Options:
     resume: str | None = option(
         "Start from another network's weights (not the way to continue a run).", IMPORTANT, metavar="PKL"
     )
+    resume_least: float | None = option(
+        "Refuse --resume if it has less than this share of G.", IMPORTANT, default=0.5, at_least=0, at_most=1,
+        metavar="SHARE",
+    )  # fmt: skip
 
     aug: str | None = option(
         "Augment what D sees: by its overfitting, with fixed --p, or not.", AUGMENTATION, default="ada",
@@ -256,7 +260,9 @@ class Options:
         "Threads of PyTorch on a CPU, in each process.", MACHINE, rule="as many as others leave CPUs", at_least=1,
         changes="sums are taken in another order, which changes their rounding",
     )  # fmt: skip
-    workers: int | None = option("Processes that load images.", MACHINE, default=3, at_least=0, changes=NO_EFFECT)
+    workers: int | None = option(
+        "Processes that load images.", MACHINE, rule="3, or as many as there are CPUs", at_least=0, changes=NO_EFFECT
+    )
     on_error: str | None = option(
         "An image that cannot be read ends the run, or is named and passed over.", MACHINE, default="fail",
         choices=("fail", "skip"), changes=NO_EFFECT,
@@ -269,12 +275,12 @@ class Options:
         "Allow TensorFloat-32 in float32 layers.", MACHINE, default=False, changes="products are rounded otherwise"
     )
     nhwc: bool | None = option(
-        "Channels last in layers with 16 bits (D, and StyleGAN2's G).", MACHINE, default=False, changes=OTHER_ROUNDING
+        "Channels last in layers with 16 bits, but for StyleGAN3's G.", MACHINE, default=False, changes=OTHER_ROUNDING
     )
     compile: str | None = option(
         "torch.compile for the main phases; graphs: and CUDA graphs.", MACHINE, default="off",
         choices=("off", "on", "graphs"),
-        changes="results are rounded otherwise, and StyleGAN2's layer noise is drawn otherwise",
+        changes="results are rounded otherwise, and layer noise (StyleGAN2, FastGAN) is drawn otherwise",
     )  # fmt: skip
     nobench: bool | None = option(
         "Do not let cuDNN time its algorithms.", MACHINE, default=False, changes=NO_EFFECT

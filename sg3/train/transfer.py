@@ -3,42 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from sg3.errors import DataError
-from sg3.formats import load
+from sg3.formats import Snapshot, load
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What one of a run's networks has in common with its namesake in a snapshot: `source` and `target` by name, where
+    names and shapes are the same. `share` is that of the network's numbers, 0 to 1."""
+
+    network: str
+    source: Tensors | None  # None: the snapshot has no such network
+    target: Tensors
+    reshaped: list[str]
+    missing: list[str]
+    share: float
+
+    def line(self, path: str) -> str:
+        """What is copied and what is not."""
+        if self.source is None:
+            return f"{self.network}: {path} has none, starting from random weights"
+        count = len(self.target) + len(self.reshaped) + len(self.missing)
+        line = f"{self.network}: {len(self.target)} of {count} tensors copied from {path}"
+        for what, names in (("of another shape", self.reshaped), ("missing there", self.missing)):
+            if names:
+                line += f"; {len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        return line
+
+
+def matches(path: str, networks: Mapping[str, nn.Module], least: float) -> list[Match]:
+    """What the snapshot at `path` has of G, D and G_ema; the networks may be on the meta device.
+
+    Raises DataError if that is less than a share `least` of G's numbers, or if they are not all finite, and what
+    `sg3.load` raises.
+    """
+    snapshot = load(path)
+    found = [_match(name, _source(snapshot, name), target) for name, target in networks.items()]
+    share = next((match.share for match in found if match.network == "G"), 0.0)
+    if share < least:
+        raise DataError(
+            f"--resume={path}: has {share:.0%} of the numbers of this run's G; check --cfg, --data and its size "
+            f"(--resume-least={share // 0.01 / 100:g} takes what there is)"
+        )
+    for match in found:
+        for name in match.target:
+            if match.source is not None and not bool(match.source[name].isfinite().all()):
+                raise DataError(f"--resume={path}: {match.network}: {name} has NaN or infinite numbers; take another")
+    return found
 
 
 @torch.no_grad()
-def transfer_weights(path: str, networks: Mapping[str, nn.Module]) -> list[str]:
+def transfer_weights(path: str, networks: Mapping[str, nn.Module], least: float) -> list[str]:
     """Copy every tensor that the snapshot's G, D and G_ema share with `networks` by name and shape.
 
-    Returns one line per network saying what was copied and what was not. Raises DataError if nothing fits.
+    Returns one line per network saying what was copied and what was not. Raises what `matches` raises.
     """
-    snapshot = load(path)
-    report, total = [], 0
-    for name, target in networks.items():
-        source = getattr(snapshot, name) or (snapshot.G_ema if name == "G" else None)
-        if source is None:
-            report.append(f"{name}: {path} has none, starting from random weights")
-            continue
-        theirs = {**dict(source.named_parameters()), **dict(source.named_buffers())}
-        ours = {**dict(target.named_parameters()), **dict(target.named_buffers())}
-        # Filters are designed for a resolution, not learnt.
-        ours = {key: tensor for key, tensor in ours.items() if not key.endswith("_filter")}
-        copied = [key for key in ours if key in theirs and theirs[key].shape == ours[key].shape]
-        for key in copied:
-            ours[key].copy_(theirs[key])
-        reshaped = [key for key in ours if key in theirs and key not in copied]
-        missing = [key for key in ours if key not in theirs]
-        total += len(copied)
-        line = f"{name}: {len(copied)} of {len(ours)} tensors copied from {path}"
-        for what, keys in (("of another shape", reshaped), ("missing there", missing)):
-            if keys:
-                line += f"; {len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        report.append(line)
-    if total == 0:
-        raise DataError(f"--resume={path}: shares no tensor with the networks of this run; check --cfg and --data")
-    return report
+    found = matches(path, networks, least)
+    for match in found:
+        for name, tensor in match.target.items():
+            assert match.source is not None
+            tensor.copy_(match.source[name])
+    return [match.line(path) for match in found]
+
+
+def _source(snapshot: Snapshot, name: str) -> nn.Module | None:
+    source: nn.Module | None = getattr(snapshot, name)
+    return snapshot.G_ema if source is None and name == "G" else source
+
+
+def _match(name: str, source: nn.Module | None, target: nn.Module) -> Match:
+    # Filters are designed for a resolution, not learnt.
+    ours = {key: tensor for key, tensor in _tensors(target).items() if not key.endswith("_filter")}
+    theirs = {} if source is None else _tensors(source)
+    same = {key: tensor for key, tensor in ours.items() if key in theirs and theirs[key].shape == tensor.shape}
+    total = sum(tensor.numel() for tensor in ours.values())
+    return Match(
+        network=name,
+        source=None if source is None else {key: theirs[key] for key in same},
+        target=same,
+        reshaped=[key for key in ours if key in theirs and key not in same],
+        missing=[key for key in ours if key not in theirs],
+        share=sum(tensor.numel() for tensor in same.values()) / max(total, 1),
+    )
+
+
+def _tensors(network: nn.Module) -> Tensors:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}

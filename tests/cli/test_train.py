@@ -115,9 +115,45 @@ def test_resume_copies_weights_into_a_new_run(finished: Path, discs: Path, run, 
     (new,) = tmp_path.iterdir()
     old, fresh = sg3.load(finished).G, sg3.load(new).G
     assert torch.equal(old.mapping.fc0.weight, fresh.mapping.fc0.weight)
-    other = run("train", *args, "--latent=4", "--cmax=4", f"--resume={finished}")
+    unlike = [*args, "--latent=4", "--cmax=4", f"--resume={finished}"]
+    refused = run("train", *unlike)
+    assert refused.code == 65
+    assert re.search(r"--resume=.*: has \d+% of the numbers of this run.s G; .*--resume-least=0", refused.error_line())
+    assert list(tmp_path.iterdir()) == [new]
+    other = run("train", *unlike, "--resume-least=0")
     assert other.code == 0
     assert "of another shape" in other.err
+
+
+def test_dry_run_says_what_would_be_copied_and_downloads_nothing(
+    finished: Path, discs: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SG3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SG3_DETECTORS", raising=False)
+    monkeypatch.setattr("sg3.formats.download.fetch", pytest.fail)
+    args = [f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--dry-run", f"--resume={finished}", *TINY_ARGS]
+    result = run("train", *args, "--metrics=fid50k_full,pr50k3")
+    assert result.code == 0, result.err
+    last = result.out.splitlines()[-4:]
+    assert last[:2] == ["inception: its weights would be downloaded", "vgg16: its weights would be downloaded"]
+    assert re.fullmatch(rf"G: (\d+) of \1 tensors copied from {finished}", last[2])
+    assert re.fullmatch(rf"D: (\d+) of \1 tensors copied from {finished}", last[3])
+    refused = run("train", *args, "--latent=4", "--cmax=4")
+    assert refused.code == 65
+    assert "--resume-least=0" in refused.error_line()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_from_what_has_diverged(finished: Path, discs: Path, run, tmp_path: Path) -> None:
+    snapshot = sg3.load(finished)
+    snapshot.G.mapping.fc0.weight[0, 0] = float("inf")
+    sg3.save(snapshot, tmp_path / "bad.pkl")
+    args = [f"--outdir={tmp_path / 'runs'}", f"--data={discs}", *TINY_ARGS, f"--resume={tmp_path / 'bad.pkl'}"]
+    for words in ([], ["--dry-run"]):
+        result = run("train", *args, *words)
+        assert result.code == 65
+        assert "bad.pkl: G: mapping.fc0.weight has NaN or infinite numbers" in result.error_line()
+    assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -24,7 +24,8 @@ FFHQ = facts(name="ffhq-1024", resolution=1024, size=70000)
         ("stylegan2", {"glr": 0.002, "map_depth": 8, "g_reg_interval": 4, "pl_weight": 2, "style_mixing_prob": 0.9}),
     ],
 )
-def test_defaults_of_the_original(cfg: str, expected: dict) -> None:
+def test_defaults_of_the_original(cfg: str, expected: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sg3.resources.usable_cpus", lambda: 8)
     config = resolve(Options(cfg=cfg, batch=32, gamma=8.2), FFHQ)
     common = {
         "dlr": 0.002, "batch_gpu": 32, "cbase": 32768, "cmax": 512, "z_dim": 512, "w_dim": 512, "ema_kimg": 10,
@@ -35,6 +36,12 @@ def test_defaults_of_the_original(cfg: str, expected: dict) -> None:
     got = {key: getattr(config, key) for key in {**common, **expected}}
     assert got == {**common, **expected}
     assert config.magnitude_ema_beta == pytest.approx(0.998892, abs=1e-6)
+
+
+def test_there_are_no_more_loaders_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sg3.resources.usable_cpus", lambda: 1)
+    assert resolve(Options(), FFHQ).workers == 1
+    assert resolve(Options(workers=7), FFHQ).workers == 7
 
 
 def test_published_parameter_counts() -> None:
@@ -126,7 +133,7 @@ def test_own_words_win_over_a_preset() -> None:
 def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:
     """training_options.json and training states hold these; a new one needs a default."""
     written = tiny_config().to_dict()
-    newer = {name: written.pop(name) for name in ("threads",)}
+    newer = {name: written.pop(name) for name in ("threads", "resume_least")}
     assert StyleGANConfig.from_dict(written).to_dict() == {**written, **newer}
     assert set(written) == {
         "cfg", "dataset", "cond", "mirror", "subset", "seed", "gpus", "batch", "batch_gpu", "kimg", "minutes",
