@@ -89,6 +89,7 @@ SCANS = 200  # in a progressive JPEG; real ones have 10
 SCANNED_PIXELS = 10 * PIXELS  # pixels times scans: 2 seconds
 PIXELS_IN_FLIGHT = 2**26  # of all images being worked on at the same time, if they are several
 IMAGES = 10_000_000  # in one set
+DRAWN = 1024  # pixels along a side of an emoji; it is drawn at 8 times the size, which takes 256 MB
 CLASSES_OF_IMAGES = 1_000_000  # a one-hot row of more than this is a mistake in the file
 COMPRESSION = 200  # bytes for one in an entry of a zip file; bombs reach 1000, level-0 PNGs of photographs about 3
 COMPRESSION_COUNTS_FROM = 2**20  # bytes; a smaller entry does no harm at any ratio

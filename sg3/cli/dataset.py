@@ -85,7 +85,7 @@ def command(
     """
     from sg3.data.prepare import prepare
     from sg3.data.scan import UnusableImages
-    from sg3.data.transforms import ImagePlan
+    from sg3.data.transforms import SMALLEST, ImagePlan
 
     plan = ImagePlan(transform, resolution, resize_filter, convert, background)
     try:
@@ -96,6 +96,8 @@ def command(
         raise
     _list("left out", result.skipped)
     _list("note", result.notes)
+    if result.resolution == SMALLEST:
+        say(f"note: images of {SMALLEST} x {SMALLEST} are for --cfg=r3gan; the other systems take larger ones")
     _print_result(result, as_json)
 
 

@@ -20,6 +20,7 @@ from sg3 import limits
 from sg3.data.dataset_json import RawLabels, label_array, labels_by_name, notes_on, read_manifest
 from sg3.data.decode import decode
 from sg3.data.image_files import LABELS_FILE, open_images, refuse_other_formats
+from sg3.data.transforms import nearest_side
 from sg3.errors import DataError, UsageError
 
 Item = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -74,7 +75,7 @@ class ImageFolderDataset(Dataset[Item]):
         height, width, channels = self._decode(first).shape
         size = f"{self._files.where(first)}: {width}x{height}"
         if height != width:
-            side = max(4, 1 << (min(height, width).bit_length() - 1))
+            side = nearest_side(min(height, width))
             fix = self._fix(f"--transform=center-crop --resolution={side}x{side}")
             raise DataError(f"{size} is not square; {fix} makes them square")
         if resolution is not None and width != resolution:

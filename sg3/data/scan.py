@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +12,9 @@ from sg3 import limits
 from sg3.data.dataset_json import Label
 from sg3.data.decode import MODE_WORDS, Header, count_pixels, probe
 from sg3.data.sources import Payload, Source
-from sg3.data.transforms import ImagePlan, is_power_of_two, nearest_power_of_two
+from sg3.data.transforms import SIDES, ImagePlan, is_trainable, nearest_side
 from sg3.errors import DataError
+from sg3.resources import usable_cpus
 
 Progress = Callable[[str, int, int], None]  # (what is being done, images done, images in all)
 ReadResult = Payload | DataError
@@ -88,7 +88,7 @@ def ordered_map(
 ) -> Iterator[_R]:
     """`map` on a few threads (Pillow works outside the interpreter lock), with only a few items in flight: together
     they have no more than limits.PIXELS_IN_FLIGHT pixels, or else there is one alone."""
-    workers = min(4, os.cpu_count() or 1)
+    workers = min(4, usable_cpus())
     pending: deque[tuple[Future[_R], int]] = deque()
     in_flight = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -134,7 +134,7 @@ def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[O
     if not found:
         return []
     usual_side = statistics.median_low(min(header.width, header.height) for _, header in found)
-    side = nearest_power_of_two(usual_side)
+    side = nearest_side(usual_side)
     resize = f"--resolution={side}x{side}"
     crop = "--transform=center-crop " if plan.crop is None else ""
     offenders: list[Offender] = []
@@ -145,8 +145,8 @@ def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[O
         if width != height:
             message = f"{source.where(key)}: {size}, not square"
             offenders.append(Offender(key, message, crop + resize))
-        elif not is_power_of_two(width):
-            message = f"{source.where(key)}: {size}, the networks take powers of two from 4 up"
+        elif not is_trainable(width):
+            message = f"{source.where(key)}: {size}, the networks take {SIDES}"
             offenders.append(Offender(key, message, resize))
         else:
             fitting.append((key, size, MODE_WORDS[plan.output_mode(header.mode)]))

@@ -27,7 +27,7 @@ from sg3.data.idx import IdxImages, read_labels
 from sg3.data.image_files import LABELS_FILE, open_images
 from sg3.data.lmdb_source import LmdbImages
 from sg3.data.unused import Unused
-from sg3.errors import DataError, MissingInputError
+from sg3.errors import DataError, MissingInputError, UsageError
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
 OPENMOJI_SIDE = 64  # drawn at this size if none is asked for
@@ -148,6 +148,8 @@ def _numbered(count: int) -> list[str]:
 
 
 def _openmoji_source(subset: str, side: int) -> Source:
+    if side > limits.DRAWN:
+        raise UsageError(f"--resolution={side}x{side}: openmoji: is drawn up to {limits.DRAWN} x {limits.DRAWN} pixels")
     glyphs = openmoji.glyphs(subset)
     return Source(
         name=f"openmoji:{subset}",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from PIL import Image, ImageColor
 
+from sg3 import limits
 from sg3.data.decode import Mode
 from sg3.errors import UsageError
 
@@ -19,9 +20,13 @@ _MODES: dict[str, Mode] = {"rgb": "RGB", "gray": "L", "rgba": "RGBA"}
 Size = tuple[int, int]  # width, height
 
 
-def is_power_of_two(side: int) -> bool:
-    """Whether networks can have this side: 4, 8, 16, ... pixels."""
-    return side >= 4 and side & (side - 1) == 0
+SMALLEST = 8  # pixels of R3GAN's images; the other systems take 16 and more
+SIDES = f"powers of two from {SMALLEST} to {limits.RESOLUTION}"
+
+
+def is_trainable(side: int) -> bool:
+    """Whether there are networks of this side: 8, 16, ... 8192 pixels."""
+    return SMALLEST <= side <= limits.RESOLUTION and side & (side - 1) == 0
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,9 @@ class ImagePlan:
         elif width != height:
             raise UsageError(f"{given}: training images are square; give equal sides, "
                              "or --transform=center-crop-wide for wide images between black bars")
-        if not is_power_of_two(width):
-            near = nearest_power_of_two(width)
-            raise UsageError(f"{given}: the networks take powers of two from 4 up, "
-                             f"e.g. --resolution={near}x{near}")
+        if not is_trainable(width):
+            near = nearest_side(width)
+            raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={near}x{near}")
 
     def output_size(self, width: int, height: int) -> Size:
         """Size of the result for an input of this size."""
@@ -125,6 +129,6 @@ class ImagePlan:
         return result
 
 
-def nearest_power_of_two(side: int) -> int:
-    """The largest power of two not above `side`, at least 4."""
-    return max(4, 1 << (max(side, 1).bit_length() - 1))
+def nearest_side(side: int) -> int:
+    """The largest trainable side not above `side`, or else the smallest."""
+    return min(max(SMALLEST, 1 << (max(side, 1).bit_length() - 1)), limits.RESOLUTION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sg3.data.dataset import ImageFolderDataset
@@ -19,8 +20,8 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
     if data is None or data.split(":")[0] != "openmoji" or Path(data).exists():
         return data
     words = data.split(":")[1:]
-    sizes = [int(word) for word in words if word.isdigit()]
-    subsets = [word for word in words if not word.isdigit()]
+    sizes = [int(word) for word in words if re.fullmatch("[0-9]{1,6}", word)]
+    subsets = [word for word in words if not re.fullmatch("[0-9]{1,6}", word)]
     if len(sizes) > 1 or len(subsets) > 1:
         raise UsageError(f"--data={data}: expected openmoji, openmoji:64 or openmoji:faces:64")
     from sg3.data.openmoji import ATTRIBUTION

@@ -245,7 +245,7 @@ def test_pipe_in_the_folder_does_not_hang(tmp_path: Path) -> None:
     (b'{"labels": [["a.png", 1.5]]}', "neither a whole number nor a list"),
     (b'{"labels": [["a.png", []]]}', "neither a whole number nor a list"),
     (b'{"labels": [["a.png", [NaN]]]}', "neither a whole number nor a list"),
-    (b'{"labels": [["a.png", [1' + b"0" * 400 + b"]]]}", "neither a whole number nor a list"),
+    (b'{"labels": [["a.png", [1' + b"0" * 400 + b"]]]}", "holds a whole number of more than 64 bits"),
     (b'{"labels": [["a.png", 1], ["c.png", [1.0]]]}', "'c.png' is a list of 1, those before are a whole number"),
     (b'{"labels": [["a.png", [1, 2]], ["c.png", [1]]]}', "'c.png' is a list of 1, those before are a list of 2"),
     (b'{"labels": [["a.png", 1], ["c.png", 1]]}', r"no label for 3 of 5 images, first 'b/1\.png'"),

@@ -232,15 +232,15 @@ def write_lmdb(path: Path, values: dict[str, bytes]) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("resolution", "chosen"), [(None, 16), (8, 8), (4, 8), (16, 16), (32, 16)])
+@pytest.mark.parametrize(("resolution", "chosen"), [(None, 32), (16, 16), (8, 16), (32, 32), (64, 32)])
 def test_rosinality_lmdb_gives_each_image_once(tmp_path: Path, dest: Path, resolution: int | None, chosen: int) -> None:
-    images = {(size, i): pixels(10 * size + i, size) for size in (8, 16) for i in range(12)}
+    images = {(size, i): pixels(10 * size + i, size) for size in (16, 32) for i in range(12)}
     values = {f"{size}-{i:05d}": encoded(image) for (size, i), image in images.items()} | {"length": b"12"}
     source = write_lmdb(tmp_path / "data", values)
     plan = ImagePlan(resolution=None if resolution is None else (resolution, resolution))
     made = prepare(source, dest, plan)
-    assert (made.num_images, made.resolution) == (12, resolution or 16)
-    other = 24 - chosen
+    assert (made.num_images, made.resolution) == (12, resolution or 32)
+    other = 48 - chosen
     names = ", ".join(f"{other}-{i:05d}" for i in range(3))
     line = f"12 not used: images of other sizes than {chosen}, which --resolution chooses ({names}, ...)"
     assert made.notes[-1] == line
