@@ -1,4 +1,4 @@
-"""sg3: StyleGAN3 and StyleGAN2 on Triton kernels.
+"""sg3: StyleGAN2 and 3, Projected GAN, FastGAN and R3GAN on Triton kernels.
 
 `sg3.load(path)` reads a network file, `sg3.save(snapshot, path)` writes one. Importing the package is cheap: torch
 is imported only when one of them is used.

@@ -91,7 +91,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 @click.option("--debug", is_flag=True, expose_value=False,
               help="Show the traceback of a failure; works anywhere on the command line.")
 def cli() -> None:
-    """StyleGAN3 and StyleGAN2 on Triton kernels.
+    """StyleGAN2 and 3, Projected GAN, FastGAN and R3GAN on Triton kernels.
 
     Examples:
 

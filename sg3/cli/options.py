@@ -136,7 +136,7 @@ one_class = click.option(
 )
 noise_mode = click.option(
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
-    help="StyleGAN2's noise; StyleGAN3 has none.",
+    help="Noise of StyleGAN2 and FastGAN; the others have none.",
 )  # fmt: skip
 batch = click.option(
     "--batch", "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time."

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,14 @@ assert "torch" not in sys.modules
     refused, too_small = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "--style-mix: belongs to stylegan3-t, stylegan3-r, stylegan2, not to --cfg=tinygan" in refused
     assert "1: expected at least 2" in too_small
+
+
+def test_no_two_systems_claim_a_cfg_or_a_preset() -> None:
+    first = recipes.RECIPES[0]
+    recipes.check_owners(recipes.RECIPES)
+    other = replace(first, name="other", presets={})
+    with pytest.raises(TypeError, match=rf"--cfg={first.cfgs[0]}: claimed by {first.name} and by other"):
+        recipes.check_owners([first, other])
+    rival = replace(recipes.RECIPES[1], presets={"demo": first.presets["demo"]})
+    with pytest.raises(TypeError, match=f"--preset=demo: claimed by {first.name} and by {rival.name}"):
+        recipes.check_owners([first, rival])

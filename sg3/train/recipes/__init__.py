@@ -29,7 +29,18 @@ def discover() -> tuple[Recipe, ...]:
     return tuple(sorted(recipes, key=lambda recipe: (DEFAULT_CFG not in recipe.cfgs, recipe.name)))
 
 
+def check_owners(recipes: Iterable[Recipe]) -> None:
+    """Raises TypeError where two systems claim the same cfg, or the same name of a preset."""
+    owners: dict[str, str] = {}
+    for recipe in recipes:
+        for claim in [*(f"--cfg={cfg}" for cfg in recipe.cfgs), *(f"--preset={name}" for name in recipe.presets)]:
+            if claim in owners:
+                raise TypeError(f"{claim}: claimed by {owners[claim]} and by {recipe.name}")
+            owners[claim] = recipe.name
+
+
 RECIPES = discover()
+check_owners(RECIPES)
 
 
 def recipe_of(cfg: str) -> Recipe:
