@@ -53,3 +53,9 @@ class TrainingStopped(Sg3Error):
     """Training was asked to stop and saved its state first."""
 
     exit_code = 75
+
+
+class RestartDue(TrainingStopped):
+    """Training has saved its state and ended as --restart-every told it to: whoever started it starts it again."""
+
+    exit_code = 3

@@ -64,6 +64,7 @@ class TrainConfig(ABC):
     nobench: bool
     on_error: str
     timeout: float
+    restart_every: float | None = None
     profile: int
 
     z_dim: int

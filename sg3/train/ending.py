@@ -59,7 +59,7 @@ def report_failure(
     kimg = getattr(error, "kimg", 0)
     shown: BaseException = error
     if isinstance(error, TrainingStopped):
-        shown = TrainingStopped(f"{error}; continue with: {sg3_command()} train {shlex.quote(f'--continue={run_dir}')}")
+        shown = type(error)(f"{error}; continue with: {sg3_command()} train {shlex.quote(f'--continue={run_dir}')}")
     elif isinstance(error, KeyboardInterrupt):
         exit_file.leave(130, str(error) or "interrupted a second time, before the state was saved", kimg)
         raise error

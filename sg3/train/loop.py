@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from sg3.errors import TrainingStopped
+from sg3.errors import RestartDue, TrainingStopped
 from sg3.train.display import Display
 from sg3.train.evaluation import Evaluation
 from sg3.train.failure import BadStepsWatch
@@ -51,6 +51,7 @@ class Loop:
         self.run_dir = run_dir
         self.display = display
         self.evaluation = evaluation
+        self.began = time.monotonic()
         self.outlook = Outlook(trainer)
         self.tick_end = TickEnd(trainer)
         self.saving = Saving(trainer, run_dir)
@@ -110,6 +111,8 @@ class Loop:
                 finished = moment.ends_run
                 if not finished:
                     self.stop_if_asked(stop)
+                    if moment.restart:
+                        self.stop_now("--restart-every", RestartDue)
         with self.display.doing("saving the state"):
             self.saving.finish()
 
@@ -149,11 +152,12 @@ class Loop:
     def moment(self, now: float) -> Moment:
         """What is over and what is due after a step. Clocks are rank 0's, so that all agree."""
         t, c = self.trainer, self.config
-        ends_run, is_overdue = self.world.as_main(t.is_over, self.saving.is_overdue(now))
+        has_had_its_time = c.restart_every is not None and now - self.began > c.restart_every
+        ends_run, is_overdue, restart = self.world.as_main(t.is_over, self.saving.is_overdue(now), has_had_its_time)
         ends_tick = ends_run or t.tick == 0 or t.nimg >= t.tick_start_nimg + c.tick * 1000
         return Moment(
             now=now, step=t.step, ends_run=ends_run, ends_tick=ends_tick,
-            snapshot=ends_tick and (ends_run or t.tick % c.snap == 0), state=is_overdue,
+            snapshot=ends_tick and (ends_run or t.tick % c.snap == 0), state=is_overdue, restart=restart,
         )  # fmt: skip
 
     def tick_took(self, seconds: float, moment: Moment) -> None:
@@ -168,12 +172,12 @@ class Loop:
         if (reason := stop.reason(self.trainer.step)) is not None:
             self.stop_now(reason)
 
-    def stop_now(self, reason: str) -> None:
-        """Save the state, and nothing else, for whoever asked may not wait long."""
+    def stop_now(self, reason: str, kind: type[TrainingStopped] = TrainingStopped) -> None:
+        """Save the state, and nothing else, for whoever asked may not wait long. Raises `kind`."""
         with self.display.doing("stopping, saving the state"):
             self.saving.save()
             self.saving.finish()
         if self.display.failed is not None:
             raise self.display.failed
         kimg = self.trainer.nimg / 1000
-        raise TrainingStopped(f"{reason}: stopped at {kimg:.2f} kimg, state saved in {self.run_dir}")
+        raise kind(f"{reason}: stopped at {kimg:.2f} kimg, state saved in {self.run_dir}")

@@ -293,6 +293,10 @@ class Options:
         "Write a trace of so many steps.", MACHINE, at_least=1, metavar="STEPS", changes=NO_EFFECT
     )
 
+    restart_every: float | None = option(
+        "Save the state and end after so long, with exit code 3, for a script to continue.", MACHINE, at_least=0.001,
+        metavar="SEC", changes=NO_EFFECT,
+    )  # fmt: skip
     def __post_init__(self) -> None:
         problems = []
         for name, value in self.said().items():

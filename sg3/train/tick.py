@@ -11,7 +11,8 @@ class Moment:
     """A step is over; the same on all ranks but for `now`, the time in seconds of a clock that only runs forward.
 
     `ends_run` and `ends_tick` say what else is over; `snapshot` asks for images, networks and metrics (at the end of
-    every `--snap`th tick, and of the run), `state` for a training state because the last one is long ago.
+    every `--snap`th tick, and of the run), `state` for a training state because the last one is long ago. `restart`
+    says that this life has had its time (`--restart-every`).
     """
 
     now: float
@@ -20,6 +21,7 @@ class Moment:
     ends_tick: bool
     snapshot: bool
     state: bool
+    restart: bool = False
 
 
 class Part(Protocol):

@@ -405,6 +405,22 @@ def test_time_limit_ends_a_run_as_finished(discs: Path, run, tmp_path: Path) -> 
     assert "nothing to do" in run("train", "--continue=latest", f"--outdir={tmp_path}").err
 
 
+def test_a_run_ends_to_be_started_again(discs: Path, run, tmp_path: Path) -> None:
+    """--restart-every: exit code 3 with the state saved, again and again, until the run is at its end."""
+    words = ["train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=1", "--restart-every=0.001", *TINY_ARGS]
+    result = run(*words, "--batch=200")
+    assert result.code == 3
+    assert result.out == ""
+    (run_dir,) = tmp_path.iterdir()
+    assert f"--restart-every: stopped at 0.20 kimg, state saved in {run_dir}; continue with: " in result.err
+    assert "error" not in result.err
+    assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 3
+    codes = [run("train", f"--continue={run_dir}").code for _ in range(2)]
+    assert codes == [3, 3]
+    assert run("train", f"--continue={run_dir}", "--restart-every=1000").code == 0
+    assert run("train", f"--continue={run_dir}").code == 0, "nothing is left to do"
+
+
 def test_a_run_keeps_its_number_of_threads(discs: Path, run, tmp_path: Path, monkeypatch) -> None:
     """The one that others left when it began, unless another one is asked for."""
     args = [f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *TINY_ARGS]
