@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -113,6 +114,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _clean_up_when_ended() -> None:
+def _with_home(word: str) -> str:
+    """`~` at the beginning of a word, or of an option's value, as the home folder: no shell expands --outdir=~/runs."""
+    option, path = re.fullmatch(r"(--[a-z_-]+=)?(.*)", word, re.DOTALL).groups(default="")  # type: ignore[union-attr]
+    return option + (os.path.expanduser(path) if path == "~" or path.startswith("~/") else path)
+
+
     """Have SIGTERM and a closed terminal (SIGHUP) do what Ctrl-C does, which leaves no temporary files behind.
 
     Not in processes forked by this one, which it ends itself, nor in one of several ranks, which their launcher ends;
@@ -139,7 +146,8 @@ def _run(args: list[str], debug: bool) -> int:
     from sg3.shortage import shortage
 
     try:
-        result = cli.main(args=args, prog_name="sg3", standalone_mode=False)
+        words = [_with_home(word) for word in args]
+        result = cli.main(args=words, prog_name="sg3", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, so that a failure is one of the cases below and not noise at exit
         return result if isinstance(result, int) else 0

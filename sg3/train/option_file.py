@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
     for name, value in values.items():
         if name not in known:
             raise DataError(f"--config={path}: {unknown_option(name, known)}")
+        if isinstance(value, str) and value.startswith("~/"):
+            value = os.path.expanduser(value)
         try:
             values[name] = check_value(known[name], value)
         except ValueError as error:
