@@ -12,6 +12,8 @@ from sg3.cli import options
 from sg3.cli.progress import track
 from sg3.terminal import show
 
+HEATMAP, SLICES = "-heatmap.png", "-slices.png"  # ends of the names of plots
+
 
 def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the subcommands that look at images."""
@@ -31,11 +33,11 @@ def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _plot_options(smooth: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _plot_options(smooth: float, ending: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed((
-            click.option("--save", type=click.Path(path_type=Path), required=True, metavar="FILE",
-                         help="Where the plot goes: .png, .pdf or .svg."),
+            click.option("--save", type=click.Path(path_type=Path), metavar="FILE",
+                         help=f"Where the plot goes: .png, .pdf or .svg.  [default: beside the first, NAME{ending}]"),
             click.option("--dpi", type=options.FiniteRange(min=10, max=2000), default=100, show_default=True,
                          help="Pixels per inch."),
             click.option("--smooth", type=options.FiniteRange(min=0, max=1000), default=smooth, show_default=True,
@@ -98,7 +100,8 @@ def stats(
 
 @command.command("calc")
 @_source_options
-@click.option("--dest", type=click.Path(path_type=Path), required=True, metavar="NPZ", help="Where the spectrum goes.")
+@click.option("--dest", type=click.Path(path_type=Path), required=True, metavar="NPZ",
+              help="Where the spectrum goes; its folder is made.")
 @click.option("--mean", type=options.Finite(), required=True,
               help="Subtracted from pixels; the dataset's, from `stats`.")
 @click.option("--std", type=options.Finite(), required=True,
@@ -127,55 +130,65 @@ def calc(
         sg3 spectra calc --source=photos-256.zip --dest=photos.npz --mean=112.684 --std=69.509
     """
     from sg3.device import device_for_work
-    from sg3.errors import MissingInputError, UsageError
+    from sg3.errors import UsageError
+    from sg3.tools.files import make_folder
     from sg3.tools.spectra import open_images, power_spectrum, save_spectrum
 
     if dest.suffix.lower() != ".npz":
         raise UsageError(f"--dest={dest}: expected a name ending in .npz")
-    if not dest.parent.is_dir():
-        raise MissingInputError(f"--dest={dest}: there is no folder {dest.parent}; make it first")
     on = device_for_work(device)
     found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on)
+    make_folder(dest.parent)  # now rather than after the work
     images = track(found.images, "images", found.count)
     transform_on = "cpu" if on.type == "mps" else on  # which has no float64
     save_spectrum(power_spectrum(images, mean, std, beta=beta, interp=interp, device=transform_on), dest)
     show(dest)
 
 
+def _place(save: Path | None, npz: Path, ending: str) -> Path:
+    """Where a plot goes, known to be possible: --save, or beside the first file, which is missed when it is read."""
+    from sg3.plotting import check_plot
+
+    place = save or npz.with_name(npz.stem + ending)
+    if save is not None or npz.is_file():
+        check_plot(place, "--save")
+    return place
+
+
 @command.command("heatmap")
 @click.argument("npz", type=click.Path(path_type=Path))
-@_plot_options(smooth=1.25)
-def heatmap(npz: Path, save: Path, dpi: float, smooth: float) -> None:
-    """Plot the spectrum of one .npz over both frequencies.
+@_plot_options(smooth=1.25, ending=HEATMAP)
+def heatmap(npz: Path, save: Path | None, dpi: float, smooth: float) -> None:
+    """Plot the spectrum of one .npz over both frequencies, and print where the picture is.
 
     Examples:
 
         sg3 spectra heatmap net.npz --save=net.png
     """
-    from sg3.plotting import check_plot, save_figure
+    from sg3.plotting import save_figure
     from sg3.tools import spectra_plots
     from sg3.tools.spectra import load_spectrum
 
-    check_plot(save, "--save")
+    save = _place(save, npz, HEATMAP)
     save_figure(spectra_plots.heatmap(load_spectrum(npz), npz.stem, smooth), save, dpi)
     show(save)
 
 
 @command.command("slices")
 @click.argument("npz", type=click.Path(path_type=Path), nargs=-1, required=True)
-@_plot_options(smooth=0.0)
-def slices(npz: tuple[Path, ...], save: Path, dpi: float, smooth: float) -> None:
-    """Plot horizontal and diagonal slices of several .npz together.
+@_plot_options(smooth=0.0, ending=SLICES)
+def slices(npz: tuple[Path, ...], save: Path | None, dpi: float, smooth: float) -> None:
+    """Plot horizontal and diagonal slices of several .npz together, and print where the picture is.
 
     Examples:
 
         sg3 spectra slices photos.npz net.npz --save=slices.png
     """
-    from sg3.plotting import check_plot, save_figure
+    from sg3.plotting import save_figure
     from sg3.tools import spectra_plots
     from sg3.tools.spectra import load_spectrum
 
-    check_plot(save, "--save")
+    save = _place(save, npz[0], SLICES)
     stems = [path.stem for path in npz]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in npz]
     spectra = {name: load_spectrum(path) for name, path in zip(names, npz, strict=True)}

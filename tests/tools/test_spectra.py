@@ -238,6 +238,10 @@ def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Pat
         plot = tmp_path / f"heat{suffix}"
         assert run("spectra", "heatmap", files[0], f"--save={plot}").code == 0
         assert plot.read_bytes().startswith(start)
+    for command, ending in (("heatmap", "-heatmap.png"), ("slices", "-slices.png")):
+        place = files[0].with_name(files[0].stem + ending)
+        assert run("spectra", command, files[0]).out == f"{place}\n", "without --save it says where the picture went"
+        assert place.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -248,10 +252,11 @@ def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Pat
         (["stats", "--source=NET", "--num=1", "--device=tpu9"], 2, "--device=tpu9"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz"], 2, "--mean"),
         (["calc", "--source=NET", "--num=1", "--dest=a.png", "--mean=0", "--std=1"], 2, "ending in .npz"),
-        (["calc", "--source=NET", "--num=1", "--dest=no/a.npz", "--mean=0", "--std=1"], 66, "there is no folder no"),
+        (["calc", "--source=NET", "--num=1", "--dest=net.pkl/a.npz", "--mean=0", "--std=1"], 74, "cannot be made"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz", "--mean=0", "--std=0"], 2, "std above 0"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz", "--mean=0", "--std=1", "--interp=0"], 2, "--interp"),
         (["heatmap", "none.npz", "--save=a.bmp"], 2, "ending in .png, .pdf, .svg"),
+        (["heatmap", "no/none.npz"], 66, "no/none.npz: there is no such file"),
         (["slices", "--save=a.png"], 2, "NPZ"),
         (["nonsense"], 2, "nonsense"),
     ],
