@@ -69,6 +69,13 @@ def _published() -> dict[str, Preset]:
     for name in ("ffhq-1024", "ffhq-256", "lsun-cat-256", "lsun-church-256", "lsun-horse-256"):
         add(f"mmagic-stylegan2-{name}", "mmagic", kimg=25600, **mm2)
     add("mmagic-stylegan2-lsun-car-512", "mmagic, 512 x 384 images padded to squares", kimg=57600, **mm2)
+
+    # Maua's repository trains StyleGANs without a projected discriminator, too, all of them with both regularisations
+    # of StyleGAN2.
+    maua = {"batch": 32, "aug": "ada", "snap": 25, "style_mix": 0.9, "pl_weight": 2.0}
+    add("maua-unprojected-stylegan2", "Maua's variant without --projected", cfg="stylegan2", **maua)
+    for cfg in cfgs[1:]:
+        add(f"maua-unprojected-{cfg}", "Maua's variant without --projected", cfg=cfg, dlr=0.0025, **maua)
     return presets
 
 
