@@ -333,6 +333,7 @@ def test_cfgs() -> None:
         ({"cfg": "stylegan2-projected"}, {"resolution": 12}, "expected a power of two of at least 16"),
         ({"bf16": True}, {}, "--bf16: fastgan has no layers with 16 bits"),
         ({"cond": True}, {"label_dim": 1001, "has_labels": True}, "has 1001 classes, the embeddings hold 1000"),
+        ({"compile": "graphs"}, {}, "--compile=graphs: is for StyleGAN2 and StyleGAN3 without --projected; the means"),
         ({"p": 0.3}, {}, "--p: belongs to --aug=fixed, not to --aug=noaug"),
     ],
 )

@@ -261,6 +261,7 @@ def test_defaults() -> None:
         ({"aug": "fixed", "fp32": True, "bf16": True}, {}, "--bf16 and --fp32: choose one"),
     ],
 )
+        ({"compile": "on"}, {}, "--compile=on: is for StyleGAN2 and StyleGAN3; R3GAN's D is differentiated twice"),
 def test_contradictions_are_named(said: dict[str, Any], dataset: dict[str, Any], message: str) -> None:
     from sg3.errors import DataError, UsageError
 

@@ -78,6 +78,9 @@ class ProjectedConfig(TrainConfig):
         problems = super().problems(dataclasses.replace(said, bf16=None) if is_fastgan else said)
         if is_fastgan and said.bf16:
             problems.append(f"--bf16: {self.cfg} has no layers with 16 bits")
+        if self.compile != "off":
+            why = "the means and singular vectors here, which every pass moves, are not made for it"
+            problems.append(f"--compile={self.compile}: is for StyleGAN2 and StyleGAN3 without --projected; {why}")
         classes = self.dataset.label_dim
         if self.cond and classes > CLASSES:
             problems.append(f"--cond: {self.dataset.path} has {classes} classes, the embeddings hold {CLASSES}")

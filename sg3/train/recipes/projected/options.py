@@ -62,4 +62,3 @@ class ProjectedOptions(Options):
         "Until when the blur fades.", OPTIMISATION, rule="batch * 200 / 32", at_least=0, metavar="KIMG",
         changes=OTHER_RECIPE,
     )  # fmt: skip
-    compile: str | None = again(Options, "compile", choices=("off",))

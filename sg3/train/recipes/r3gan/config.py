@@ -50,6 +50,9 @@ class R3GANConfig(TrainConfig):
     def problems(self, said: Options) -> list[str]:
         """As in TrainConfig."""
         problems = super().problems(said)
+        if self.compile != "off":
+            why = "R3GAN's D is differentiated twice in every step, which torch.compile cannot"
+            problems.append(f"--compile={self.compile}: is for StyleGAN2 and StyleGAN3; {why}")
         for width in sorted(set(self.widths)):
             if width * EXPANSION % self.group:
                 problems.append(

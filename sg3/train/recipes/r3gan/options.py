@@ -42,4 +42,3 @@ class R3GANOptions(Options):
         "R1 and R2 by differentiating twice, or by finite differences.", OPTIMISATION, default="exact",
         choices=("exact", "approximate"), changes=OTHER_RECIPE,
     )  # fmt: skip
-    compile: str | None = again(Options, "compile", choices=("off",))
