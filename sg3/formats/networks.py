@@ -86,7 +86,7 @@ STYLEGAN2_DISCRIMINATOR = Family(
 FASTGAN_GENERATOR = Family(
     "FastGAN generator",
     fastgan.Generator,
-    {"": (fastgan.Generator,), "synthesis_kwargs": (fastgan.SynthesisNetwork,)},
+    {"": (fastgan.Generator,), "synthesis_kwargs": (fastgan.FastganSynthesis,)},
 )
 PROJECTED_DISCRIMINATOR = Family(
     "projected discriminator",

@@ -155,7 +155,7 @@ class Mapping(nn.Module):
         return z[:, None]
 
 
-class SynthesisNetwork(nn.Module):
+class FastganSynthesis(nn.Module):
     """z, as [N, 1, z_dim], and label -> image."""
 
     def __init__(
@@ -290,7 +290,7 @@ class Generator(nn.Module):
         self.img_channels = img_channels
         self.num_ws = 1
         self.mapping = Mapping()
-        self.synthesis = SynthesisNetwork(z_dim, c_dim, img_resolution, img_channels, ngf, bool(cond), bool(lite))
+        self.synthesis = FastganSynthesis(z_dim, c_dim, img_resolution, img_channels, ngf, bool(cond), bool(lite))
 
     def forward(
         self,
@@ -302,7 +302,7 @@ class Generator(nn.Module):
         noise_mode: str = "random",
         force_fp32: bool = False,
     ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, R, R], float32, about -1..1; see SynthesisNetwork.
+        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, R, R], float32, about -1..1; see FastganSynthesis.
 
         The truncation arguments are without effect.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -89,7 +89,14 @@ class Snapshots:
             "resolution": d.resolution, "random_seed": c.seed,
         }  # fmt: skip
         used = None if pipe is None else _frozen(pipe)
-        save(Snapshot(G=G, D=D, G_ema=G_ema, augment_pipe=used, training_set_kwargs=facts), self.path())
+        optimizers = None
+        if t.system.snapshots_hold_optimizers:
+            optimizers = {name: _on_cpu(optimizer.state_dict()) for name, optimizer in t.optimizers.items()}
+        snapshot = Snapshot(
+            G=G, D=D, G_ema=G_ema, augment_pipe=used, training_set_kwargs=facts, optimizers=optimizers,
+            progress=t.system.progress(t.nimg, t.tick, t.step),
+        )  # fmt: skip
+        save(snapshot, self.path())
 
 
 def _frozen(module: M) -> M:
@@ -101,6 +108,15 @@ class Measuring:
     """The metrics of the snapshot that was written last, unless somebody waits for the run to stop."""
 
     what = "measuring"
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state with its tensors on the CPU."""
+    entries = {
+        number: {name: entry.cpu() if isinstance(entry, torch.Tensor) else entry for name, entry in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": entries}
+
 
     def __init__(self, trainer: Trainer, evaluation: Evaluation, snapshots: Snapshots, stop: StopSignals) -> None:
         self._trainer = trainer

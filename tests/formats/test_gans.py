@@ -193,6 +193,7 @@ def test_the_systems_own_tools_open_sg3s_files(system: str, tmp_path: Path) -> N
         assert content["progress"]["best_fid"] == 3.5
         logits = content["D"](torch.zeros(1, 3, 32, 32), None)
         assert logits.shape == (1, 32)
+        assert "Fast" in type(content["G_ema"].synthesis).__name__, "by which Maua's code recognises it"
 
 
 def test_features_of_ones_own_are_not_saved(tmp_path: Path) -> None:

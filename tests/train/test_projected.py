@@ -418,3 +418,11 @@ def test_draws_follow_from_the_samples_number() -> None:
 
     assert torch.equal(draws(0, 4).shift[2:], draws(2, 2).shift)
     assert torch.equal(draws(0, 4).brightness[2:], draws(2, 2).brightness)
+
+
+@pytest.mark.usefixtures("fast")
+def test_snapshots_have_the_counters_of_its_own_code(larger_discs: Path, tmp_path: Path) -> None:
+    train(projected_config(larger_discs, facts(path=str(larger_discs), resolution=32)), tmp_path, 1)
+    snapshot = sg3.load(tmp_path)
+    assert snapshot.progress == {"cur_nimg": 4, "cur_tick": 1, "batch_idx": 1, "best_fid": 1e6}
+    assert snapshot.optimizers is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import sg3
 from sg3.models import r3gan
 from sg3.train.losses import gradient_penalty
 from sg3.train.recipes import presets, resolve
@@ -17,6 +18,7 @@ from sg3.train.recipes.r3gan.config import R3GANConfig
 from sg3.train.recipes.r3gan.options import R3GANOptions
 from sg3.train.recipes.r3gan.system import R3GAN
 from sg3.train.recipes.system import MicroBatch
+from sg3.train.state import load_state
 from tests.helpers.compare import assert_same
 from tests.helpers.golden_gan import GoldenGan, fill, makers, one_hot
 from tests.helpers.runs import facts
@@ -259,9 +261,9 @@ def test_defaults() -> None:
         ({}, {"resolution": 20}, "expected a power of two of at least 8"),
         ({}, {"channels": 4}, "the networks take 1 or 3"),
         ({"aug": "fixed", "fp32": True, "bf16": True}, {}, "--bf16 and --fp32: choose one"),
+        ({"compile": "on"}, {}, "--compile=on: is for StyleGAN2 and StyleGAN3; R3GAN's D is differentiated twice"),
     ],
 )
-        ({"compile": "on"}, {}, "--compile=on: is for StyleGAN2 and StyleGAN3; R3GAN's D is differentiated twice"),
 def test_contradictions_are_named(said: dict[str, Any], dataset: dict[str, Any], message: str) -> None:
     from sg3.errors import DataError, UsageError
 
@@ -282,3 +284,23 @@ def test_continued_run_equals_uninterrupted(labelled_discs: Path, tmp_path: Path
     assert_same(comparable(whole), comparable(parts))
     start = R3GAN(config, torch.device("cpu"), Reports(), lambda _: None).D.state_dict()
     assert any(not torch.equal(whole["D"][key], value) for key, value in start.items())
+
+
+def test_snapshots_have_what_its_own_code_goes_on_from(discs: Path, tmp_path: Path) -> None:
+    """Both optimisers' states, parameters in the order of the module, and the number of images."""
+    config = r3gan_config(discs)
+    train(config, tmp_path, 1)  # the first tick ends with the first step
+    snapshot = sg3.load(tmp_path)
+    state = load_state(tmp_path, pytest.fail)
+    assert snapshot.progress == {"cur_nimg": state["nimg"]} == {"cur_nimg": 4}
+    assert snapshot.optimizers is not None
+    for letter, network in (("G", snapshot.G), ("D", snapshot.D)):
+        assert network is not None
+        ours = state["optimizers"][letter]
+        assert_same(ours["state"], snapshot.optimizers[letter]["state"])
+        parameters = list(network.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=0.0, betas=(0.0, 0.0))
+        optimizer.load_state_dict(snapshot.optimizers[letter])
+        for index, parameter in enumerate(parameters):
+            assert torch.equal(optimizer.state[parameter]["exp_avg_sq"], ours["state"][index]["exp_avg_sq"])
+        assert optimizer.param_groups[0]["betas"] == (0.0, pytest.approx(0.9))

@@ -104,6 +104,13 @@ class System(Protocol):
     def real_batches(self) -> int:
         """How many batches of real images a step takes."""
 
+    @property
+    def snapshots_hold_optimizers(self) -> bool:
+        """Whether the system's own network files have the optimisers' states, which its own code goes on from."""
+
+    def progress(self, nimg: int, tick: int, step: int) -> dict[str, float] | None:
+        """The counters that the system's own network files have, None if they have none."""
+
     def begin_step(self, nimg: int) -> None:
         """Set what follows a schedule (learning rates, weights of terms), after `nimg` real images."""
 

@@ -43,6 +43,7 @@ class Projected:
     """A `System` (see there). `watch` gets D's logits of real images, for ADA."""
 
     real_batches = 1
+    snapshots_hold_optimizers = False
 
     def __init__(
         self, config: ProjectedConfig, device: torch.device, stats: Reporter, watch: Callable[[torch.Tensor], None]
@@ -82,6 +83,10 @@ class Projected:
         )
 
     # ---- what the trainer asks
+
+    def progress(self, nimg: int, tick: int, step: int) -> dict[str, float]:
+        """What its code goes on from, with a FID so far that any other beats."""
+        return {"cur_nimg": nimg, "cur_tick": tick, "batch_idx": step, "best_fid": 1e6}
 
     def begin_step(self, nimg: int) -> None:
         """Batch norms count steps rather than passes, whose number depends on the number of ranks."""

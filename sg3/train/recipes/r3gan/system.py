@@ -29,6 +29,7 @@ class R3GAN:
     """A `System` (see there). `watch` gets D's logits of real images."""
 
     real_batches = 2
+    snapshots_hold_optimizers = True
 
     def __init__(
         self, config: R3GANConfig, device: torch.device, stats: Reporter, watch: Callable[[torch.Tensor], None]
@@ -47,6 +48,10 @@ class R3GAN:
         return torch.optim.Adam(
             list(module.parameters()), lr=lr, betas=(0.0, BETA2[0]), eps=self.config.adam_eps, fused=True
         )
+
+    def progress(self, nimg: int, tick: int, step: int) -> dict[str, float]:
+        """Where its schedules are."""
+        return {"cur_nimg": nimg}
 
     # ---- schedules
 

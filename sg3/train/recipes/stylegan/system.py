@@ -27,6 +27,7 @@ class StyleGAN:
     """A `System` (see there). `watch` gets D's logits of real images, for ADA."""
 
     real_batches = 1
+    snapshots_hold_optimizers = False
 
     def __init__(
         self, config: StyleGANConfig, device: torch.device, stats: Reporter, watch: Callable[[torch.Tensor], None]
@@ -43,6 +44,9 @@ class StyleGAN:
         if config.compile == "graphs":
             warm_up(self.G, self.D, config.batch_gpu, device)
         self.phases = build_phases(config, self.loss)
+
+    def progress(self, nimg: int, tick: int, step: int) -> None:
+        """The original's files have no counters."""
 
     def begin_step(self, nimg: int) -> None:
         """Nothing follows a schedule here; the blur in front of D asks each micro-batch."""
