@@ -4,6 +4,7 @@
     log.txt, stats.jsonl             what was shown, and the statistics, a line per tick
     reals.png, fakes*.png            image grids: real images, what G made before training and at every snapshot
     network-snapshot-{kimg}.pkl      the networks
+    power-ema-{nimg}.pt              averages of G, from which `sg3 ema` makes others (--posthoc-ema)
     training-state-{nimg}.pt         everything that a run needs to go on, with its checksum in ....pt.sha256
     metric-NAME.jsonl, best.json     results of a metric, a line per snapshot; the best snapshot by each metric
     exit.json                        how the last life of the run ended
@@ -40,6 +41,7 @@ LOCK = ".lock"
 SNAPSHOTS = "network-snapshot-*.pkl"
 STATES = "training-state-*.pt"
 METRICS = "metric-*.jsonl"
+AVERAGES = "power-ema-*.pt"
 # What there may be before the first training state.
 BEGINNINGS = (OPTIONS, LOG, STATS, REALS, FAKES_INIT, EXIT, TRACE, LOCK, "events.out.tfevents.*")
 
@@ -67,6 +69,11 @@ def kimg_of(snapshot: object) -> int | None:
 def state_path(folder: Path, nimg: int) -> Path:
     """The training state after `nimg` images."""
     return folder / STATES.replace("*", f"{nimg:010d}")
+
+
+def averages_path(folder: Path, nimg: int) -> Path:
+    """Averages of G's weights after `nimg` images."""
+    return folder / AVERAGES.replace("*", f"{nimg:010d}")
 
 
 def digest_path(state: Path) -> Path:
@@ -136,6 +143,18 @@ def newest_snapshot(folder: Path) -> Path:
 def states(folder: Path) -> list[Path]:
     """Its training states, the newest first."""
     return sorted(folder.glob(STATES), reverse=True)
+
+
+def averages(folder: Path) -> list[Path]:
+    """Its averages of G's weights, the oldest first."""
+    return sorted(folder.glob(AVERAGES))
+
+
+def drop_averages_after(folder: Path, nimg: int) -> None:
+    """Remove those that a longer life of the run has left, which continues from `nimg` images."""
+    for path in averages(folder):
+        if path > averages_path(folder, nimg):
+            path.unlink(missing_ok=True)
 
 
 def metric_names(folder: Path) -> list[str]:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("sg3.cli.dataset", "Turn images into a dataset zip."),
     "convert": ("sg3.cli.convert", "Convert a network file to another format."),
     "view": ("sg3.cli.view", "See, move and mix what networks draw, in a browser."),
+    "ema": ("sg3.cli.ema", "Choose the length of the weight average after training."),
     "info": ("sg3.cli.info", "Describe a network file, a dataset or a run folder."),
     "tune": ("sg3.cli.tune", "Find the fastest settings of the kernels on this GPU."),
     "doctor": ("sg3.cli.doctor", "Show what will run where on this machine, and why."),
@@ -113,13 +114,13 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(_run(args, debug))
 
 
-def _clean_up_when_ended() -> None:
 def _with_home(word: str) -> str:
     """`~` at the beginning of a word, or of an option's value, as the home folder: no shell expands --outdir=~/runs."""
     option, path = re.fullmatch(r"(--[a-z_-]+=)?(.*)", word, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     return option + (os.path.expanduser(path) if path == "~" or path.startswith("~/") else path)
 
 
+def _clean_up_when_ended() -> None:
     """Have SIGTERM and a closed terminal (SIGHUP) do what Ctrl-C does, which leaves no temporary files behind.
 
     Not in processes forked by this one, which it ends itself, nor in one of several ranks, which their launcher ends;

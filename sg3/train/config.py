@@ -89,6 +89,7 @@ class TrainConfig(ABC):
     metrics: tuple[str, ...]
     detector_dir: str | None
     keep_snapshots: int | None
+    posthoc_ema: bool = False
     desc: str | None
 
     @classmethod

@@ -253,6 +253,10 @@ class Options:
     keep_snapshots: int | None = option(
         "Keep the newest N networks and the best.", OUTPUT, rule="all", at_least=1, metavar="N", changes=NO_EFFECT
     )
+    posthoc_ema: bool | None = option(
+        "Keep what `sg3 ema` makes averages of any length from: two more of G, in a file with each snapshot.", OUTPUT,
+        default=False,
+    )  # fmt: skip
     desc: str | None = option("Added to the run folder's name.", OUTPUT, metavar="TEXT")
 
     device: str | None = option("auto, cpu, cuda or cuda:N.", MACHINE, default="auto", changes=NO_EFFECT)
@@ -289,14 +293,14 @@ class Options:
         "Several GPUs: give up when one hangs for so long.", MACHINE, default=300.0, at_least=1, metavar="SEC",
         changes=NO_EFFECT,
     )  # fmt: skip
-    profile: int | None = option(
-        "Write a trace of so many steps.", MACHINE, at_least=1, metavar="STEPS", changes=NO_EFFECT
-    )
-
     restart_every: float | None = option(
         "Save the state and end after so long, with exit code 3, for a script to continue.", MACHINE, at_least=0.001,
         metavar="SEC", changes=NO_EFFECT,
     )  # fmt: skip
+    profile: int | None = option(
+        "Write a trace of so many steps.", MACHINE, at_least=1, metavar="STEPS", changes=NO_EFFECT
+    )
+
     def __post_init__(self) -> None:
         problems = []
         for name, value in self.said().items():

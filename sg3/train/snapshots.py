@@ -6,10 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from sg3.formats import Snapshot, save
-from sg3.run_folder import FAKES_INIT, REALS, drop_snapshots, fakes_path, snapshot_path
+from sg3.run_folder import FAKES_INIT, REALS, drop_averages_after, drop_snapshots, fakes_path, snapshot_path
 from sg3.train.consistency import check_consistency
 from sg3.train.evaluation import Evaluation
 from sg3.train.grid import Grid
@@ -46,6 +47,8 @@ class Snapshots:
         self._trainer = trainer
         self._run_dir = run_dir
         c = trainer.config
+        if trainer.world.is_main:
+            drop_averages_after(run_dir, trainer.nimg)
         self._grid = Grid(
             trainer.dataset, c.grid, z_dim=c.z_dim, label_dim=c.dataset.label_dim, seed=c.seed,
             skip=c.on_error == "skip",
@@ -82,6 +85,8 @@ class Snapshots:
         t = self._trainer
         c, d = t.config, t.config.dataset
         self._grid.save_fakes(t.G_ema, fakes_path(self._run_dir, t.nimg), c.batch_gpu)
+        if t.power_averages is not None:
+            t.power_averages.write(self._run_dir, t.nimg)
         G, D, G_ema = (_frozen(network) for network in (t.G, t.D, t.G_ema))
         pipe = t.augmentation.snapshot_pipe()
         facts = {
@@ -104,11 +109,6 @@ def _frozen(module: M) -> M:
     return copy.deepcopy(module).eval().requires_grad_(False).cpu()
 
 
-class Measuring:
-    """The metrics of the snapshot that was written last, unless somebody waits for the run to stop."""
-
-    what = "measuring"
-
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
     """An optimiser's state with its tensors on the CPU."""
     entries = {
@@ -117,6 +117,11 @@ def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
     }
     return {**state, "state": entries}
 
+
+class Measuring:
+    """The metrics of the snapshot that was written last, unless somebody waits for the run to stop."""
+
+    what = "measuring"
 
     def __init__(self, trainer: Trainer, evaluation: Evaluation, snapshots: Snapshots, stop: StopSignals) -> None:
         self._trainer = trainer

@@ -28,6 +28,7 @@ from sg3.train.compiled import reserve_gradients
 from sg3.train.config import TrainConfig
 from sg3.train.ema import update_ema
 from sg3.train.log import Stats
+from sg3.train.power_ema import PowerAverages
 from sg3.train.recipes import recipe_of
 from sg3.train.recipes.system import MicroBatch, Phase, System
 from sg3.train.reduce import GradientReducer, RunningMeans
@@ -53,6 +54,9 @@ class Trainer:
             config, self.device, self.stats, self.augmentation.watch
         )
         self.G_ema = copy.deepcopy(self.G).eval()
+        self.power_averages: PowerAverages | None = None
+        if config.posthoc_ema and world.is_main:  # who writes the files
+            self.power_averages = PowerAverages(self.G)
         reducers = {p.network: GradientReducer(list(p.module.parameters()), world) for p in self.phases if p.is_main}
         self.reducers = {phase.name: reducers[phase.network] for phase in self.phases}
         self.running_means = {phase.name: RunningMeans(phase.means, world) for phase in self.phases}
@@ -114,6 +118,8 @@ class Trainer:
                 self.run_phase(phase, *reals[phase.reals])
                 self.timer.stop(phase.name)
         update_ema(self.G_ema, self.G, self.system.ema_beta(self.nimg))
+        if self.power_averages is not None:
+            self.power_averages.update(self.nimg, self.nimg + self.config.batch)
         self.augmentation.step_done(self.step)
         self.nimg += self.config.batch
         self.step += 1
@@ -214,6 +220,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.system.state_dict(), **self.augmentation.state_dict(), "stats": self.stats.state_dict(),
             "last_tick": self.last_tick,
+            **({} if self.power_averages is None else {"power_averages": self.power_averages.state_dict()}),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -231,6 +238,8 @@ class Trainer:
         self.bad_steps.load_state_dict(state["bad_steps"])
         self.system.load_state_dict(state)
         self.augmentation.load_state_dict(state)
+        if self.power_averages is not None:
+            self.power_averages.load_state_dict(state["power_averages"])
         if self.world.is_main:
             self.stats.load_state_dict(state["stats"], self.device)
             self.last_tick = state.get("last_tick", {})  # (which states of 31a3443 have not)
