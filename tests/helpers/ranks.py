@@ -61,12 +61,13 @@ def train(world: World, config: TrainConfig, folder: Path, steps: int = STEPS) -
 
 
 def inject_nan(trainer: Trainer, world: World) -> dict[str, tuple[int, int]]:
-    """One step in which rank 1 alone meets NaN."""
-    hook = trainer.G.mapping.fc0.register_forward_hook(lambda _m, _i, out: out * float("nan"))
+    """One step in which rank 1 alone meets NaN: in G's mapping network, or in D's logits where G has none."""
+    place = trainer.G.mapping.fc0 if hasattr(trainer.G, "mapping") else trainer.D
+    hook = place.register_forward_hook(lambda _m, _i, out: out * float("nan"))
     if world.rank == 0:
         hook.remove()
-    n = trainer.local_batch
-    trainer.train_step(torch.zeros(n, 3, 16, 16, dtype=torch.uint8), torch.zeros(n, 3))
+    n, size = trainer.local_batch * trainer.system.real_batches, trainer.config.dataset.resolution
+    trainer.train_step(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, 3))
     hook.remove()
     return {found.phase: (found.longest, found.count) for found in trainer.bad_steps.look()}
 
@@ -79,10 +80,17 @@ def main(data: str, folder: Path, larger: bool) -> None:
         for name, config in larger_configurations(data).items():
             trainer = train(world, config, folder / name, steps=1)
             check_consistency(world, {"G": trainer.G, "D": trainer.D})
+            report[name] = world.gather(inject_nan(trainer, world))
+            check_consistency(world, trainer.networks)
+        if world.is_main:
+            torch.save(report, folder / "report.pt")
         world.close()
         return
     for name, config in configurations(data).items():
         trainer = train(world, config, folder / name)
+        if name == "r3gan":
+            report[name] = world.gather(inject_nan(trainer, world))
+            check_consistency(world, trainer.networks)
     modules = {"G": trainer.G, "D": trainer.D}
     check_consistency(world, modules)
     skipped = inject_nan(trainer, world)

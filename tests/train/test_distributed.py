@@ -73,6 +73,10 @@ def test_two_ranks_equal_one_with_a_projected_discriminator(tmp_path: Path) -> N
                     assert_close(moments, two["optimizers"][letter]["state"][index], names[index])
         assert one["augment_p"] == two["augment_p"]
         assert one["stats"].keys() == two["stats"].keys()
+    report = torch.load(folder / "report.pt")
+    (first, second) = report["fastgan"]
+    assert first == second, "a bad gradient on one rank is left out on all"
+    assert first["Dmain"] == first["Gmain"] == (1, 1)
 
 
 def compare_with_one(config: TrainConfig, of_two: Path, folder: Path) -> None:
@@ -100,6 +104,7 @@ def test_a_bad_gradient_on_one_rank_is_left_out_on_all(two_ranks: Path) -> None:
     assert first == second
     assert first["Dmain"] == (1, 1)
     assert report["finite"]
+    assert report["r3gan"] == [{"Dmain": (1, 1), "Gmain": (1, 1)}] * 2
 
 
 def test_drifting_apart_is_noticed_by_name(two_ranks: Path) -> None:

@@ -27,6 +27,7 @@ from tests.helpers import lives, ranks
 from tests.helpers.commands import Result, free_port
 from tests.helpers.compare import assert_close
 from tests.helpers.runs import TINY_ARGS, tiny_config
+from tests.helpers.tiny_systems import config_of
 from tests.helpers.trainers import StopAfter, new_trainer, run_loop
 
 Run = Callable[..., Result]
@@ -154,6 +155,65 @@ def test_bad_steps_end_a_run_and_spoil_nothing(
     state = load_state(tmp_path, pytest.fail)
     assert state["nimg"] == trainer.nimg
     assert all(bool(tensor.isfinite().all()) for tensor in state["G_ema"].values())
+
+
+def last_parameter_of_d(trainer: Trainer) -> torch.Tensor:
+    (phase,) = [phase for phase in trainer.phases if phase.name == "Dmain"]
+    return list(phase.module.parameters())[-1]
+
+
+def nan_in_all_logits(trainer: Trainer) -> None:
+    trainer.D.register_forward_hook(lambda _m, _i, out: out * float("nan"))
+
+
+def nan_in_one_gradient(trainer: Trainer) -> None:
+    parameter = last_parameter_of_d(trainer).requires_grad_(True)
+    parameter.register_hook(lambda grad: grad * float("nan"))
+    parameter.requires_grad_(False)
+
+
+def infinity_in_one_gradient(trainer: Trainer) -> None:
+    parameter = last_parameter_of_d(trainer).requires_grad_(True)
+    parameter.register_hook(lambda grad: grad + float("inf"))
+    parameter.requires_grad_(False)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("spoil", [nan_in_all_logits, nan_in_one_gradient, infinity_in_one_gradient])
+@pytest.mark.parametrize(
+    "name", ["r3gan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastgan", "stylegan2-projected"))]
+)
+def test_bad_steps_of_other_systems(
+    tmp_path: Path, monkeypatch, name: str, spoil: Callable[[Trainer], None]
+) -> None:
+    """They end the run after ten in a row, and spoil nothing: neither weights and averages nor running means."""
+    monkeypatch.setattr(bad_steps, "LOOK_EVERY", 5)
+    config = config_of(name, tmp_path, kimg=10, posthoc_ema=True)
+    trainer = new_trainer(config)
+    size = config.dataset.resolution
+    count = 4 * trainer.system.real_batches
+    for _ in range(2):
+        images = torch.arange(count * 3 * size * size).reshape(count, 3, size, size) % 251
+        trainer.train_step(images.to(torch.uint8), torch.zeros(count, 0))
+    before = {key: tensor.clone() for key, tensor in trainer.D.state_dict().items()}
+    spoil(trainer)
+    with pytest.raises(NumericalError, match=r"1[0-3] steps of [GD]main in a row without a finite gradient"):
+        run_loop(trainer, tmp_path / "run", StopAfter(10**9))
+    assert trainer.step == 15, "the first look after ten"
+    (report,) = (tmp_path / "run").glob("failure-*.json")
+    broken = json.loads(report.read_text())
+    assert any(entry.get("not_finite", 0) > 0 for entry in broken[broken["phase"][0]].values())
+    state = load_state(tmp_path / "run", pytest.fail)
+    assert state["nimg"] == trainer.nimg
+    for module in ("G", "D", "G_ema"):
+        assert all(bool(tensor.isfinite().all()) for tensor in state[module].values())
+    for average in state["power_averages"]:
+        assert all(bool(tensor.isfinite().all()) for tensor in average.values())
+    trained = {name for name, _ in trainer.D.named_parameters()}
+    # G's phase, which is a good one but for the first kind, moves running means and singular vectors of D.
+    still = before if spoil is nan_in_all_logits or name == "r3gan" else trained
+    for key in still:
+        assert torch.equal(trainer.D.state_dict()[key], before[key]) or key.endswith("num_batches_tracked"), key
 
 
 # ---- surroundings ---------------------------------------------------------------------------------------------------

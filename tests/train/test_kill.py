@@ -12,7 +12,7 @@ import pytest
 from sg3.run_folder import STATES
 from sg3.train.config import TrainConfig
 from sg3.train.state import load_state
-from tests.helpers import lives
+from tests.helpers import lives, tiny_systems
 from tests.helpers.compare import assert_same
 from tests.helpers.runs import tiny_config
 from tests.helpers.trainers import comparable
@@ -23,6 +23,9 @@ POINTS = ("open", "write", "fsync", "rename")
 @pytest.fixture
 def config(discs: Path) -> TrainConfig:
     return tiny_config(discs, cfg="stylegan3-t", layers=3, kimg=1000, mirror=True)
+
+
+OTHERS = [name for name in tiny_systems.NAMES if name != "stylegan3-t"]
 
 
 class Run:
@@ -43,14 +46,14 @@ class Run:
     def live(self, steps: int = 10**9, kind: str = "", number: int = 0) -> int | None:
         """One life, to its own end or to the call of that kind with that number. Returns the exit code."""
         process = lives.begin(lives.live, self.config, self.folder, self.begun, steps, kind, number)
-        process.join(120)
+        process.join(600)
         return self.bury(process)
 
     def live_for(self, saves: int, seconds: float) -> None:
         """One life, killed so many seconds after it began to save for the `saves`-th time."""
         process = lives.begin(lives.live, self.config, self.folder, self.begun, 10**9)
         goal = self.newest() + saves * self.config.batch
-        lives.wait_for(lambda: self.begun.value >= goal or saves == 0, process)
+        lives.wait_for(lambda: self.begun.value >= goal or saves == 0, process, seconds=300)
         process.join(seconds)
         assert self.bury(process) == -9
 
@@ -74,7 +77,7 @@ def finish(run: Run, tmp_path: Path) -> None:
     assert_same(comparable(one), comparable(two))
 
 
-def test_killed_at_some_instants(config: TrainConfig, tmp_path: Path) -> None:
+def killed_at_some_instants(config: TrainConfig, tmp_path: Path) -> None:
     rng = random.Random(0)
     run = Run(config, tmp_path / "run")
     assert run.live(steps=2) == 0
@@ -83,6 +86,17 @@ def test_killed_at_some_instants(config: TrainConfig, tmp_path: Path) -> None:
     for kind in ("fsync", "rename"):
         assert run.live(kind=kind, number=rng.randrange(3, 9)) == -9
     finish(run, tmp_path)
+
+
+def test_killed_at_some_instants(config: TrainConfig, tmp_path: Path) -> None:
+    killed_at_some_instants(config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_systems_killed_at_some_instants(tmp_path: Path, name: str) -> None:
+    killed_at_some_instants(tiny_systems.config_of(name, tmp_path, kimg=1000, mirror=True), tmp_path)
 
 
 @pytest.mark.slow
