@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
@@ -49,6 +50,12 @@ def operand(dtype: torch.dtype) -> tl.dtype:
     if dtype == torch.bfloat16:
         return tl.float32 if INTERPRETING else tl.bfloat16
     return tl.float16 if dtype == torch.float16 else tl.float32
+
+
+def exact_float32() -> bool:
+    """Whether SG3_FLOAT32=ieee asks for float32 products one by one, without tensor cores, where they are exact enough
+    in half-precision parts. Not to be changed between a call and its gradient."""
+    return os.environ.get("SG3_FLOAT32") == "ieee"
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -1,13 +1,15 @@
 """filtered_lrelu in one kernel, one of two: programs that march down a plane, and tiles.
 
-StyleGAN3's layers march (`marching.py`), where half precision is multiplied; tiles (`tiles.py`) take what is left, any
-filters up to 32 taps. Which it is depends on factors, filters and dtype alone, and not on which of two filters comes
-first, so that a call and its gradients agree on how signs are kept.
+StyleGAN3's layers march (`marching.py`); tiles (`tiles.py`) take what is left, any filters up to 32 taps. Which it is
+depends on factors, filters and dtype alone, and not on which of the two filters comes first, so that a call and its
+gradients agree on how signs are kept.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -16,6 +18,7 @@ from sg3.kernels.filtered_lrelu import marching, tiles
 from sg3.kernels.filtered_lrelu.geometry import Resampling, middle_size
 from sg3.kernels.filtered_lrelu.marching_plan import Pointwise
 from sg3.kernels.fir import design_lowpass_filter
+from sg3.kernels.triton_launch import exact_float32
 
 
 def forward(
@@ -64,8 +67,10 @@ def _run(
 ) -> None:  # fmt: skip
     if max(x.stride()[2:]) >= 2**23:  # offsets within a strip or a tile are 32 bit
         x = x.contiguous()
-    pointwise = Pointwise(gain, slope, signs is not None and not read, read)
-    plan = marching.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
+    plan = None
+    if x.dtype != torch.float32 or not exact_float32():
+        pointwise = Pointwise(gain, slope, signs is not None and not read, read)
+        plan = marching.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
     if plan is not None:
         marching.MARCH(x, plan, b, y, signs, middle, clamp, fu, fd, resampling, pointwise)
     else:
@@ -85,11 +90,13 @@ OTHERS = {"3->3": (3, 18, 3, 18), "1->1 long": (1, 32, 1, 32)}
 def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """Names and launches of every class in every type and mode, for ahead-of-time compilation."""
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
-        for precision in ("highest", "high", "medium") if dtype == torch.float32 else ("highest",):
+        for precision in ("highest", "ieee", "high", "medium") if dtype == torch.float32 else ("highest",):
             kind = str(dtype).removeprefix("torch.")
             if precision != "highest":
-                kind += {"high": " bf16x3", "medium": " tf32"}[precision]
+                kind += {"ieee": " ieee", "high": " bf16x3", "medium": " tf32"}[precision]
             for name, (up, up_taps, down, down_taps) in {**LAYERS, **GRADIENTS, **OTHERS}.items():
+                if precision == "ieee" and name not in ("2->2", "4->2"):  # which are something else without it
+                    continue
                 fu, fd = (_test_filter(taps) for taps in (up_taps, down_taps))
                 resampling = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
                 for mode in ("grad",) if name in GRADIENTS else ("plain", "with signs", "grad"):
@@ -101,16 +108,30 @@ def _compile(
     dtype: torch.dtype, precision: str, mode: str, fu: torch.Tensor | None, fd: torch.Tensor | None,
     resampling: Resampling,
 ) -> None:  # fmt: skip
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
     x, y = torch.empty(1, 2, 36, 36, dtype=dtype), torch.empty(1, 2, 36, 36, dtype=dtype)
     signs = None if mode == "plain" else torch.empty(1, 2, 150, 600, dtype=torch.uint8)
-    if mode == "grad":
-        assert signs is not None
-        grad(x, y, signs, None, None, fu, fd, resampling, 1.0, 0.2, 256.0, transposed=True)
+    with _precision(precision):
+        if signs is not None and mode == "grad":
+            grad(x, y, signs, None, None, fu, fd, resampling, 1.0, 0.2, 256.0, transposed=True)
+        else:
+            forward(x, torch.empty(2, dtype=dtype), y, signs, fu, fd, resampling, 1.0, 0.2, 256.0)
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """PyTorch's switch for float32 products, or 'ieee', which is ours."""
+    before, ours = torch.get_float32_matmul_precision(), os.environ.pop("SG3_FLOAT32", None)
+    if name == "ieee":
+        os.environ["SG3_FLOAT32"] = name
     else:
-        forward(x, torch.empty(2, dtype=dtype), y, signs, fu, fd, resampling, 1.0, 0.2, 256.0)
-    torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        os.environ.pop("SG3_FLOAT32", None)
+        if ours is not None:
+            os.environ["SG3_FLOAT32"] = ours
 
 
 def _test_filter(taps: int) -> torch.Tensor | None:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 import triton
@@ -31,7 +30,8 @@ import triton.language as tl
 from sg3.kernels.filtered_lrelu import impl_torch
 from sg3.kernels.filtered_lrelu.banded import MOST_PLANS, PlanCache
 from sg3.kernels.filtered_lrelu.geometry import Resampling
-from sg3.kernels.filtered_lrelu.marching_plan import SHAPES, MarchingPlan, Pointwise, Shape, build
+from sg3.kernels.filtered_lrelu.marching_float32 import largest, power, powers, times_power
+from sg3.kernels.filtered_lrelu.marching_plan import Kind, MarchingPlan, Pointwise, Shape, build, shape_by_rule
 from sg3.kernels.filtered_lrelu.marching_products import (
     downsample_columns,
     downsample_rows,
@@ -41,6 +41,7 @@ from sg3.kernels.filtered_lrelu.marching_products import (
     upsample_columns,
     upsample_rows,
 )
+from sg3.kernels.filtered_lrelu.powers import Powers
 from sg3.kernels.filtered_lrelu.signs import (
     bits_of_bytes,
     bytes_of_word,
@@ -55,18 +56,20 @@ DO_NOT_SPECIALIZE = [
     "channels", "x_height", "x_width", "y_height", "y_width", "x_n", "x_c", "x_h", "y_n", "y_c", "y_h",
     "tiles", "segments", "blocks_each", "x_step", "x_origin_x", "x_origin_y", "step", "skipped",
     "lines", "pairs", "first_pair", "pair_step", "first_line",
+    "pixels_power", "samples_power", "up_power", "both_power",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=DO_NOT_SPECIALIZE)
 def _marching_kernel(
-    x_ptr, b_ptr, y_ptr, signs_ptr, up_x_ptr, up_y_ptr, down_x_ptr, down_y_ptr,
+    x_ptr, b_ptr, y_ptr, signs_ptr, largest_ptr, up_x_ptr, up_y_ptr, down_x_ptr, down_y_ptr,
     channels, x_height, x_width, y_height, y_width,
     x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,  # strides; all that counts columns comes in vectors, but x_w and y_w
     tiles, segments, blocks_each,            # programs side by side, below one another, and each one's output blocks
     x_step, x_origin_x, x_origin_y, step, skipped,
     lines, pairs, first_pair, pair_step, first_line,  # of signs
     above, below, clamp,                     # what positive and other samples are multiplied by
+    pixels_power, samples_power, up_power, both_power,  # of float32: see powers.py
     UP: tl.constexpr, DOWN: tl.constexpr, UP_TERMS: tl.constexpr, DOWN_TERMS: tl.constexpr,
     UP_X: tl.constexpr, UP_Y: tl.constexpr, DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr,  # the blocks' numbers
     COLUMNS: tl.constexpr, HALVES: tl.constexpr,  # blocks of sample columns, and of sample rows of a strip
@@ -126,10 +129,16 @@ def _marching_kernel(
         nothing = (-bias).to(x_ptr.dtype.element_ty)  # what is added before the border must not be in the border
     bias = tl.cast(bias, VALUE)
     above, below, clamp = tl.cast(above, VALUE), tl.cast(below, VALUE), tl.cast(clamp, VALUE)
+    scale, back = 1.0, 0
+    if PARTS == 2:
+        scale, lift, clamp = powers(tl.load(largest_ptr + plane), bias, clamp, pixels_power, samples_power, up_power,
+                                    CLAMP and not READ)  # fmt: skip
+        above, below = above * power(lift), below * power(lift)
+        scale, back = power(scale), -(scale + lift + both_power)
 
     # What the strip before the first one would have left: its last block of pixel rows; of outputs nothing.
     pixels = load_pixels(x_ptrs, row, column, x_height, x_width, x_h, x_w, nothing, PIECES, 1)
-    carried = upsample_columns(pixels, bias, up_x, 0, UP, UP_X, UP_TERMS, COLUMNS, PIECES, TYPE, PARTS, VALUE)
+    carried = upsample_columns(pixels, bias, scale, up_x, 0, UP, UP_X, UP_TERMS, COLUMNS, PIECES, TYPE, PARTS, VALUE)
     begun = ()
     for _ in tl.static_range(COLUMNS):
         of_terms = ()
@@ -143,8 +152,8 @@ def _marching_kernel(
     for strip in range(first_strip, last_strip + 1):
         wide = ()
         for a in tl.static_range(PIXEL_BLOCKS):
-            wide = wide + (upsample_columns(pixels, bias, up_x, a, UP, UP_X, UP_TERMS, COLUMNS, PIECES, TYPE, PARTS,
-                                            VALUE),)  # fmt: skip
+            wide = wide + (upsample_columns(pixels, bias, scale, up_x, a, UP, UP_X, UP_TERMS, COLUMNS, PIECES, TYPE,
+                                            PARTS, VALUE),)  # fmt: skip
         # The next strip's pixels are asked for now, and arrive while this one is worked on.
         row += 16 * PIXEL_BLOCKS
         x_ptrs += 16 * PIXEL_BLOCKS * x_h
@@ -203,6 +212,8 @@ def _marching_kernel(
             rows = inside(out_row + i_16, height)
             for q in tl.static_range(OUTPUT_PIECES):
                 y = downsample_columns(finished, down_x, j, q, DOWN, DOWN_X, DOWN_TERMS, OUTPUT_BLOCKS, COLUMNS, PARTS)
+                if PARTS == 2:
+                    y = times_power(y, back)
                 columns = (8 * q + i_8 < step) & (out_column + 8 * q + i_8 < y_width)
                 tl.store(y_ptrs + out_row.to(tl.int64) * y_h + 8 * q * y_w, y.to(y_ptr.dtype.element_ty),
                          mask=rows[:, None] & columns[None, :])  # fmt: skip
@@ -280,32 +291,19 @@ def vector(x: torch.Tensor) -> int:
     return 2 if pairs and x.data_ptr() % (2 * x.element_size()) == 0 else 1
 
 
-class Kind(NamedTuple):
-    """What the choice of a shape depends on."""
-
-    up: int
-    up_terms: int
-    down: int
-    down_terms: int
-    dtype: str
-    mode: str  # 'plain', 'with signs', 'grad'
-
-
-MODES = ("plain", "with signs", "grad")  # in the order of the rule's rows
-
-
 def _class_of(
     x: torch.Tensor, plan: MarchingPlan, b: torch.Tensor | None, y: torch.Tensor, signs: torch.Tensor | None,
     middle: tuple[int, int], clamp: float | None, fu: torch.Tensor | None, fd: torch.Tensor | None,
     resampling: Resampling, pointwise: Pointwise,
 ) -> Kind:  # fmt: skip
-    mode = MODES[1 if pointwise.write else 2 if pointwise.read else 0]
-    return Kind(plan.layout.up, plan.up_x.terms, plan.layout.down, plan.down_x.terms, str(x.dtype)[6:], mode)
+    return Kind(plan.layout.up, plan.up_x.terms, plan.layout.down, plan.down_x.terms, str(x.dtype)[6:], pointwise.mode)
 
 
 def rule(kind: Kind, arch: int) -> Shape:
     """The table's shape, that of plans for which none is asked."""
-    return Shape(*SHAPES[kind.up, kind.up_terms, kind.down, kind.down_terms][MODES.index(kind.mode)])
+    shape = shape_by_rule(kind)
+    assert shape is not None
+    return shape
 
 
 def _others(kind: Kind, arch: int) -> Iterator[Shape]:
@@ -372,7 +370,8 @@ def _launch(
     blocks_each = math.ceil(max(blocks // wanted, 1) / layout.output_blocks) * layout.output_blocks
     segments = math.ceil(blocks / blocks_each)
     write = signs is not None and not read
-    type_ = operand(x.dtype)
+    value = operand(x.dtype)
+    powers_ = plan.powers or Powers(0, 0, 0, 0)
     if clamp is None and not read and x.dtype == torch.float16:
         clamp = torch.finfo(x.dtype).max  # what is beyond would be inf, and spoil its strips
     x_vector, y_vector = vector(x), vector(y)
@@ -383,7 +382,7 @@ def _launch(
     launch(
         _marching_kernel, (tiles * segments * n * c,),
         x, None if b is None else b.contiguous(), y, None if signs is None else signs.view(torch.int16),
-        plan.up_x.data, plan.up_y.data, plan.down_x.data, plan.down_y.data,
+        None if plan.powers is None else largest(x), plan.up_x.data, plan.up_y.data, plan.down_x.data, plan.down_y.data,
         c, height, width // x_vector, out_height, out_width // y_vector,
         *in_vectors(x, x_vector), *in_vectors(y, y_vector),
         tiles, segments, blocks_each,
@@ -392,13 +391,15 @@ def _launch(
         math.ceil(middle[0] / 32), math.ceil(middle[1] / 2), layout.x.s_origin // 2,
         layout.step * layout.down // 2, layout.y.s_origin // 32,
         plan.above, plan.below, 0.0 if clamp is None else clamp,
+        powers_.pixels, powers_.samples, powers_.up, powers_.both,
         like=x, UP=layout.up, DOWN=layout.down, UP_TERMS=plan.up_x.terms, DOWN_TERMS=plan.down_x.terms,
         UP_X=plan.up_x.numbers, UP_Y=plan.up_y.numbers, DOWN_X=plan.down_x.numbers, DOWN_Y=plan.down_y.numbers,
         COLUMNS=layout.columns, HALVES=layout.halves, PIXEL_BLOCKS=layout.pixel_blocks,
         OUTPUT_BLOCKS=layout.output_blocks, PIECES=layout.pieces, OUTPUT_PIECES=math.ceil(layout.step / 8),
         WRITE=write, READ=read, HAS_BIAS=b is not None, CLAMP=clamp is not None, STEEP=plan.below > plan.above,
         TOGETHER=shape.together, X_VECTOR=x_vector, Y_VECTOR=y_vector,
-        TYPE=type_, PARTS=1, VALUE=type_, num_warps=1, num_stages=1, maxnreg=shape.registers,
+        TYPE=tl.float16 if plan.powers else value, PARTS=2 if plan.powers else 1, VALUE=value,
+        num_warps=1, num_stages=1, maxnreg=shape.registers,
     )  # fmt: skip
     return (y,) if signs is None or read else (y, signs)
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from sg3.kernels.filtered_lrelu.banded import banded, record_stream, round_taps, separable_taps
 from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.filtered_lrelu.powers import Powers, in_parts, scaled_taps
 
 # Within a block of 16 sample columns, row r of the matrices is column PAIRS[r]: the two rows that one thread holds of
 # an accumulator, r and r + 8, are neighbours in the image, and their signs share a word.
@@ -94,7 +96,8 @@ class Shape:
 class MarchingPlan:
     """Layout and matrices of one op, and what samples are multiplied by, positive ones and others.
 
-    The gain of the nonlinearity is part of the matrices.
+    The gain of the nonlinearity is part of the matrices. `powers` is None unless numbers are float32, which are
+    multiplied in two parts.
     """
 
     layout: Layout
@@ -105,6 +108,7 @@ class MarchingPlan:
     up_y: Blocks
     down_x: Blocks
     down_y: Blocks
+    powers: Powers | None
     streams: set[torch.cuda.Stream] = field(default_factory=set, repr=False, compare=False)  # of `used_by`
 
     def used_by(self, stream: torch.cuda.Stream) -> None:
@@ -123,11 +127,30 @@ class Pointwise:
     read: bool
     shape: Shape | None = None
 
+    @property
+    def mode(self) -> str:
+        return MODES[1 if self.write else 2 if self.read else 0]
+
+
+MODES = ("plain", "with signs", "grad")
+
+
+class Kind(NamedTuple):
+    """What the choice of a shape depends on."""
+
+    up: int
+    up_terms: int
+    down: int
+    down_terms: int
+    dtype: str
+    mode: str
+
 
 # The rule: shapes, columns and together, as large as a thread's registers allow on all architectures. By up, its
 # filter's terms, down, its filter's terms; in each row, of programs that have nothing to do with signs, that write and
 # that read them. Chosen by the static model.
-SHAPES = {
+Shapes = dict[tuple[int, int, int, int], tuple[tuple[int, int] | None, ...]]
+SHAPES: Shapes = {
     (2, 1, 2, 1): ((4, 1), (4, 2), (4, 2)),
     (4, 1, 2, 1): ((4, 1), (3, 1), (3, 1)),
     (2, 1, 4, 1): ((3, 1), (3, 1), (3, 1)),
@@ -136,6 +159,17 @@ SHAPES = {
     (2, 1, 2, 3): ((3, 1), (2, 1), (2, 1)),
     (2, 3, 2, 1): ((2, 1), (2, 1), (2, 1)),
 }
+SHAPES_FLOAT32: Shapes = {
+    (2, 1, 2, 1): ((3, 1), (2, 1), (2, 1)),
+    (4, 1, 2, 1): ((2, 1), None, None),  # the gradient's matrices do not fit
+}
+
+
+def shape_by_rule(kind: Kind) -> Shape | None:
+    """None where programs do not march."""
+    shapes = (SHAPES_FLOAT32 if kind.dtype == "float32" else SHAPES).get(kind[:4])
+    shape = None if shapes is None else shapes[MODES.index(kind.mode)]
+    return None if shape is None else Shape(*shape)
 
 
 # Of a factor: the taps that its filter may have, which are what StyleGAN3's filters have. Then one block of pixel rows
@@ -201,14 +235,18 @@ def build(
     before, after = resampling.filter_gains
     ux, uy = separable_taps(fu, before * pointwise.gain / above, resampling.flip_filter, dtype)
     dx, dy = separable_taps(fd, after, resampling.flip_filter, dtype)
-    ux, uy, dx, dy = (round_taps(t, n, dtype) for t, n in ((ux, up), (uy, up), (dx, down), (dy, down)))
-    if not pointwise.read:
-        ux, uy, dx, dy = ux / HEADROOM, uy * HEADROOM, dx * HEADROOM, dy / HEADROOM
-    shapes = SHAPES.get((up, len(ux), down, len(dx)))
+    by_rule = shape_by_rule(Kind(up, len(ux), down, len(dx), str(dtype)[6:], pointwise.mode))
     taps = [t.shape[1] for t in (ux, uy, dx, dy)]
-    if shapes is None or dtype.itemsize > 2 or max(taps[:2]) > MOST_TAPS * up or max(taps[2:]) > MOST_TAPS * down:
+    if by_rule is None or max(taps[:2]) > MOST_TAPS * up or max(taps[2:]) > MOST_TAPS * down:
         return None
-    shape = pointwise.shape or Shape(*shapes[1 if pointwise.write else 2 if pointwise.read else 0])
+    shape = pointwise.shape or by_rule
+    powers = None
+    if dtype == torch.float32:
+        (ux, uy, dx, dy), powers = scaled_taps(ux, uy, dx, dy, up, pointwise.slope)
+    else:
+        ux, uy, dx, dy = (round_taps(t, n, dtype) for t, n in ((ux, up), (uy, up), (dx, down), (dy, down)))
+        if not pointwise.read:
+            ux, uy, dx, dy = ux / HEADROOM, uy * HEADROOM, dx * HEADROOM, dy / HEADROOM
     layout = lay_out(resampling, ux.shape[1], dx.shape[1], shape.columns)
 
     def blocks(taps: np.ndarray, lead: int, unit: int, row_step: int, column_step: int, rows: int = 16) -> Blocks:
@@ -220,8 +258,9 @@ def build(
             stack = stack[:, :, PAIRS]
         if taps is dx:
             stack = stack[:, :, :, PAIRS]
-        data = torch.as_tensor(in_fragment_order(stack)).to(dtype)
-        return Blocks((first, end), len(taps), data[:, :, None].contiguous().to(device))
+        ordered = in_fragment_order(stack)
+        parts = torch.as_tensor(ordered).to(dtype)[None] if powers is None else in_parts(ordered)
+        return Blocks((first, end), len(taps), parts.movedim(0, 2).contiguous().to(device))
 
     return MarchingPlan(
         layout, shape, above, below,
@@ -229,6 +268,7 @@ def build(
         blocks(uy, layout.y.phase, 16, 1, up),
         blocks(dx, layout.x.lead, -8, down, 1, rows=8),
         blocks(dy, layout.y.lead, -16, down, 1),
+        powers,
     )  # fmt: skip
 
 

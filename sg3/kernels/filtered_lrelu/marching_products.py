@@ -95,7 +95,7 @@ def load_pixels(x_ptrs, row, column, height, width, x_h, x_w, nothing, PIECES: t
 
 @triton.jit
 def upsample_columns(
-    pixels, bias, up_x, A: tl.constexpr, UP: tl.constexpr, NUMBERS: tl.constexpr, TERMS: tl.constexpr,
+    pixels, bias, scale, up_x, A: tl.constexpr, UP: tl.constexpr, NUMBERS: tl.constexpr, TERMS: tl.constexpr,
     COLUMNS: tl.constexpr, PIECES: tl.constexpr, TYPE: tl.constexpr, PARTS: tl.constexpr, VALUE: tl.constexpr,
 ):  # fmt: skip
     """Block A of pixel rows -> W, a tuple over sample columns m of tuples over terms."""
@@ -106,6 +106,8 @@ def upsample_columns(
         if 2 * k + 1 < PIECES:
             right = pixels[A * PIECES + 2 * k + 1].to(VALUE) + bias
         both = tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), [16, 16])
+        if PARTS == 2:
+            both = both * scale
         operands = operands + (_parts(_transposed(both, 16), TYPE, PARTS),)
     wide = ()
     for m in tl.static_range(COLUMNS):

@@ -111,12 +111,12 @@ def bits_of_bytes(field, LOWER: tl.constexpr):
 
 @triton.jit
 def factors_of_bytes(field, above, below, LOWER: tl.constexpr, TYPE: tl.constexpr):
-    """`below` where a sample's bit is set, else `above`, [16, 16] of a 16-bit TYPE, neither negative.
+    """`below` where a sample's bit is set, else `above`, [16, 16] of TYPE, neither negative.
 
     The factors' own bits grow with their value, so the one is the other plus a whole number times the bit. That both
     halves of a register are shifted alike is right because they are of e = 0 and 1 (of any pair in the last axis).
     """
-    if INTERPRETED:
+    if INTERPRETED or TYPE == tl.float32:  # noqa: SIM300
         return tl.where(bits_of_bytes(field, LOWER), below, above).to(TYPE)
     else:
         low = tl.cast(below, TYPE).to(tl.int16, bitcast=True).to(tl.int32)

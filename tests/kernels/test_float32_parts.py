@@ -1,0 +1,128 @@
+"""float32 in two half-precision parts: as exact as float32 sums at any scale, and where planes are uneven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from sg3.kernels.filtered_lrelu import impl_triton, marching
+from sg3.kernels.filtered_lrelu.marching_float32 import exponent, largest, times_power
+from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref, filtered_lrelu_triton
+from tests.helpers.compare import assert_within_budget
+from tests.helpers.filtered_lrelu_cases import Case
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+CASE = Case(shape=(1, 2, 17, 15))
+
+
+def compare(case: Case, x: torch.Tensor, b: torch.Tensor | None, g: torch.Tensor | None = None) -> torch.Tensor:
+    """Values and gradients within the budget; returns the values."""
+    fu, fd = case.filters(x.device.type)
+    exact_b = None if b is None else b.double()
+    x.requires_grad_()
+    y, _ = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), True)
+    exact_x, eager_x = x.detach().double().requires_grad_(), x.detach().clone().requires_grad_()
+    exact = filtered_lrelu_ref(exact_x, fu, fd, exact_b, *case.arguments())
+    eager = filtered_lrelu_ref(eager_x, fu, fd, b, *case.arguments())
+    assert_within_budget(y, eager, exact, "y")
+    g = torch.randn_like(y) if g is None else g
+    dx, dx_exact, dx_eager = (
+        torch.autograd.grad(t, of, g.to(t.dtype))[0] for t, of in ((y, x), (exact, exact_x), (eager, eager_x))
+    )
+    assert_within_budget(dx, dx_eager, dx_exact, "dx")
+    return y.detach()
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-5, 1e5, 1e30, 1e37])
+def test_any_scale(scale: float, device: str) -> None:
+    x, b = CASE.inputs(torch.float32, device)
+    compare(replace(CASE, clamp=0.8 * scale), x * scale, b * scale)
+
+
+def test_gradients_of_any_scale(device: str) -> None:
+    x, b = CASE.inputs(torch.float32, device)
+    for scale in (1e-36, 1e33):
+        compare(CASE, x.clone(), b, scale * torch.randn(1, 2, 15, 13, device=device))
+
+
+@pytest.mark.parametrize("clamp", [2.5e-8, 1e-20])
+def test_a_clamp_far_below_the_pixels(clamp: float, device: str) -> None:
+    """Samples are lifted after it, or half precision would have nothing left of them."""
+    x, b = CASE.inputs(torch.float32, device)
+    y = compare(replace(CASE, clamp=clamp), x * 1e10, b, torch.zeros(1, 2, 15, 13, device=device))
+    assert (y.abs() > 0.1 * clamp).any()
+
+
+def test_planes_and_strips_of_different_size(device: str) -> None:
+    """A plane's scale is its own; what is small in a plane is off by little of what is large there."""
+    case = Case(shape=(1, 3, 40, 14), padding=(9, 8, 9, 8), clamp=None)
+    x, b = case.inputs(torch.float32, device)
+    x[0, 0] *= 1e-12
+    x[0, 1, :12] *= 1e6
+    x[0, 1, 20:] = 0
+    x[0, 2] *= 1e12
+    b[0] = 0
+    fu, fd = case.filters(device)
+    compare(case, x, b)
+    for c in range(3):  # each for itself
+        alone = replace(case, shape=(1, 1, 40, 14))
+        compare(alone, x.detach()[:, c : c + 1].clone(), b[c : c + 1])
+    y = filtered_lrelu_triton(torch.zeros_like(x), fu, fd, None, *case.arguments(), False)[0]
+    assert (y == 0).all()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf")])
+def test_what_is_not_finite_spoils_what_it_reaches_and_not_the_rest(value: float, device: str) -> None:
+    """Its strips, and not the scale of its plane."""
+    case = Case(shape=(1, 2, 70, 14), clamp=None, bias=False)
+    fu, fd = case.filters(device)
+    x, _ = case.inputs(torch.float32, device)
+    clean = filtered_lrelu_triton(x, fu, fd, None, *case.arguments(), False)[0]
+    x[0, 0, 3, 7] = value
+    y = filtered_lrelu_triton(x, fu, fd, None, *case.arguments(), False)[0]
+    assert not y[0, 0, 3, 7].isfinite()
+    assert torch.equal(y[0, 0, 50:], clean[0, 0, 50:])
+    assert torch.equal(y[0, 1], clean[0, 1])
+
+
+def test_ieee_remains(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """SG3_FLOAT32=ieee: products one by one, on tiles."""
+    monkeypatch.setattr(marching, "MARCH", lambda *_: pytest.fail("marches"))
+    x, b = CASE.inputs(torch.float32, device)
+    with pytest.raises(pytest.fail.Exception, match="marches"):
+        compare(CASE, x, b)
+    monkeypatch.setenv("SG3_FLOAT32", "ieee")
+    compare(CASE, x.detach(), b)
+    assert impl_triton.exact_float32()
+
+
+@triton.jit
+def _powers(v_ptr, e_ptr, y_ptr, exponents_ptr, COUNT: tl.constexpr):
+    i = tl.arange(0, COUNT)
+    v = tl.load(v_ptr + i)
+    tl.store(y_ptr + i, times_power(v, tl.load(e_ptr + i)))
+    tl.store(exponents_ptr + i, exponent(v))
+
+
+def test_powers_of_two(device: str) -> None:
+    v = torch.tensor([1.0, 1.5, 3e38, 1e-38, 1e-45, 0.0, float("inf"), 7e-20], device=device)
+    e = torch.tensor([-252, 252, -250, 250, 252, 17, -3, 130], dtype=torch.int32, device=device)
+    y, exponents = torch.empty_like(v), torch.empty_like(e)
+    _powers[(1,)](v, e, y, exponents, COUNT=8)
+    expected = (v.double() * 2.0 ** e.double()).float()
+    assert torch.equal(y, expected)
+    assert exponents.tolist() == [0, 0, 127, -127, -127, -127, 128, -64]
+
+
+def test_the_largest_of_every_plane(device: str) -> None:
+    x = torch.randn(2, 3, 19, 150, device=device)
+    x[0, 1, 5, 140], x[1, 2, 18, 149] = -50, float("inf")
+    x[1, 1, 2, 3] = float("nan")
+    expected = torch.where(x.isfinite(), x.abs(), 0).amax((2, 3)).flatten()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(largest(x.contiguous(memory_format=layout)), expected)
