@@ -71,6 +71,8 @@ def command(
     sg3.save(original, dest)
     show(dest)
     missing = [slot for slot in SLOTS if getattr(original, slot) is None]
+    for note in original.notes:
+        say(f"note: {note}")
     say(f"read {original.origin}; missing: {', '.join(missing) or 'nothing'}")
     if verify:
         worst = 0.0

@@ -107,6 +107,7 @@ def describe_network(path: str | Path) -> dict[str, Any]:
         facts["augment_pipe"] = {"p": float(pipe.p), "operations": used}
     facts["missing"] = [name for name in ("G_ema", "G", "D", "augment_pipe") if getattr(snapshot, name) is None]
     facts["licence"] = snapshot.licence
+    facts["notes"] = snapshot.notes or None
     facts["training_set"] = snapshot.training_set_kwargs
     return facts
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sg3.terminal import say
 
 if TYPE_CHECKING:
+    from sg3.formats import Snapshot
     from sg3.models import Generator, StyleGenerator
     from sg3.tools.latent_as_w import Walkable
 
@@ -16,10 +17,9 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
 
     Raises DataError for a file without one, UsageError for a device that is not there, and what `sg3.load` raises.
     """
-    from sg3.device import device_for_work
-    from sg3.formats import averaged_generator, load
+    from sg3.formats import averaged_generator
 
-    G = averaged_generator(load(network, device_for_work(device)), network)
+    G = averaged_generator(_loaded(network, device), network)
     _check_class(G, class_idx)
     return G
 
@@ -41,12 +41,22 @@ def note_truncation(has_w: bool, truncation_psi: float) -> None:
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:
     """The same for commands that work in w. Raises UsageError also for a generator that has none."""
-    from sg3.device import device_for_work
-    from sg3.formats import load, style_generator
+    from sg3.formats import style_generator
 
-    G = style_generator(load(network, device_for_work(device)), network)
+    G = style_generator(_loaded(network, device), network)
     _check_class(G, class_idx)
     return G
+
+
+def _loaded(network: str, device: str) -> Snapshot:
+    """The snapshot; what of the file was not taken as it is, is said."""
+    from sg3.device import device_for_work
+    from sg3.formats import load
+
+    snapshot = load(network, device_for_work(device))
+    for note in snapshot.notes:
+        say(f"note: {note}")
+    return snapshot
 
 
 def _check_class(G: Generator, class_idx: int | None) -> None:

@@ -10,6 +10,7 @@ A format is a module that turns a file into a `Snapshot`; `networks.build` makes
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -149,16 +150,34 @@ def _read(path: Path) -> tuple[Snapshot, Literal["rgb", "bgr"]]:
 
 
 def _read_torch(path: Path) -> Snapshot:
-    content = torch_file.read_torch_file(path, ("state_dict", *rosinality.ENTRIES))
+    try:
+        content = torch_file.read_torch_file(path, ("state_dict", *rosinality.ENTRIES))
+    except DataError:
+        networks_in_it = _whole_networks(path)
+        if networks_in_it is None:
+            raise
+        return networks_in_it
     if "state_dict" not in content and any(slot in content for slot in rosinality.SLOTS):
         return rosinality.interpret(content, path)
-    state = torch_file.state_dict(content.get("state_dict", content), str(path))
+    state = rosinality.without_encoder(torch_file.state_dict(content.get("state_dict", content), str(path)))
     names = set(state)
     if mmagic.recognises(names):
         return mmagic.interpret(state, path)
-    if rosinality.recognises(names):
-        return rosinality.interpret({"g_ema": state}, path)
+    if slot := rosinality.recognises(names):
+        return rosinality.interpret({slot: state, "latent_avg": content.get("latent_avg")}, path)
     raise DataError(f"{path}: holds weights, but of no network that sg3 knows; sg3 reads {READS}")
+
+
+def _whole_networks(path: Path) -> Snapshot | None:
+    """The snapshot in a torch.save file of networks rather than weights; None if it is no such file."""
+    try:
+        content = torch_file.read_torch_networks(path, (*official.SLOTS, "augment_pipe", "training_set_kwargs"))
+    except DataError:
+        return None
+    if not official.is_of_networks(content):
+        return None
+    snapshot = official.interpret(content, path)
+    return replace(snapshot, origin="whole networks in a torch.save file")
 
 
 def _describe(head: bytes) -> str:

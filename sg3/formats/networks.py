@@ -104,6 +104,8 @@ AUGMENT_PIPE = Family("augmentation pipeline", augment.AugmentPipe, {"": (augmen
 GENERATORS = (STYLEGAN3_GENERATOR, STYLEGAN2_GENERATOR, FASTGAN_GENERATOR, R3GAN_GENERATOR)
 DISCRIMINATORS = (STYLEGAN2_DISCRIMINATOR, PROJECTED_DISCRIMINATOR, R3GAN_DISCRIMINATOR)
 
+# Arguments of forks that set up training and change nothing of what a network computes, whatever their value.
+WITHOUT_EFFECT = frozenset({"mapping_kwargs.freeze_layers", "mapping_kwargs.freeze_embed"})
 STYLEGAN_XL = {"head_layer_names", "head_layers", "up_factor", "mapping_kwargs.rand_embedding"}
 
 
@@ -150,6 +152,24 @@ def build(
         raise DataError(f"{where}: does not fit a {family.title}: {', '.join(problems[:3])}{rest}")
     network.load_state_dict({**expected, **tensors})
     return network
+
+
+def without_effect(family: Family, arguments: dict[str, Any]) -> list[str]:
+    """Take the arguments out that the constructor does not know and that change nothing: those of WITHOUT_EFFECT, and
+    any that is switched off (None, False, 0, nothing). Returns them, as "name = value"."""
+    left_out: list[str] = []
+    for group in family.takes:
+        values = arguments.get(group) if group else arguments
+        if not isinstance(values, dict):
+            continue
+        for name, value in list(values.items()):
+            full = f"{group}.{name}" if group else name
+            if family.knows(name, group) or full in STYLEGAN_XL:
+                continue
+            if full in WITHOUT_EFFECT or not value:
+                left_out.append(printable(f"{full} = {value}"))
+                del values[name]
+    return left_out
 
 
 def frozen(network: nn.Module, device: torch.device | str) -> nn.Module:

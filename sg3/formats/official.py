@@ -34,11 +34,19 @@ ADA_W_AVG_BETA = 0.995  # StyleGAN2-ADA's default; StyleGAN3's repository change
 
 
 def interpret(content: Any, path: Path) -> Snapshot:
-    """The networks of a snapshot pickle's content. Raises DataError, in one line, for whatever does not fit."""
+    """The networks of a snapshot pickle's content, or one network by itself, or G, D and G_ema in this order.
+
+    Raises DataError, in one line, for whatever does not fit.
+    """
+    if isinstance(content, (list, tuple)) and len(content) == 3:
+        content = dict(zip(("G", "D", "G_ema"), content, strict=True))
+    if isinstance(content, Record) and (alone := recognise(content)) is not None:
+        content = {"D" if alone in networks.DISCRIMINATORS else "G_ema": content}
     if not isinstance(content, dict) or not any(isinstance(content.get(slot), Record) for slot in SLOTS):
         what = content.class_name if isinstance(content, Record) else type(content).__name__
         raise DataError(f"{path}: is a pickle, but not of G, D and G_ema (it holds one {printable(what)})")
     found: dict[str, Any] = {}
+    notes: list[str] = []
     for slot, families in SLOTS.items():
         record = content.get(slot)
         if record is None:
@@ -46,7 +54,7 @@ def interpret(content: Any, path: Path) -> Snapshot:
         where = f"{path}: {slot}"
         if not isinstance(record, Record):
             raise DataError(f"{where}: is not a network")
-        found[slot] = read_network(record, families, where, found.get("G_ema") or found.get("G"))
+        found[slot] = read_network(record, families, where, found.get("G_ema") or found.get("G"), notes)
     augment_pipe = content.get("augment_pipe")
     if isinstance(augment_pipe, Record) and recognise(augment_pipe) is networks.AUGMENT_PIPE:
         found["augment_pipe"] = read_network(augment_pipe, AUGMENTATIONS, f"{path}: augment_pipe")
@@ -57,13 +65,25 @@ def interpret(content: Any, path: Path) -> Snapshot:
         optimizers=training_state.optimizers(content, str(path)),
         progress=training_state.progress(content),
         origin="official snapshot (.pkl)",
+        notes=list(dict.fromkeys(notes)),
     )
 
 
+def is_of_networks(content: Any) -> bool:
+    """Whether there is a network for `interpret` in it."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    return any(isinstance(value, Record) for value in (content if isinstance(content, (list, tuple)) else [content]))
+
+
 def read_network(
-    record: Record, families: tuple[Family, ...], where: str, generator: nn.Module | None = None
+    record: Record,
+    families: tuple[Family, ...],
+    where: str,
+    generator: nn.Module | None = None,
+    notes: list[str] | None = None,
 ) -> nn.Module:
-    """The network that a record describes, if it is one of the given families. Raises DataError.
+    """The network that a record describes, if it is one of the given families. Raises DataError. `notes` are added to.
 
     `generator` is the one beside a discriminator, which may know what the discriminator's own record does not tell.
     """
@@ -76,6 +96,8 @@ def read_network(
     tensors = dict(_tensors(record, where))
     if family in STYLEGANS or family is networks.AUGMENT_PIPE or "_init_kwargs" in record.state:
         arguments = _arguments(record, family, where)
+        if (left_out := networks.without_effect(family, arguments)) and notes is not None:
+            notes.append(f"constructor arguments that change nothing are left out: {', '.join(left_out)}")
     else:
         arguments = _inferred_arguments(record, family, tensors, where, generator)
     return networks.build(family, arguments, tensors, where)

@@ -43,9 +43,18 @@ SLOTS = {"g_ema": "G_ema", "g": "G", "d": "D"}
 ENTRIES = (*SLOTS, "latent_avg")
 
 
-def recognises(names: set[str]) -> bool:
-    """Whether tensors of these names are a generator's of this kind."""
-    return "input.input" in names
+def recognises(names: set[str]) -> str | None:
+    """The slot for tensors of these names, if they are a network's of this kind."""
+    if "input.input" in names:
+        return "g_ema"
+    return "d" if {"final_conv.0.weight", "final_linear.0.weight", "convs.0.0.weight"} <= names else None
+
+
+def without_encoder(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The generator of a file of an encoder for it (pSp, e4e, ReStyle), where it is called decoder; all of others."""
+    if "decoder.input.input" not in tensors:
+        return tensors
+    return {name.removeprefix("decoder."): tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
 
 
 def interpret(content: dict[str, Any], path: Path) -> Snapshot:
@@ -54,6 +63,7 @@ def interpret(content: dict[str, Any], path: Path) -> Snapshot:
     if w_avg is not None and not isinstance(w_avg, torch.Tensor):
         raise DataError(f"{path}: latent_avg is not a tensor")
     found: dict[str, Any] = {}
+    notes: list[str] = []
     for name, slot in SLOTS.items():
         if content.get(name) is None:
             continue
@@ -62,10 +72,10 @@ def interpret(content: dict[str, Any], path: Path) -> Snapshot:
         if slot == "D":
             found[slot] = build_discriminator(LEAVES, tensors, where)
         else:
-            found[slot] = build_generator(LEAVES, tensors, w_avg, where)
+            found[slot] = build_generator(LEAVES, tensors, w_avg, where, notes=notes)
     if not found:
         raise DataError(f"{path}: holds none of {', '.join(SLOTS)}")
-    return Snapshot(**found, origin="rosinality StyleGAN2 checkpoint (.pt)")
+    return Snapshot(**found, origin="rosinality StyleGAN2 checkpoint (.pt)", notes=notes)
 
 
 # ---- writing

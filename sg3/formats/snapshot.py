@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Snapshot:
     progress: dict[str, int | float] | None = None  # cur_nimg: images shown so far
     licence: str | None = None  # of the weights, where the file says it
     origin: str | None = None  # the format of the file it was read from, in words
+    notes: list[str] = field(default_factory=list)  # what of the file was not taken as it is
 
 
 def averaged_generator(snapshot: Snapshot, where: object) -> Generator:

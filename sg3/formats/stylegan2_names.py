@@ -150,11 +150,18 @@ def numbers(tensors: Tensors, prefix: str) -> list[int]:
 
 
 def build_generator(
-    leaves: Leaves, tensors: Tensors, w_avg: torch.Tensor | None, where: str, embed: Tensors | None = None
+    leaves: Leaves,
+    tensors: Tensors,
+    w_avg: torch.Tensor | None,
+    where: str,
+    embed: Tensors | None = None,
+    notes: list[str] | None = None,
 ) -> nn.Module:
     """The StyleGAN2 generator whose weights have these names. Neither implementation clamps activations in float32.
 
-    Without a mean of w it is estimated, see `estimate_w_avg`. `embed` is the layer for labels, by our names.
+    Without a mean of w it is estimated, see `estimate_w_avg`; of one for each layer the mean is taken. Constant noise
+    that is not there is drawn, always the same, if there are `notes`, which are told. `embed` is the layer for labels,
+    by our names.
     """
     layers = numbers(tensors, leaves.mapping)
     blocks = len(numbers(tensors, "to_rgbs"))
@@ -162,16 +169,40 @@ def build_generator(
         missing = f"{leaves.mapping}.1.{leaves.linear} missing"
         raise DataError(f"{where}: its tensors are not those of a StyleGAN2 network: {missing}")
     _check_blocks(blocks, where)
-    named = read(generator_weights(leaves, 4 * 2**blocks, layers, layers[0]), tensors, where)
+    weights = list(generator_weights(leaves, 4 * 2**blocks, layers, layers[0]))
+    drawn: dict[str, torch.Tensor] = {}
+    noise = [weight for weight in weights if weight.ours.endswith(".noise_const")]
+    if notes is not None and not any(weight.theirs in tensors for weight in noise):  # as older versions left it out
+        drawn = _drawn_noise([weight.ours for weight in noise])
+        weights = [weight for weight in weights if weight not in noise]
+        notes.append(f"{where}: has no constant noise; it is drawn anew, the same each time")
+    named = read(weights, tensors, where) | drawn
     named |= embed or {}
     with unusable_shapes(where, networks.STYLEGAN2_GENERATOR.title):
         arguments = arguments_from_shapes.stylegan2_generator(named) | _blur(tensors)
         arguments |= {"num_fp16_res": 0, "conv_clamp": None}
-        named["mapping.w_avg"] = torch.zeros(arguments["w_dim"]) if w_avg is None else w_avg.reshape(-1)
+        named["mapping.w_avg"] = torch.zeros(arguments["w_dim"]) if w_avg is None else _one_mean(w_avg, where, notes)
     network = networks.build(networks.STYLEGAN2_GENERATOR, arguments, named, where, IMPLIED)
     if w_avg is None:
         estimate_w_avg(network)
     return network
+
+
+def _drawn_noise(names: list[str]) -> dict[str, torch.Tensor]:
+    """Normal numbers [R, R] for noise of these names, the same each time."""
+    rng = np.random.RandomState(0)
+    sides = {name: int(name.split(".")[1].removeprefix("b")) for name in names}
+    return {name: torch.from_numpy(rng.standard_normal((side, side))).float() for name, side in sides.items()}
+
+
+def _one_mean(w_avg: torch.Tensor, where: str, notes: list[str] | None) -> torch.Tensor:
+    """The mean of w [w_dim], of [w_dim], [1, w_dim] or, as encoders keep it, one for each layer [num_ws, w_dim]."""
+    if w_avg.ndim != 2 or len(w_avg) == 1:
+        return w_avg.reshape(-1)
+    mean = w_avg.double().mean(dim=0).to(w_avg.dtype)
+    if notes is not None and not torch.allclose(mean.expand_as(w_avg), w_avg):
+        notes.append(f"{where}: has another mean of w for each of {len(w_avg)} layers; their mean is taken")
+    return mean
 
 
 def build_discriminator(leaves: Leaves, tensors: Tensors, where: str) -> nn.Module:

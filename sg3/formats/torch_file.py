@@ -15,7 +15,7 @@ import io
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,14 +23,15 @@ import torch
 
 from sg3 import limits
 from sg3.errors import DataError
-from sg3.formats.pickle_values import TENSOR_CALLS, Interpreter, failures
+from sg3.formats.pickle_values import CALLS, TENSOR_CALLS, Interpreter, Meaning, failures
 from sg3.formats.safe_pickle import Call, Global, Name, unpickle
 from sg3.formats.storage_stream import DTYPES, MAGIC, VERSION
 from sg3.pickle_scan import Refused
 from sg3.terminal import printable
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, pickled
-NAMES: frozenset[Name] = frozenset(TENSOR_CALLS) | {("torch", name) for name in DTYPES}
+STORAGES: frozenset[Name] = frozenset(("torch", name) for name in DTYPES)
+NETWORK_CALLS: Mapping[Name, Meaning] = {**CALLS, **TENSOR_CALLS}
 # What training programs keep beside the weights. Nothing of it is imported; other names than these are refused.
 INERT_PACKAGES = frozenset({"mmengine", "mmcv", "mmagic", "mmgen", "mmedit", "numpy", "torch", "addict"})
 INERT_NAMES: frozenset[Name] = frozenset({
@@ -64,10 +65,26 @@ def read_torch_file(path: Path, wanted: Iterable[str]) -> dict[str, Any]:
     return read_chosen(path, choose)
 
 
-def read_chosen(path: Path, choose: Callable[[Any], dict[Any, Any]]) -> dict[str, Any]:
+def read_torch_networks(path: Path, wanted: Iterable[str]) -> Any:
+    """Of a torch.save file of whole networks: the network, or the wanted entries of a dictionary of networks, as
+    `pickle_values.read_pickle` gives them. Raises as `read_torch_file` does."""
+
+    def choose(content: Any) -> dict[str, Any]:
+        if not isinstance(content, dict):
+            return {"": content}
+        return {name: content[name] for name in wanted if name in content}
+
+    found = read_chosen(path, choose, NETWORK_CALLS)
+    return found.get("", found)
+
+
+def read_chosen(
+    path: Path, choose: Callable[[Any], dict[Any, Any]], calls: Mapping[Name, Meaning] = TENSOR_CALLS
+) -> dict[str, Any]:
     """What `choose` takes out of the content of a torch.save file, in which every tensor is a `Call` still.
 
-    Only what is chosen is read. Raises as `read_torch_file` does.
+    Only what is chosen is read. `calls`: what may be called; with those of networks, layers are read as well. Raises as
+    `read_torch_file` does.
     """
     with failures(path, "torch.save file"):
         size = path.stat().st_size
@@ -75,13 +92,13 @@ def read_chosen(path: Path, choose: Callable[[Any], dict[Any, Any]]) -> dict[str
             is_zip = file.read(2) == b"PK"
             file.seek(0)
             if not is_zip:
-                content = _unpickle_parts(file, size)
-                return _interpreted(choose(content), size, _LegacyStorages(file, size, content).get)
+                content = _unpickle_parts(file, size, calls)
+                return _interpreted(choose(content), size, _LegacyStorages(file, size, content).get, calls)
             with limits.open_zip(file, limits.WEIGHT_ENTRIES, str(path)) as archive:
                 folder = _checked(archive, size)
                 description = archive.read(f"{folder}data.pkl")
-                content = _unpickle(io.BytesIO(description), len(description), size)
-                return _interpreted(choose(content), size, _ZipStorages(archive, folder).get)
+                content = _unpickle(io.BytesIO(description), len(description), size, calls)
+                return _interpreted(choose(content), size, _ZipStorages(archive, folder).get, calls)
 
 
 def state_dict(value: Any, where: str) -> dict[str, torch.Tensor]:
@@ -91,7 +108,9 @@ def state_dict(value: Any, where: str) -> dict[str, torch.Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
 
 
-def _interpreted(entries: dict[Any, Any], size: int, storages: Storages) -> dict[str, Any]:
+def _interpreted(
+    entries: dict[Any, Any], size: int, storages: Storages, calls: Mapping[Name, Meaning]
+) -> dict[str, Any]:
     def stored(parts: tuple[Any, ...]) -> torch.Tensor:
         match parts:
             case ("storage", Global(module="torch", name=name), str(key), str(), int(count), *view):
@@ -99,12 +118,15 @@ def _interpreted(entries: dict[Any, Any], size: int, storages: Storages) -> dict
                     return storages(key, DTYPES[name], count)
         raise Refused("holds a tensor whose storage is described in an unknown way")
 
-    interpreter = Interpreter(size, TENSOR_CALLS, stored)
+    interpreter = Interpreter(size, calls, stored)
     return {printable(name): interpreter.value(value) for name, value in entries.items()}
 
 
-def _unpickle(file: BinaryIO, size: int, outside: int = 0) -> Any:
-    return unpickle(file, size, NAMES, persistent_ids=True, integer_keys=True, is_inert=_is_inert, outside=outside)
+def _unpickle(file: BinaryIO, size: int, outside: int = 0, calls: Mapping[Name, Meaning] = TENSOR_CALLS) -> Any:
+    return unpickle(
+        file, size, frozenset(calls) | STORAGES, persistent_ids=True, integer_keys=True, is_inert=_is_inert,
+        layers=calls is NETWORK_CALLS, outside=outside,
+    )  # fmt: skip
 
 
 def _is_inert(module: str, name: str) -> bool:
@@ -160,14 +182,14 @@ class _ZipStorages:
 # ---- the form before torch 1.6
 
 
-def _unpickle_parts(file: BinaryIO, size: int) -> Any:
+def _unpickle_parts(file: BinaryIO, size: int, calls: Mapping[Name, Meaning]) -> Any:
     """The content; leaves the file's position after it."""
     magic, version, machine = (_unpickle(file, size) for _ in range(3))
     if magic != MAGIC or version != VERSION or not isinstance(machine, dict):
         raise Refused("is not a torch.save file")
     if machine.get("little_endian") is not (sys.byteorder == "little"):
         raise Refused(f"was written on a machine of another byte order than this {sys.byteorder}-endian one")
-    return _unpickle(file, size)
+    return _unpickle(file, size, calls=calls)
 
 
 class _LegacyStorages:

@@ -74,8 +74,10 @@ def transfer_weights(path: str, networks: Mapping[str, nn.Module], least: float)
 
 
 def _source(snapshot: Snapshot, name: str) -> nn.Module | None:
+    """That network; of a file with one generator, G and G_ema both begin as it."""
     source: nn.Module | None = getattr(snapshot, name)
-    return snapshot.G_ema if source is None and name == "G" else source
+    other: dict[str, nn.Module | None] = {"G": snapshot.G_ema, "G_ema": snapshot.G}
+    return other.get(name) if source is None else source
 
 
 def _match(name: str, source: nn.Module | None, target: nn.Module) -> Match:

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,12 @@ def persistent(module: nn.Module, **state: Any) -> Persistent:
 def write_like_the_original(
     monkeypatch: pytest.MonkeyPatch, path: Path, protocol: int = 4, **networks: Persistent
 ) -> None:
+    write_in_another_container(monkeypatch, lambda: path.write_bytes(pickle.dumps(networks, protocol=protocol)))
+
+
+def write_in_another_container(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
+    """Call `write` where the original's module can be pickled."""
+
     def _reconstruct_persistent_obj(meta: Any) -> Any:
         raise AssertionError("never called")
 
@@ -234,7 +241,73 @@ def write_like_the_original(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
         patch.setitem(sys.modules, module.__name__, module)
-        path.write_bytes(pickle.dumps(networks, protocol=protocol))
+        write()
+
+
+CONTAINERS: dict[str, tuple[Callable[[Any, Any], Any], set[str]]] = {
+    "a generator": (lambda G, D: G, {"G_ema"}),
+    "a discriminator": (lambda G, D: D, {"D"}),
+    "G and D": (lambda G, D: {"G": G, "D": D}, {"G", "D"}),
+    "G_ema and more": (lambda G, D: {"G_ema": G, "step": 3, "optimizer": {"state": {0: torch.ones(3)}}}, {"G_ema"}),
+    "all three": (lambda G, D: (G, D, G), {"G", "D", "G_ema"}),
+}
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch.save", "torch.save before 1.6"])
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_whole_networks_in_other_containers(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same records, whoever packed them; nothing in them is run."""
+    make, slots = CONTAINERS[name]
+    G, D = tiny.stylegan2_generator(), tiny.discriminator()
+    records = [persistent(net, _init_args=(), _init_kwargs=net.init_kwargs) for net in (G, D)]
+    value, path = make(*records), tmp_path / "a.pt"
+
+    def write() -> None:
+        if form == "pickle":
+            path.write_bytes(pickle.dumps(value))
+        else:
+            torch.save(value, path, _use_new_zipfile_serialization=form == "torch.save")
+
+    write_in_another_container(monkeypatch, write)
+    loaded = sg3.load(path)
+    assert {slot for slot in ("G", "D", "G_ema") if getattr(loaded, slot) is not None} == slots
+    for slot in slots:
+        assert_same_state(getattr(loaded, slot), D if slot == "D" else G)
+
+
+def test_whole_networks_run_nothing(tmp_path: Path) -> None:
+    """Of anything else than the original's classes, the name is said."""
+
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    for value in (Runs(), {"G": Runs()}):
+        torch.save(value, tmp_path / "a.pt")
+        with pytest.raises(DataError, match=r"refers to (posix|nt)\.system"):
+            sg3.load(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_arguments_of_forks_that_change_nothing_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen layers of a mapping network are buffers there, and remain weights here."""
+    G = tiny.stylegan2_generator()
+    kwargs = {**G.init_kwargs, "fork_option": None, "other": 0}
+    kwargs["mapping_kwargs"] = {**G.init_kwargs.get("mapping_kwargs", {}), "freeze_layers": 1, "freeze_embed": True}
+    record = persistent(G, _init_args=(), _init_kwargs=kwargs)
+    layer = record.meta["state"]["_modules"]["mapping"].meta["state"]["_modules"]["fc0"].meta["state"]
+    layer["_buffers"], layer["_parameters"] = {**layer["_buffers"], **layer["_parameters"]}, {}
+    write_like_the_original(monkeypatch, tmp_path / "a.pkl", G=record, G_ema=record)
+    loaded = sg3.load(tmp_path / "a.pkl")
+    assert_same_state(loaded.G_ema, G)
+    assert loaded.notes == ["constructor arguments that change nothing are left out: fork_option = None, other = 0, "
+                            "mapping_kwargs.freeze_layers = 1, mapping_kwargs.freeze_embed = True"]
+    kwargs["fork_option"] = 2
+    write_like_the_original(monkeypatch, tmp_path / "a.pkl", G_ema=record)
+    with pytest.raises(DataError, match="has no argument fork_option"):
+        sg3.load(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])

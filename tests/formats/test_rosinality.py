@@ -76,6 +76,48 @@ def test_mean_of_w_is_estimated_where_there_is_none(tmp_path: Path) -> None:
     assert torch.equal(loaded.mapping.w_avg, again.mapping.w_avg)
 
 
+def test_constant_noise_that_is_not_there_is_drawn(tmp_path: Path) -> None:
+    """As files of its first versions have none."""
+    G = other_names.generator()
+    state = {name: t for name, t in other_names.rosinality_generator(G).items() if not name.startswith("noises.")}
+    loaded = sg3.load(saved({"g_ema": state, "latent_avg": G.mapping.w_avg}, tmp_path / "a.pt"))
+    assert loaded.notes == [f"{tmp_path / 'a.pt'}: g_ema: has no constant noise; it is drawn anew, the same each time"]
+    noise = {name: b for name, b in loaded.G_ema.named_buffers() if name.endswith("noise_const")}
+    assert {name: b.shape for name, b in noise.items()} == {name: G.get_buffer(name).shape for name in noise}
+    assert all(0.5 < b.std() < 1.5 for b in noise.values())
+    again = sg3.load(tmp_path / "a.pt").G_ema
+    assert all(torch.equal(b, again.get_buffer(name)) for name, b in noise.items())
+    ws = torch.randn(1, G.num_ws, 8)
+    assert torch.equal(loaded.G_ema.synthesis(ws, noise_mode="none"), G.synthesis(ws, noise_mode="none"))
+    state |= {"noises.noise_0": torch.zeros(1, 1, 4, 4)}  # some, but not all: that file is damaged
+    with pytest.raises(DataError, match=r"noises\.noise_1 missing"):
+        sg3.load(saved({"g_ema": state}, tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_mean_of_w_for_each_layer(differ: bool, tmp_path: Path) -> None:
+    """As encoders keep it, which also bring the generator along under another name."""
+    G = other_names.generator()
+    layers = G.mapping.w_avg + (torch.randn(6, 8) if differ else torch.zeros(6, 8))
+    state = {f"decoder.{name}": t for name, t in other_names.rosinality_generator(G).items()}
+    state["encoder.input_layer.0.weight"] = torch.ones(2)
+    loaded = sg3.load(saved({"state_dict": state, "latent_avg": layers, "opts": {"a": 1}}, tmp_path / "a.pt"))
+    torch.testing.assert_close(loaded.G_ema.mapping.w_avg, layers.mean(dim=0))
+    said = f"{tmp_path / 'a.pt'}: g_ema: has another mean of w for each of 6 layers; their mean is taken"
+    assert loaded.notes == ([said] if differ else [])
+    assert torch.equal(tiny.image(loaded.G_ema), tiny.image(G))
+
+
+def test_discriminator_alone(tmp_path: Path) -> None:
+    D = other_names.discriminator()
+    state = other_names.rosinality_discriminator(D)
+    for value in (state, {"d": state}):
+        loaded = sg3.load(saved(value, tmp_path / "a.pt"))
+        assert (loaded.G, loaded.G_ema) == (None, None)
+        images = torch.randn(4, 3, 16, 16)
+        assert torch.equal(loaded.D(images), D(images))
+
+
 def test_unusual_blur_becomes_an_argument(tmp_path: Path) -> None:
     value = content()
     row = torch.tensor([1.0, 2.0, 1.0]) / 4

@@ -1,0 +1,49 @@
+"""Starting from another network's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import sg3
+from sg3.errors import DataError
+from sg3.train.transfer import transfer_weights
+from tests.helpers import tiny_networks as tiny
+from tests.helpers.compare import assert_same_state
+
+
+def scaled(generator: torch.nn.Module, factor: float) -> torch.nn.Module:
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.mul_(factor)
+    return generator
+
+
+@pytest.mark.parametrize("slot", ["G", "G_ema"])
+def test_a_file_with_one_generator_starts_both_from_it(slot: str, tmp_path: Path) -> None:
+    theirs = tiny.generator2(seed=1)
+    sg3.save(sg3.Snapshot(**{slot: theirs}), tmp_path / "a.pkl")
+    ours = {"G": tiny.generator2(seed=2), "G_ema": tiny.generator2(seed=3), "D": tiny.discriminator(c_dim=0)}
+    before = {name: tensor.clone() for name, tensor in ours["D"].state_dict().items()}
+    report = transfer_weights(str(tmp_path / "a.pkl"), ours, least=0.5)
+    assert_same_state(ours["G"], theirs)
+    assert_same_state(ours["G_ema"], theirs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours["D"].state_dict().items())
+    assert report[2] == f"D: {tmp_path / 'a.pkl'} has none, starting from random weights"
+
+
+def test_each_from_its_own_if_there_are_both(tmp_path: Path) -> None:
+    files = {"G": tiny.generator2(seed=1), "G_ema": scaled(tiny.generator2(seed=1), 2)}
+    sg3.save(sg3.Snapshot(**files), tmp_path / "a.pkl")
+    ours = {name: tiny.generator2(seed=2) for name in files}
+    transfer_weights(str(tmp_path / "a.pkl"), ours, least=0.5)
+    for name, network in ours.items():
+        assert_same_state(network, files[name])
+
+
+def test_a_discriminator_alone_fits_no_generator(tmp_path: Path) -> None:
+    sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pkl")
+    with pytest.raises(DataError, match="has 0% of the numbers of this run's G"):
+        transfer_weights(str(tmp_path / "a.pkl"), {"G": tiny.generator2(), "G_ema": tiny.generator2()}, 0.5)
