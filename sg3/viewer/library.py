@@ -12,6 +12,7 @@ from sg3.formats import averaged_generator, load
 from sg3.run_folder import newest_snapshot
 from sg3.viewer.catalogue import Catalogue
 from sg3.viewer.pictures import Painter
+from sg3.viewer.shelf import Shelf
 
 MOST_OPEN = 3
 
@@ -19,9 +20,10 @@ MOST_OPEN = 3
 class Library:
     """For the network's thread alone."""
 
-    def __init__(self, catalogue: Catalogue, device: torch.device) -> None:
+    def __init__(self, catalogue: Catalogue, device: torch.device, shelf: Shelf) -> None:
         self.catalogue = catalogue
         self.device = device
+        self.shelf = shelf
         self._open: OrderedDict[tuple[str, int, int], Painter] = OrderedDict()
 
     def painter(self, name: str) -> Painter:
@@ -32,7 +34,7 @@ class Library:
         if key not in self._open:
             while len(self._open) >= MOST_OPEN:
                 self._open.popitem(last=False)[1].forget()
-            self._open[key] = Painter(averaged_generator(load(path, self.device), entry.name))
+            self._open[key] = Painter(averaged_generator(load(path, self.device), entry.name), self.shelf)
         self._open.move_to_end(key)
         return self._open[key]
 

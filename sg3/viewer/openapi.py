@@ -12,6 +12,7 @@ PNG = {"description": "The picture, with its settings as JSON in the text field 
 ERROR = {"description": "What is wrong, and what to do about it.",
          "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}  # fmt: skip
 NPZ = {"description": "Arrays for NumPy.", "content": {"application/octet-stream": {}}}
+FILE = {"required": True, "description": "An .npz file.", "content": {"application/octet-stream": {}}}
 OBJECT = {"description": "As JSON.", "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
@@ -25,6 +26,11 @@ def description() -> dict[str, Any]:
     ]  # fmt: skip
     network = [parameter for parameter in query if parameter["name"] == "network"]
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}}}
+    run = [{"name": "run", "in": "query", "required": True, "schema": {"type": "string"}}]
+    which = {"name": "which", "in": "query", "schema": {"type": "string", "enum": ["reals", "fakes"]}}
+    parents = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
+        "parents": {"type": "array", "items": {"$ref": "#/components/schemas/State"}, "minItems": 1},
+        "count": {"type": "integer"}, "strength": {"type": "number"}, "seed": {"type": "integer"}}}}}}  # fmt: skip
     error = {"type": "object", "properties": {"error": {"type": "object", "properties": {
         "status": {"type": "integer"}, "message": {"type": "string"}}}}}  # fmt: skip
     return {
@@ -46,6 +52,15 @@ def description() -> dict[str, Any]:
             "/api/networks": {"get": _does("Networks that may be opened", [], OBJECT)},
             "/api/network": {"get": _does("What a network is: sizes, classes, layers", network, OBJECT)},
             "/api/layers": {"get": _does("Sizes and statistics of all layers for a picture", query, OBJECT)},
+            "/api/spectrum": {"get": _does("Power spectrum of a layer, averaged around circles", query, OBJECT)},
+            "/api/equivariance": {"get": _does("EQ-T and EQ-R of this picture, in decibels", query, OBJECT)},
+            "/api/run": {"get": _does("Snapshots, curves and metrics of a run", run, OBJECT)},
+            "/api/run.png": {"get": _does("Its grid of real images, or the newest of fakes", [*run, which], PNG)},
+            "/api/latents": {"post": {**_does("Load latents: names for the setting `latent`", query, OBJECT),
+                                      "requestBody": FILE}},
+            "/api/directions": {"post": {**_does("Load directions: a name of a set", [], OBJECT), "requestBody": FILE}},
+            "/api/children": {"post": {**_does("Breed: latents, each layer from one of the parents", [], OBJECT),
+                                       "requestBody": parents}},
             "/api/session": {"get": _does("What the token allows: full, or look", [], OBJECT)},
         },
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from math import cos, floor, radians, sin
 from typing import Any
 
@@ -13,22 +15,28 @@ import torch.nn.functional as F
 from sg3.errors import UsageError
 from sg3.models import Generator, StyleGenerator, stylegan3
 from sg3.sampling import class_labels, seed_latents, set_transform, to_uint8
+from sg3.tools.directions import Directions, principal_components, sefa
 from sg3.tools.files import Pixels
 from sg3.tools.latent_as_w import LatentAsW
-from sg3.tools.latents import layer_names
-from sg3.viewer.state import State
+from sg3.tools.latents import layer_names, sample_w
+from sg3.viewer.shelf import Shelf
+from sg3.viewer.state import MOVE, State
 from sg3.viewer.stepwise import Noise, Stepwise
 
 SEEDS = 2**32
 ROW = 100  # seeds from one row of the plane to the next, as in the original's visualizer
 KEPT_LATENTS = 256
+MOST_DIRECTIONS = 16  # that are found
 
 
 class Painter:
     """A network, and what is kept from one picture to the next. For the network's thread alone."""
 
-    def __init__(self, G: Generator) -> None:
+    def __init__(self, G: Generator, shelf: Shelf | None = None) -> None:
         self.G = G
+        self.shelf = shelf or Shelf()
+        self.features: tuple[Hashable, torch.Tensor] | None = None  # of a layer, and of which
+        self._directions: dict[Hashable, Directions] = {}
         self.device = next(G.parameters()).device
         self.walkable: StyleGenerator | LatentAsW
         self.walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(self.device)
@@ -52,18 +60,58 @@ class Painter:
     @torch.no_grad()
     def ws(self, state: State) -> torch.Tensor:
         """[1, num_ws, w_dim] on the network's device: blended, mixed and truncated."""
-        labels = self._labels(state)
-        ws = self._blend(state, labels)
+        labels = self.labels(state if state.seed_b is None else replace(state, class_mix=0.0))
+        ws = self._stored(state.latent) if state.latent else self._blend(state, labels)
+        if state.seed_b is not None and state.seed_mix > 0:
+            there = state if state.class_b is None else replace(state, class_idx=state.class_b)
+            to = self.labels(replace(there, class_mix=0.0))
+            ws = ws.lerp(self._mapped(state.seed_b, to), state.seed_mix)
         if state.mix_seed is not None and state.mix_layers:
             layers = list(state.mix_layers)
             self._check_layers(layers)
             ws = ws.clone()
             ws[:, layers] = self._mapped(state.mix_seed, labels)[:, layers]
+        return self._moved(self._truncated(ws, state), state, labels)
+
+    def _truncated(self, ws: torch.Tensor, state: State) -> torch.Tensor:
         if state.trunc == 1 or isinstance(self.walkable, LatentAsW):
             return ws
         cutoff = self.walkable.num_ws if state.cutoff is None else state.cutoff
         near = self.walkable.mapping.w_avg.lerp(ws[:, :cutoff], state.trunc)
         return torch.cat([near, ws[:, cutoff:]], dim=1)
+
+    def _moved(self, ws: torch.Tensor, state: State, labels: torch.Tensor) -> torch.Tensor:
+        """Steps along directions."""
+        if not state.directions:
+            return ws
+        if isinstance(self.walkable, LatentAsW):
+            raise UsageError("directions: this network has no w to move in")
+        ws = ws.clone()
+        for word in state.directions:
+            move = parse_move(word, self.walkable.num_ws)
+            found = self.directions(move.kind, labels)
+            if move.index >= len(found.directions):
+                raise UsageError(f"directions={word}: {move.kind} has directions 0 to {len(found.directions) - 1}")
+            length = move.degrees * float(found.scale[move.index])
+            ws[:, move.layers] += (length * found.directions[move.index]).to(ws)
+        return ws
+
+    def directions(self, kind: str, labels: torch.Tensor) -> Directions:
+        """SeFa's, PCA's, or those of a file that was loaded. Raises UsageError."""
+        assert not isinstance(self.walkable, LatentAsW)
+        key = kind, labels.numpy().tobytes() if kind == "pca" else b""
+        if key not in self._directions:
+            count = min(MOST_DIRECTIONS, self.walkable.w_dim)
+            if kind == "sefa":
+                self._directions[key] = sefa(self.walkable, count, range(self.walkable.num_ws))
+            elif kind == "pca":
+                self._directions[key] = principal_components(sample_w(self.walkable, labels), count)
+            else:
+                return self.shelf.directions(kind, self.walkable.w_dim)
+        return self._directions[key]
+
+    def _stored(self, name: str) -> torch.Tensor:
+        return self.shelf.latent(name, self.walkable.num_ws, self.walkable.w_dim).to(self.device)
 
     def facts(self) -> dict[str, Any]:
         """What a page has to know of the network."""
@@ -81,13 +129,14 @@ class Painter:
         """Free what is kept."""
         self.stepwise.forget()
         self._latents.clear()
+        self.features = None
 
     def _check_layers(self, layers: list[int]) -> None:
         if layers[-1] >= self.walkable.num_ws:
             most = self.walkable.num_ws - 1
             raise UsageError(f"mix_layers={layers[-1]}: out of range, this network has layers 0 to {most}")
 
-    def _labels(self, state: State) -> torch.Tensor:
+    def labels(self, state: State) -> torch.Tensor:
         """[1, c_dim]"""
         labels = class_labels(self.G, state.class_idx, 1)
         if state.class_b is None or state.class_mix == 0 or self.G.c_dim == 0:
@@ -114,6 +163,27 @@ class Painter:
                 self._latents.popitem(last=False)
         self._latents.move_to_end(key)
         return self._latents[key]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step along a direction."""
+
+    kind: str
+    index: int
+    degrees: float
+    layers: list[int]
+
+
+def parse_move(word: str, num_ws: int) -> Move:
+    """One word of the setting `directions`. Raises UsageError for layers that are not there."""
+    found = re.fullmatch(MOVE, word)
+    assert found is not None
+    kind, index, degrees, first, last = found.groups()
+    layers = list(range(num_ws)) if first is None else list(range(int(first), int(last) + 1))
+    if not layers or layers[-1] >= num_ws:
+        raise UsageError(f"directions={word}: this network has layers 0 to {num_ws - 1}")
+    return Move(kind, int(index), float(degrees), layers)
 
 
 def corners(state: State) -> list[tuple[int, float]]:

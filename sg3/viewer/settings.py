@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -110,6 +111,27 @@ class Indices:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "array", "items": Whole(0, self.high).schema(), "uniqueItems": True}
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of a form, in their order; as text with commas between them."""
+
+    pattern: str
+    example: str
+    most: int
+
+    def read(self, value: object) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or len(parts) > self.most:
+            raise ValueError(f"expected at most {self.most} words such as {self.example}")
+        for part in parts:
+            if not isinstance(part, str) or len(part) > 100 or not re.fullmatch(self.pattern, part):
+                raise ValueError(f"expected words such as {self.example}")
+        return tuple(parts)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "string", "pattern": f"^{self.pattern}$"}, "maxItems": self.most}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 from sg3 import limits
 from sg3.errors import UsageError
 from sg3.terminal import printable
-from sg3.viewer.settings import Choice, Indices, Pair, Real, Setting, Switch, Text, Whole
+from sg3.viewer.settings import Choice, Indices, Pair, Real, Setting, Switch, Text, Whole, Words
 
 SEED = Whole(0, 2**32 - 1)
 CLASS = Whole(0, limits.FEATURES - 1)
 MOST_WS = 2 * limits.LAYERS + 2
+# Set, number, amount in degrees, and perhaps the layers: sefa.0:2.5 or pca.3:-1:0-6.
+MOVE = r"(sefa|pca|[0-9a-f]{16})\.(\d{1,4}):(-?\d{1,4}(?:\.\d{1,6})?)(?::(\d{1,3})-(\d{1,3}))?"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class State:
     x: Annotated[float, Setting(Real(-1e6, 1e6), "Position on the plane of seeds, from `seed` on: to the right lie "
                                 "the next seeds, between them blends of four corners.")] = 0.0
     y: Annotated[float, Setting(Real(-1e6, 1e6), "The same downwards, where each step is a hundred seeds.")] = 0.0
+    seed_b: Annotated[int | None, Setting(SEED, "A second seed, of class_b if that is set, to go towards in w.")] = None
+    seed_mix: Annotated[float, Setting(Real(0, 1), "How far towards it.")] = 0.0
     class_idx: Annotated[int | None, Setting(CLASS, "Class of a conditional network.", "class")] = None
     class_b: Annotated[int | None, Setting(CLASS, "A second class, to blend with the first.")] = None
     class_mix: Annotated[float, Setting(Real(0, 1), "How much of the second class.")] = 0.0
@@ -48,6 +52,22 @@ class State:
     rotate: Annotated[float, Setting(Real(-3600, 3600), "Rotate the picture, in degrees (StyleGAN3).")] = 0.0
     scale: Annotated[float, Setting(Real(0.1, 10), "Enlarge the picture (StyleGAN3).")] = 1.0
     untransform: Annotated[bool, Setting(Switch(), "Warp the moved picture back, to compare.")] = False
+    latent: Annotated[str, Setting(Text(16), "Instead of a seed, a latent that the server keeps, by its name.")] = ""
+    directions: Annotated[tuple[str, ...], Setting(Words(MOVE, "sefa.0:2.5 or pca.3:-1:0-6", 32), "Steps along "
+        "directions of w: set (sefa, pca or a loaded one), number, degrees, and perhaps layers.")] = ()  # fmt: skip
+    layer: Annotated[str, Setting(Text(100), "Show what this layer gives, not the picture.")] = ""
+    layer_view: Annotated[str, Setting(Choice(("rgb", "sheet", "spectrum")), "Three channels as colours, a sheet of "
+                          "channels, or a power spectrum.")] = "rgb"  # fmt: skip
+    channel: Annotated[int, Setting(Whole(0, limits.FEATURES - 1), "First channel of the layer to show.")] = 0
+    gain_db: Annotated[float, Setting(Real(-40, 40), "Gain of the layer's values, in decibels.")] = 0.0
+    normalize: Annotated[bool, Setting(Switch(), "Scale the layer's values to their largest.")] = False
+    kaiser: Annotated[float, Setting(Real(0, 50), "Beta of the spectrum's Kaiser window.")] = 8.0
+    spectrum_db: Annotated[float, Setting(Real(0.1, 100), "Range of the spectrum, in decibels.")] = 50.0
+    all_channels: Annotated[bool, Setting(Switch(), "Average the spectrum over all channels.")] = False
+    compare: Annotated[str, Setting(Choice(("none", "split", "difference")), "Show a second network beside the first, "
+                       "or the difference.")] = "none"  # fmt: skip
+    network_b: Annotated[str, Setting(Text(300), "The second network.")] = ""
+    split: Annotated[float, Setting(Real(0, 1), "Where the second network's part begins.")] = 0.5
     fp32: Annotated[bool, Setting(Switch(), "Run all layers in 32 bits.")] = False
 
     @classmethod

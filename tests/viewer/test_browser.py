@@ -18,6 +18,7 @@ from sg3.formats import averaged_generator
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from tests.helpers.browsers import chromium, opened, settled, shown, state
+from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.viewers import FULL, LOOK, Served, pixels_of, served, viewer_of
 
 MOVES, CLASSES = "sg3t-64.pkl", "sg2-32-cond.pkl"
@@ -47,26 +48,6 @@ def page(browser: Any, server: Served) -> Iterator[Any]:
 def expected(golden: Path, name: str, words: dict[str, str]) -> np.ndarray:
     G = averaged_generator(sg3.load(golden / name), name)
     return Painter(G).picture(State.read({k: v for k, v in words.items() if k != "network"}))
-
-
-def set_range(page: Any, name: str, value: float, commit: bool = True) -> None:
-    page.eval_on_selector(f"#{name}", "(field, [value, commit]) => { field.value = value; "
-                          "field.dispatchEvent(new Event('input', {bubbles: true})); "
-                          "if (commit) field.dispatchEvent(new Event('change', {bubbles: true})); }", [value, commit])
-
-
-def drag(page: Any, selector: str, dx: float, dy: float) -> None:
-    box = page.locator(selector).bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx / 2, y + dy / 2, steps=3)
-    page.mouse.move(x + dx, y + dy, steps=3)
-    page.mouse.up()
-
-
-def open_all(page: Any) -> None:
-    page.evaluate("() => document.querySelectorAll('details').forEach((part) => { part.open = true; })")
 
 
 def test_a_picture_is_that_of_generate_and_its_address_brings_it_back(

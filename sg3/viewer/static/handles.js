@@ -43,7 +43,7 @@ export class Handles {
     const step = (now) => {
       if (!box.checked) { this.store.commit(); return; }
       if (ready()) {
-        const by = Math.min((now - then) / 1000, 0.5) * 30;
+        const by = Math.min(Math.max(now - then, 0) / 1000, 0.5) * 30;
         then = now;
         const angle = this.store.get("rotate") + by;
         this.store.set({ rotate: Math.round((angle > 180 ? angle - 360 : angle) * 10) / 10 }, { moving: true });

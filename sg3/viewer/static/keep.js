@@ -18,12 +18,12 @@ export function keeping(store, facts, say, fail) {
   const show = () => { document.getElementById("command").textContent = command(store, facts()); };
   store.addEventListener("change", show);
   show();
-  return { save: () => save().catch(fail), show };
+  return { save: () => save().catch(fail), show, copy: (text) => copy(text, say).catch(fail) };
 }
 
 const stem = (store) => `seed${String(store.get("seed")).padStart(4, "0")}`;
 
-function download(blob, name) {
+export function download(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
@@ -67,4 +67,4 @@ export function command(store, facts) {
   return `curl -o picture.png -H "Authorization: Bearer $TOKEN" '${location.origin}/api/image.png?${query}'`;
 }
 
-const quoted = (text) => (/^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+export const quoted = (text) => (/^[\w./:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

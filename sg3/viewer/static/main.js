@@ -2,13 +2,21 @@
 
 import { ask } from "./api.js";
 import { bind, label } from "./controls.js";
+import { Directions } from "./directions.js";
+import { Grid } from "./grid.js";
 import { Handles } from "./handles.js";
 import { keeping } from "./keep.js";
+import { Keyframes } from "./keyframes.js";
 import { keys } from "./keys.js";
+import { Layers } from "./layers.js";
 import { Link } from "./link.js";
 import { Mixing } from "./mixing.js";
 import { Picture } from "./picture.js";
 import { Plane } from "./plane.js";
+import { presets } from "./presets.js";
+import { readings } from "./readings.js";
+import { recording } from "./record.js";
+import { Runs } from "./runs.js";
 import { Speed } from "./speed.js";
 import { Store } from "./store.js";
 
@@ -52,6 +60,13 @@ async function start() {
   bind(store, byId("panel"));
   const kept = keeping(store, () => facts, say, fail);
   byId("copy_look").hidden = !session.look;
+  const again = () => store.dispatchEvent(new CustomEvent("change", { detail: { moving: false } }));
+  const runs = new Runs(store, fail, again);
+  for (const Part of [Layers, Directions, Grid]) new Part(store, fail);
+  new Keyframes(store, () => facts, ready, kept.copy);
+  readings(store, () => facts, fail);
+  recording(byId("picture"), say);
+  presets(store, say);
 
   const link = new Link();
   const send = (moving) => {
@@ -108,11 +123,13 @@ async function start() {
     if (store.get("network") !== name) return;
     fit(facts);
     mixing.layers(facts.layers);
+    runs.attach(facts.run);
     kept.show();
     const defaults = {};
     if (facts.classes && store.get("class") === null) defaults.class = 0;
     if (!facts.classes) Object.assign(defaults, { class: null, class_b: null });
     if (!facts.can_move) Object.assign(defaults, { translate: null, rotate: null, scale: null, untransform: null });
+    if (!facts.can_truncate) Object.assign(defaults, { trunc: null, directions: null });
     if (store.get("mix_layers").some((n) => n >= facts.layers.length)) defaults.mix_layers = null;
     store.set(defaults, { replace: true });
   }
@@ -121,6 +138,7 @@ async function start() {
     byId("classes").hidden = !network.classes;
     for (const id of ["class", "class_b"]) byId(id).max = network.classes - 1;
     byId("truncation").hidden = byId("mixing").hidden = !network.can_truncate;
+    byId("directions").hidden = !network.can_truncate;
     byId("noise").hidden = !network.has_noise;
     byId("transform").hidden = !network.can_move;
     if (!network.can_move) handles.show(false);
@@ -131,7 +149,13 @@ async function start() {
   }
 
   const listed = (await ask("/api/networks")).networks;
-  byId("network").replaceChildren(...listed.map(({ name }) => new Option(name, name)));
+  for (const id of ["network", "network_b"]) {
+    byId(id).replaceChildren(...listed.map(({ name }) => new Option(name, name)));
+  }
+  byId("network_b").prepend(new Option("choose", ""));
+  byId("compare").addEventListener("input", () => {  // before the store hears of it: there must be something to compare
+    if (!store.get("network_b")) store.set({ network_b: listed.at(-1).name }, { replace: true });
+  });
   byId("network").addEventListener("change", () => store.set({ network: byId("network").value }));
   store.addEventListener("change", () => { byId("network").value = store.get("network") || listed[0]?.name; });
 

@@ -66,7 +66,7 @@ export class Plane {
     const step = (now) => {
       if (!this.walking) { this.go(this.place()); return; }
       if (ready()) {
-        const seconds = Math.min((now - then) / 1000, 0.5);
+        const seconds = Math.min(Math.max(now - then, 0) / 1000, 0.5);
         then = now;
         this.step(speed() * seconds, 0, true);
       }

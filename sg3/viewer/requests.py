@@ -1,0 +1,82 @@
+"""What the API's answers share: failures in JSON, settings and bodies out of requests, and who may change something."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from sg3.errors import Sg3Error, UsageError
+from sg3.viewer.engine import Stale
+from sg3.viewer.guard import error_body
+from sg3.viewer.state import State
+from sg3.viewer.viewer import Forbidden, Viewer
+
+JSON_BYTES = 2**16
+FIELDS = 100  # in a query
+
+Answer = Callable[[Request], Awaitable[Response]]
+_numbers = count()
+
+
+def place() -> tuple[str, int]:
+    """Requests do not replace one another: each has a place of its own in the queue."""
+    return "http", next(_numbers)
+
+
+def explained(viewer: Viewer, answer: Answer) -> Answer:
+    """The same, but whatever fails is said in JSON."""
+
+    async def answering(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except (Stale, Sg3Error, Exception) as error:
+            status, words = await asyncio.to_thread(viewer.explain, error)
+            return JSONResponse(error_body(status, words), status_code=status)
+
+    return answering
+
+
+def state_of_query(request: Request) -> State:
+    given = request.query_params.multi_items()
+    if len(given) > FIELDS or len({name for name, _ in given}) < len(given):
+        raise UsageError("query: a setting appears twice")
+    return State.read({name: value for name, value in given if name != "token"})
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body. Raises UsageError if it is too large or no JSON object."""
+    body = await body_of(request, "application/json", JSON_BYTES)
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError("body: expected a JSON object with settings, such as {\"seed\": 0}")
+    return content
+
+
+async def body_of(request: Request, kind: str, most: int) -> bytes:
+    """The body. Raises UsageError if it is of another type, or larger: no more of it is read then."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != kind:
+        raise UsageError(f"Content-Type: expected {kind}")
+    pieces, size = [], 0
+    async for piece in request.stream():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise UsageError(f"body: expected at most {most} bytes")
+    return b"".join(pieces)
+
+
+def may_change(request: Request) -> None:
+    """Raise Forbidden unless the token is for more than looking."""
+    if request.state.role != "full":
+        raise Forbidden("this link is to look only; ask for one that may do more")

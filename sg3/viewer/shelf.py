@@ -1,0 +1,113 @@
+"""What clients have given the server to keep for a while: latents and sets of directions, named after their content.
+
+The same content has the same name, so an address that names it works again once the file has been loaded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
+from sg3.tools.directions import Directions
+from sg3.tools.files import load_arrays
+from sg3.tools.latent_as_w import Walkable
+from sg3.tools.latent_files import load_latents
+from sg3.tools.video import make_keyframes, map_keyframes
+
+Result = TypeVar("Result")
+
+MOST_LATENTS = 1_000
+MOST_SETS = 20
+UPLOAD = 2**24  # bytes
+
+
+class Shelf:
+    """Whatever is put here, up to a number; then the oldest goes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latents: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._sets: OrderedDict[str, Directions] = OrderedDict()
+
+    def put_latent(self, ws: torch.Tensor) -> str:
+        """Keep ws [1, num_ws, w_dim]; returns its name."""
+        ws = ws.detach().cpu().clone()
+        name = hashlib.sha256(ws.numpy().tobytes()).hexdigest()[:16]
+        with self._lock:
+            self._latents[name] = ws
+            self._latents.move_to_end(name)
+            while len(self._latents) > MOST_LATENTS:
+                self._latents.popitem(last=False)
+        return name
+
+    def latent(self, name: str, num_ws: int, w_dim: int) -> torch.Tensor:
+        """[1, num_ws, w_dim]. Raises MissingInputError, and UsageError if it is another network's."""
+        with self._lock:
+            ws = self._latents.get(name)
+        if ws is None:
+            raise MissingInputError(f"latent={name}: is not here any more; load its .npz again")
+        if ws.shape != (1, num_ws, w_dim):
+            have = f"{ws.shape[1]} x {ws.shape[2]}"
+            raise UsageError(f"latent={name}: has {have} numbers, this network takes {num_ws} x {w_dim}")
+        return ws
+
+    def put_directions(self, data: bytes) -> tuple[str, int]:
+        """Keep what `sg3 directions` writes, an .npz; returns its name and how many there are. Raises DataError."""
+        arrays = _read(data, load_arrays)
+        found = arrays.get("directions")
+        if found is None or found.ndim != 2 or not len(found) or not _is_finite(found):
+            raise DataError("directions: the file has no array `directions` [K, w_dim], as sg3 directions writes it")
+        scale = arrays.get("scale", np.ones(len(found)))
+        if scale.shape != (len(found),) or not _is_finite(scale):
+            raise DataError("directions: the file's array `scale` does not belong to its directions")
+        name = hashlib.sha256(data).hexdigest()[:16]
+        rows = torch.from_numpy(found.astype(np.float64))
+        with self._lock:
+            self._sets[name] = Directions(rows, torch.ones(len(found)), torch.from_numpy(scale.astype(np.float64)))
+            while len(self._sets) > MOST_SETS:
+                self._sets.popitem(last=False)
+        return name, len(found)
+
+    def directions(self, name: str, w_dim: int) -> Directions:
+        """A set. Raises MissingInputError, and UsageError if it is another network's."""
+        with self._lock:
+            found = self._sets.get(name)
+        if found is None:
+            raise MissingInputError(f"directions={name}: are not here any more; load their .npz again")
+        if found.directions.shape[1] != w_dim:
+            have = found.directions.shape[1]
+            raise UsageError(f"directions={name}: have {have} numbers, this network's w has {w_dim}")
+        return found
+
+
+def read_latents(data: bytes, G: Walkable, class_idx: int | None) -> torch.Tensor:
+    """ws [N, num_ws, w_dim] of an .npz with `w` or `z`. Raises DataError, UsageError."""
+    space, points = _read(data, lambda path: load_latents([path], G))
+    keys = make_keyframes(G, space, points, classes=() if class_idx is None else (class_idx,))
+    w = map_keyframes(G, keys).points.to(torch.float32)
+    return w if w.ndim == 3 else w[:, None].expand(-1, G.num_ws, -1).contiguous()
+
+
+def _is_finite(array: NDArray[np.generic]) -> bool:
+    return array.dtype.kind == "f" and bool(np.isfinite(array.astype(np.float64)).all())
+
+
+def _read(data: bytes, read: Callable[[Path], Result]) -> Result:
+    """What `read` makes of the file; errors speak of `the file`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.npz"
+        path.write_bytes(data)
+        try:
+            return read(path)
+        except Sg3Error as error:
+            raise type(error)(str(error).replace(str(path), "the file")) from None

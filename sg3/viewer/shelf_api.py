@@ -1,0 +1,73 @@
+"""The HTTP API of what is kept for clients: latents and directions that are loaded, children that are bred."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sg3.errors import UsageError
+from sg3.viewer.breeding import breed
+from sg3.viewer.pictures import Painter
+from sg3.viewer.requests import body_of, explained, json_object, may_change, place, state_of_query
+from sg3.viewer.settings import Real, Whole
+from sg3.viewer.shelf import UPLOAD, read_latents
+from sg3.viewer.state import SEED, State
+from sg3.viewer.viewer import Viewer
+
+BYTES = "application/octet-stream"
+MOST_PARENTS = 16
+MOST_CHILDREN = 36
+MOST_LOADED = 100
+
+
+def routes(viewer: Viewer) -> list[Route]:
+    """All of it."""
+
+    async def latents(request: Request) -> Response:
+        may_change(request)
+        state = state_of_query(request)
+        data = await body_of(request, BYTES, UPLOAD)
+
+        def read(painter: Painter) -> list[str]:
+            points = read_latents(data, painter.walkable, state.class_idx)
+            if len(points) > MOST_LOADED:
+                raise UsageError(f"latents: the file has {len(points)}, expected at most {MOST_LOADED}")
+            return [viewer.shelf.put_latent(ws[None]) for ws in points]
+
+        return JSONResponse({"latents": await viewer.with_network(place(), state.network, read)})
+
+    async def directions(request: Request) -> Response:
+        may_change(request)
+        data = await body_of(request, BYTES, UPLOAD)
+        name, count = await asyncio.to_thread(viewer.shelf.put_directions, data)
+        return JSONResponse({"name": name, "count": count})
+
+    async def children(request: Request) -> Response:
+        may_change(request)
+        asked = await json_object(request)
+        given = asked.get("parents")
+        if not isinstance(given, list) or not 1 <= len(given) <= MOST_PARENTS \
+                or not all(isinstance(parent, dict) for parent in given):  # fmt: skip
+            raise UsageError(f"parents: expected 1 to {MOST_PARENTS} objects with settings")
+        parents = [State.read(parent) for parent in given]
+        count = _read("count", Whole(1, MOST_CHILDREN), asked.get("count", 9))
+        strength = _read("strength", Real(0, 1), asked.get("strength", 0.2))
+        seed = _read("seed", SEED, asked.get("seed", 0))
+
+        def make(painter: Painter) -> list[str]:
+            return [viewer.shelf.put_latent(ws) for ws in breed(painter, parents, int(count), strength, int(seed))]
+
+        return JSONResponse({"latents": await viewer.with_network(place(), parents[0].network, make)})
+
+    posts = {"/api/latents": latents, "/api/directions": directions, "/api/children": children}
+    return [Route(path, explained(viewer, answer), methods=["POST"]) for path, answer in posts.items()]
+
+
+def _read(name: str, kind: Whole | Real, value: object) -> float:
+    try:
+        return kind.read(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
