@@ -246,6 +246,18 @@ def _move(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Result
     return [(places[0].text, low), (neighbour(places[0].text), high)]
 
 
+def _half_constants(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Results:
+    """HFMA2: compilers also write it as 0 * 0 plus two constants, to set a register. Real products are not known."""
+    try:
+        halves = [float(place.sign.replace("~", "") + place.text) for place in places[3:5]]
+    except ValueError:
+        halves = []
+    if len(halves) < 2 or [place.text for place in places[1:3]] != ["RZ", "RZ"]:
+        return [(places[0].text, None)]
+    high, low = (int(bits) for bits in np.array(halves, np.float16).view(np.uint16))
+    return [(places[0].text, np.full(32, high << 16 | low))]
+
+
 def _special(warp: Warp, kinds: Sequence[str], places: Sequence[Operand]) -> Results:
     return [(places[0].text, warp.special.get(places[1].text))]
 
@@ -324,7 +336,7 @@ ARITHMETIC: dict[str, Rule] = {
     "IMNMX": _smaller_or_larger, "VIMNMX": _smaller_or_larger, "VIADDMNMX": _smaller_or_larger,
     "IABS": _one(lambda warp, kinds, value: np.abs(signed(value))), "SGXT": _extend,
     "MOV": _move, "LDC": _move, "LDCU": _move, "R2UR": _move, "S2R": _special, "S2UR": _special, "CS2R": _clear_pair,
-    "I2F": _one(_to_float), "MUFU": _reciprocal, "F2I": _one(_to_integer),
+    "HFMA2": _half_constants, "I2F": _one(_to_float), "MUFU": _reciprocal, "F2I": _one(_to_integer),
     "P2R": _pack_predicates, "R2P": _unpack_predicates,
 }  # fmt: skip
 
@@ -359,6 +371,8 @@ def _forget(warp: Warp, i: Instruction, places: Sequence[Operand], lanes: Value)
 
 
 def _registers_written(op: str) -> int:
-    if op.startswith(("HMMA", "LDSM")):
-        return 4 if "F32" in op or op.endswith(".4") else 2
+    if op.startswith("HMMA"):
+        return 4 if "F32" in op else 2
+    if op.startswith("LDSM"):
+        return int(op[-1]) if op[-1] in "24" else 1
     return 4 if ".128" in op else 2 if ".64" in op or ".WIDE" in op else 1

@@ -150,6 +150,8 @@ RULES: list[tuple[str, str, Callable[[int, int, int], int]]] = [
     ("SGXT.U32", "R0, R1, 0x5", lambda a, b, n: a & 31),
     ("SGXT", "R0, R1, 0x8", lambda a, b, n: (a & 255) - (256 if a & 128 else 0)),
     ("MOV", "R0, 0x1f", lambda a, b, n: 31),
+    ("HFMA2.MMA", "R0, -RZ, RZ, 0, 5.9604644775390625e-08", lambda a, b, n: 1),
+    ("HFMA2", "R0, -RZ, RZ, -1.875, 0", lambda a, b, n: 0xBF800000),
     ("S2R", "R0, SR_TID.X", lambda a, b, n: n + 64),
 ]
 
@@ -227,11 +229,21 @@ def test_what_is_not_known_stays_so() -> None:
     assert state.registers["R7"] is None
     execute(state, Instruction("IADD3", "R0, R6, R1, RZ"))
     assert state.registers["R0"] is None
+    execute(state, Instruction("HFMA2", "R0, R1, R2, R3"))
+    assert state.registers["R0"] is None
     execute(state, Instruction("SHFL.BFLY", "PT, R1, R2, 0x10, 0x1f"))
     assert state.registers["R1"] is None
     execute(state, Instruction("IMAD.MOV.U32", "R0, RZ, RZ, R2"))
     execute(state, Instruction("IADD3", "R0, R0, 0x1, RZ", "@P3"))  # nobody has set P3
     assert state.registers["R0"] is None
+
+
+@pytest.mark.parametrize(
+    ("op", "written"), [("LDSM.16.M88", 1), ("LDSM.16.M88.2", 2), ("LDS.128", 4), ("HMMA.16816.F32", 4), ("FADD", 1)]
+)  # fmt: skip
+def test_no_more_is_forgotten_than_an_instruction_writes(op: str, written: int) -> None:
+    state = run(op, "R8, [R2]", **{f"R{n}": A for n in range(8, 16)})
+    assert [state.registers[f"R{n}"] is None for n in range(8, 16)] == [True] * written + [False] * (8 - written)
 
 
 # ---- accesses
