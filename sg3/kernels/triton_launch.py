@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from sg3.kernels.repeats import Start
 from sg3.kernels.toolchain import library_builder
 
 INTERPRETING = bool(triton.knobs.runtime.interpret)
@@ -18,13 +22,39 @@ if not INTERPRETING and triton.knobs.build.impl is None:
     triton.knobs.build.impl = library_builder()
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, like: torch.Tensor, **options: Any) -> None:
+class _Notes(threading.local):
+    """The list that this thread's launches are also written to, if there is one."""
+
+    starts: list[Start] | None = None
+
+
+_notes = _Notes()
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], *args: Any, like: torch.Tensor, fixed: tuple[torch.Tensor, ...] = (),
+    room: tuple[torch.Tensor, ...] = (), **options: Any,
+) -> None:  # fmt: skip
     """Run `kernel` on `like`'s device and that device's current stream. `options` are constexpr arguments, num_warps,
-    num_stages and maxnreg. An empty grid is no launch."""
+    num_stages and maxnreg. An empty grid is no launch. `fixed` are those of the arguments that are the same tensors in
+    every call of this kind, `room` those that this launch fills for others of the same call (see repeats.py)."""
     if 0 in grid:
         return
+    options["enable_fp_fusion"] = True  # said aloud: the default changes with Triton 3.10
     with torch.cuda.device_of(like):
-        kernel[grid](*args, enable_fp_fusion=True, **options)  # said aloud: the default changes with Triton 3.10
+        kernel[grid](*args, **options)
+    if _notes.starts is not None:
+        _notes.starts.append(Start(kernel, grid, args, options, fixed, room))
+
+
+@contextmanager
+def noted() -> Iterator[list[Start]]:
+    """The launches that this thread makes inside, in order."""
+    before, _notes.starts = _notes.starts, []
+    try:
+        yield _notes.starts
+    finally:
+        _notes.starts = before
 
 
 def architecture(device: torch.device) -> int:

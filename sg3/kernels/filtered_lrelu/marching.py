@@ -379,10 +379,11 @@ def _launch(
     def in_vectors(t: torch.Tensor, size: int) -> tuple[int, ...]:
         return t.stride(0) // size, t.stride(1) // size, t.stride(2) // size, t.stride(3)
 
+    matrices = plan.up_x.data, plan.up_y.data, plan.down_x.data, plan.down_y.data
     launch(
         _marching_kernel, (tiles * segments * n * c,),
         x, None if b is None else b.contiguous(), y, None if signs is None else signs.view(torch.int16),
-        None if plan.powers is None else largest(x), plan.up_x.data, plan.up_y.data, plan.down_x.data, plan.down_y.data,
+        None if plan.powers is None else largest(x), *matrices,
         c, height, width // x_vector, out_height, out_width // y_vector,
         *in_vectors(x, x_vector), *in_vectors(y, y_vector),
         tiles, segments, blocks_each,
@@ -392,7 +393,7 @@ def _launch(
         layout.step * layout.down // 2, layout.y.s_origin // 32,
         plan.above, plan.below, 0.0 if clamp is None else clamp,
         powers_.pixels, powers_.samples, powers_.up, powers_.both,
-        like=x, UP=layout.up, DOWN=layout.down, UP_TERMS=plan.up_x.terms, DOWN_TERMS=plan.down_x.terms,
+        like=x, fixed=matrices, UP=layout.up, DOWN=layout.down, UP_TERMS=plan.up_x.terms, DOWN_TERMS=plan.down_x.terms,
         UP_X=plan.up_x.numbers, UP_Y=plan.up_y.numbers, DOWN_X=plan.down_x.numbers, DOWN_Y=plan.down_y.numbers,
         COLUMNS=layout.columns, HALVES=layout.halves, PIXEL_BLOCKS=layout.pixel_blocks,
         OUTPUT_BLOCKS=layout.output_blocks, PIECES=layout.pieces, OUTPUT_PIECES=math.ceil(layout.step / 8),

@@ -58,6 +58,6 @@ def largest(x: torch.Tensor) -> torch.Tensor:
     """The largest finite magnitude of every plane of x [N, C, H, W], float32 [N * C]."""
     n, c, height, width = x.shape
     result = x.new_empty([n * c])
-    launch(_largest_kernel, (n * c,), x, result, c, height, width, *x.stride(), like=x, ROWS=8, COLUMNS=128,
-           num_warps=4, num_stages=1)  # fmt: skip
+    launch(_largest_kernel, (n * c,), x, result, c, height, width, *x.stride(), like=x, room=(result,),
+           ROWS=8, COLUMNS=128, num_warps=4, num_stages=1)  # fmt: skip
     return result

@@ -14,7 +14,8 @@ Words of this room:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable
 from math import sqrt
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ from sg3.kernels.filtered_lrelu.geometry import (
 )
 from sg3.kernels.memory_format import new_image
 from sg3.kernels.registration import register
+from sg3.kernels.repeats import float32_switches, may_repeat, place_of, repeats, stream_of, value_of
 from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 
 
@@ -70,6 +72,10 @@ def filtered_lrelu(
     Returns [N, C, OH, OW] of x's dtype with OW = (W * up + x0 + x1 - (fu_taps - 1) - (fd_taps - 1) + down - 1) // down.
     Gradients of any order for x and b. Raises TypeError or ValueError naming the argument that does not fit.
     """
+    key = _key(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, impl)
+    if key is not None and (repeat := repeats.get(key)) is not None:
+        return repeat(x) if b is None else repeat(x, b)
+
     check_image("x", x)
     check_filter("fu", fu, like=x)
     check_filter("fd", fd, like=x)
@@ -101,8 +107,42 @@ def filtered_lrelu(
             return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
     op = {"triton": filtered_lrelu_triton, "numba": filtered_lrelu_numba, "torch": filtered_lrelu_torch}[impl]
     with_signs = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    y: torch.Tensor = op(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, with_signs)[0]
+    arguments = x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, with_signs
+    y: torch.Tensor
+    if impl == "triton" and key is not None:
+        from sg3.kernels.triton_launch import noted  # which imports Triton
+
+        with noted() as starts:
+            y = op(*arguments)[0]
+        repeats.keep(key, starts, y, (x,) if b is None else (x, b), (fu, fd))
+    else:
+        y = op(*arguments)[0]
     return y
+
+
+# Of up, down, gain, slope, clamp, flip_filter, impl.
+TYPES = {(int, int, gain, slope, clamp, bool, str) for gain in (int, float) for slope in (int, float)
+         for clamp in (int, float, type(None))}  # fmt: skip
+
+
+def _key(
+    x: torch.Tensor, fu: torch.Tensor | None, fd: torch.Tensor | None, b: torch.Tensor | None, up: int, down: int,
+    padding: Padding, gain: float, slope: float, clamp: float | None, flip_filter: bool, impl: str,
+) -> Hashable:  # fmt: skip
+    """All that a call depends on, None where it has to be made in full. The first call has checked the arguments, so
+    that those that are equal need no check, if they are of the types that are meant (True is 1)."""
+    if not isinstance(x, torch.Tensor) or not (x.is_cuda or impl == "triton") or not may_repeat(x, b, fu, fd):
+        return None
+    numbers = up, down, gain, slope, clamp, flip_filter, impl
+    if tuple(map(type, numbers)) not in TYPES:
+        return None
+    margins = (padding,) if isinstance(padding, int) else padding
+    if not isinstance(margins, (list, tuple)) or {type(margin) for margin in margins} != {int}:
+        return None
+    return (
+        place_of(x), None if b is None else place_of(b), value_of(fu), value_of(fd), numbers, tuple(margins),
+        os.environ.get("SG3_IMPL"), stream_of(x), float32_switches() if x.dtype == torch.float32 else None,
+    )  # fmt: skip
 
 
 def filtered_lrelu_ref(

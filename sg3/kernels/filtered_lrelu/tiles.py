@@ -278,14 +278,16 @@ def _launch(
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
     tiles_x, tiles_y = triton.cdiv(out_width, plan.step), triton.cdiv(out_height, plan.step)
+    matrices = plan.up_x, plan.up_y, plan.down_x, plan.down_y
     launch(
         _filtered_lrelu_kernel, (tiles_x * tiles_y * n * c,),
-        x, None if b is None else b.contiguous(), y, signs, plan.up_x, plan.up_y, plan.down_x, plan.down_y,
+        x, None if b is None else b.contiguous(), y, signs, *matrices,
         c, height, width, out_height, out_width, *middle,
         *x.stride(), *y.stride(),
         tiles_x, tiles_y, plan.step, plan.x_step, plan.s_step, *plan.x_origin, *plan.s_origin,
         gain, slope, 0.0 if clamp is None else clamp,
-        like=x, UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
+        like=x, fixed=tuple(m for m in matrices if m is not None),
+        UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
         HAS_BIAS=b is not None, HAS_CLAMP=clamp is not None and not read, X=plan.tile.x, S=plan.tile.s, Y=plan.tile.y,
         X_BLOCK=config.x_block, Y_BLOCK=config.y_block, OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype),
         num_warps=config.warps, num_stages=1, maxnreg=config.registers,
