@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -15,3 +17,10 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         pytest.skip(f"Triton cannot run on {request.param}: {status.reason}")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # of the convolutions beside kernels
     return request.param
+
+
+@pytest.fixture(scope="session")
+def compiling(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of processes in which kernels are compiled, not interpreted. They share Triton's cache."""
+    environ = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return environ | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
