@@ -91,7 +91,7 @@ def conv2d_resample_with(
 
     `upfirdn` is one of the implementations of upfirdn2d; the convolutions are torch's own in any case.
     """
-    kh, kw = w.shape[2:]
+    kh, kw = int(w.shape[2]), int(w.shape[3])  # torch.jit.trace has tensors there
     taps_x, taps_y = filter_size(f)
     x0, x1, y0, y1 = padding
     # Padding that keeps the image centred under the resampling filter, as in upsample2d and downsample2d.

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sg3.kernels import downsample2d, setup_filter
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, working_type
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
 
 __all__ = ["Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer"]
 
@@ -77,7 +77,8 @@ class DiscriminatorBlock(nn.Module):
         reference = x if x is not None else img
         assert reference is not None
         dtype = working_type(self.use_fp16 and not force_fp32, self.half_type, reference.device)
-        is_half = dtype != torch.float32
+        dtype = wide(self.conv1.weight, dtype)
+        is_half = dtype not in (torch.float32, torch.float64)
         layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
         if x is not None:
             x = x.to(dtype=dtype, memory_format=layout)
@@ -154,10 +155,10 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: torch.Tensor, img: torch.Tensor | None, cmap: torch.Tensor | None) -> torch.Tensor:
         """x [N, C, 4, 4], cmap [N, cmap_dim] or None -> [N, 1], float32."""
-        x = x.to(torch.float32)
+        x = x.to(wide(self.fc.weight))
         if self.architecture == "skip":
             assert img is not None
-            x = x + self.fromrgb(img.to(torch.float32))
+            x = x + self.fromrgb(img.to(x.dtype))
         if self.mbstd is not None:
             x = self.mbstd(x)
         x = self.out(self.fc(self.conv(x).flatten(1)))

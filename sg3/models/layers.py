@@ -69,8 +69,8 @@ def kept_by(layer: nn.Module) -> Kept | None:
 
     Made when it is first needed: a layer out of a pickle has never been through its constructor.
     """
-    if layer.training or torch.compiler.is_compiling():
-        return None
+    if layer.training or torch.compiler.is_compiling() or layer.__dict__.get("_is_replica"):
+        return None  # (a replica of DataParallel shares the attributes of its original, and may be on another device)
     values: Kept | None = layer.__dict__.get("kept")
     if values is None:
         layer.kept = values = Kept()  # type: ignore[assignment]  # nn.Module knows only tensors and modules
@@ -209,15 +209,17 @@ class MappingNetwork(nn.Module):
         `truncation_psi` interpolates from the mean (0) to the sample (1), in the first `truncation_cutoff` of the ws
         if given. `update_emas` moves the running mean towards this batch's.
         """
+        first = self.embed if self.embed is not None else getattr(self, "fc0", None)
+        dtype = torch.float32 if first is None else wide(first.weight)
         parts = []
         if self.z_dim > 0:
             if z is None or z.shape[1:] != (self.z_dim,):
                 raise ValueError(f"z: got shape {_shape(z)}, expected [N, {self.z_dim}]")
-            parts.append(normalize_2nd_moment(z.to(torch.float32)))
+            parts.append(normalize_2nd_moment(z.to(dtype)))
         if self.embed is not None:
             if c is None or c.shape[1:] != (self.c_dim,):
                 raise ValueError(f"c: got shape {_shape(c)}, expected [N, {self.c_dim}] (this network takes labels)")
-            parts.append(normalize_2nd_moment(self.embed(c.to(torch.float32))))
+            parts.append(normalize_2nd_moment(self.embed(c.to(dtype))))
         x = torch.cat(parts, dim=1)
         for index in range(self.num_layers):
             x = getattr(self, f"fc{index}")(x)
@@ -227,10 +229,11 @@ class MappingNetwork(nn.Module):
         if self.num_ws is not None:
             x = x[:, None].repeat(1, self.num_ws, 1)
         if truncation_psi != 1:
+            w_avg = self.w_avg.to(x.dtype)
             if self.num_ws is None or truncation_cutoff is None:
-                x = self.w_avg.lerp(x, truncation_psi)
+                x = w_avg.lerp(x, truncation_psi)
             else:
-                near = self.w_avg.lerp(x[:, :truncation_cutoff], truncation_psi)
+                near = w_avg.lerp(x[:, :truncation_cutoff], truncation_psi)
                 x = torch.cat([near, x[:, truncation_cutoff:]], dim=1)
         return x
 
@@ -245,7 +248,7 @@ def normalize_2nd_moment(x: torch.Tensor) -> torch.Tensor:
 
 def update_running_mean(mean: torch.Tensor, value: torch.Tensor, beta: float) -> None:
     """mean <- beta * mean + (1 - beta) * value, in place; a value that is not finite is left out, or it would stay."""
-    mean.copy_(torch.where(value.isfinite(), value.lerp(mean, beta), mean))
+    mean.copy_(torch.where(value.isfinite(), value.lerp(mean.to(value.dtype), beta), mean))
 
 
 HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -255,6 +258,12 @@ HALF_DEVICES = ("cuda", "meta")  # on a CPU 16 bits would only be slower; on met
 def working_type(is_half: bool, half_type: str, device: torch.device) -> torch.dtype:
     """What a layer computes in: 16 bits if it may, and the device is for it."""
     return HALF_TYPES[half_type] if is_half and device.type in HALF_DEVICES else torch.float32
+
+
+def wide(weight: torch.Tensor, otherwise: torch.dtype = torch.float32) -> torch.dtype:
+    """What a layer with such weights computes in: float64 if they are, after `network.double()`, else `otherwise`, also
+    after `network.half()`."""
+    return torch.float64 if weight.dtype == torch.float64 else otherwise
 
 
 def set_half_type(network: nn.Module, half_type: str) -> None:

@@ -24,7 +24,7 @@ from sg3.models.discriminator import (
     DiscriminatorEpilogue,
     MinibatchStdLayer,
 )
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, working_type
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
 
 __all__ = [
     "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "FullyConnectedLayer", "Generator",
@@ -68,6 +68,7 @@ def _modulate_and_convolve(
     flip_weight: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The convolution [N, O, H', W'], and the factors [N, O] that demodulate it (None if `demodulate` is False)."""
+    weight = weight.to(styles.dtype)
     if x.dtype == torch.float16 and demodulate:
         # Keep products within half precision's range; demodulation cancels both factors.
         largest = weight.abs().amax(dim=[1, 2, 3], keepdim=True)
@@ -130,9 +131,9 @@ class SynthesisLayer(nn.Module):
         noise = None
         if self.use_noise and noise_mode == "random":
             drawn = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
-            noise = drawn * self.noise_strength
+            noise = drawn * self.noise_strength.to(drawn.dtype)
         elif self.use_noise and noise_mode == "const":
-            noise = self.noise_const * self.noise_strength
+            noise = (self.noise_const * self.noise_strength).to(w.dtype)
         x, scale = _modulate_and_convolve(
             x, self.weight, self.affine(w), up=self.up, down=1, padding=self.padding,
             resample_filter=self.resample_filter, demodulate=True, flip_weight=self.up == 1,
@@ -234,8 +235,8 @@ class SynthesisBlock(nn.Module):
         """Features and image of the previous resolution (None in the first block), ws [N, num_conv + num_torgb, w_dim]
         -> features [N, out, R, R] and float32 image [N, img_channels, R, R] (None until there is one)."""
         w = iter(ws.unbind(dim=1))
-        dtype = working_type(self.use_fp16 and not force_fp32, self.half_type, ws.device)
-        is_half = dtype != torch.float32
+        dtype = wide(ws, working_type(self.use_fp16 and not force_fp32, self.half_type, ws.device))
+        is_half = dtype not in (torch.float32, torch.float64)
         layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
 
         if self.in_channels == 0:
@@ -255,13 +256,15 @@ class SynthesisBlock(nn.Module):
         if img is not None:
             img = upsample2d(img, self.resample_filter)
         if self.has_torgb:
-            rgb = self.torgb(out, next(w)).to(dtype=torch.float32, memory_format=torch.contiguous_format)
+            rgb = self.torgb(out, next(w)).to(dtype=ws.dtype, memory_format=torch.contiguous_format)
             img = rgb if img is None else img + rgb
         return out, img
 
 
 class SynthesisNetwork(nn.Module):
     """w -> image. Block b{R} works at resolution R; consecutive blocks share the w of their ToRGB layers."""
+
+    b4: SynthesisBlock
 
     def __init__(
         self,
@@ -319,7 +322,7 @@ class SynthesisNetwork(nn.Module):
         """
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws: got shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]")
-        ws = ws.to(torch.float32)
+        ws = ws.to(wide(self.b4.const))
         x = img = None
         start = 0
         for res in self.block_resolutions:

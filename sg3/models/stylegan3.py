@@ -22,7 +22,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
-from sg3.models.layers import FullyConnectedLayer, MappingNetwork, kept, kept_by, update_running_mean, working_type
+from sg3.models.layers import (
+    FullyConnectedLayer,
+    MappingNetwork,
+    kept,
+    kept_by,
+    update_running_mean,
+    wide,
+    working_type,
+)
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
@@ -61,20 +69,21 @@ class SynthesisInput(nn.Module):
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
-        """w [N, w_dim] -> [N, C, size, size], float32."""
+        """w [N, w_dim] -> [N, C, size, size], of w's dtype."""
         t = self.affine(w)  # [N, 4]: cos, sin of the rotation; x, y of the translation
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, _, _ = t.unbind(dim=1)
         _, minus_sin, minus_tx, minus_ty = (-t).unbind(dim=1)
-        weight, grid, bits = kept(self, "constants", (self.weight,), None, self._constants)
-        zero, one = bits[:, None].expand(2, len(w)).unbind()
+        weight, grid, bits = kept(self, "constants", (self.weight,), w.dtype, lambda: self._constants(w.dtype))
+        zero, one = bits[:, None].expand(2, w.shape[0]).unbind()
         # Inverse transforms, because they act on where the plane is sampled rather than on the plane.
         rotate = torch.stack([cos, minus_sin, zero, sin, cos, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
         translate = torch.stack([one, zero, minus_tx, zero, one, minus_ty, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        transform = rotate @ translate @ self.transform  # [N, 3, 3]
+        transform = rotate @ translate @ self.transform.to(w.dtype)  # [N, 3, 3]
 
-        phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)  # [N, C]
-        freqs = self.freqs @ transform[:, :2, :2]  # [N, C, 2]
+        own = self.freqs.to(w.dtype)
+        phases = self.phases.to(w.dtype) + (own @ transform[:, :2, 2:]).squeeze(2)  # [N, C]
+        freqs = own @ transform[:, :2, :2]  # [N, C, 2]
 
         # A transform that scales can push frequencies past the band limit: fade them out before they alias.
         fade = (freqs.norm(dim=2) - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
@@ -89,12 +98,13 @@ class SynthesisInput(nn.Module):
         layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
         return x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
-    def _constants(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The scaled weights, where the plane is sampled, [1, H, W, 2], and 0 and 1, [2]."""
         scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
-        theta = scale * torch.eye(2, 3, device=self.weight.device)
+        theta = scale * torch.eye(2, 3, dtype=dtype, device=self.weight.device)
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
-        return self.weight / sqrt(self.channels), grid, torch.arange(2.0, device=self.weight.device)
+        weight = self.weight.to(dtype) / sqrt(self.channels)
+        return weight, grid, torch.arange(2.0, dtype=dtype, device=self.weight.device)
 
     def extra_repr(self) -> str:
         return (
@@ -206,18 +216,20 @@ class SynthesisLayer(nn.Module):
 
         # Instead of a normalisation layer: divide by the running magnitude of the input (Section 3.2).
         if update_emas:
-            magnitude = x.detach().to(torch.float32).square().mean()
+            magnitude = x.detach().to(wide(self.weight)).square().mean()
             update_running_mean(self.magnitude_ema, magnitude, self.magnitude_ema_beta)
-        input_gain = kept(self, "input_gain", (self.magnitude_ema,), None, self.magnitude_ema.rsqrt)
+        input_gain = kept(
+            self, "input_gain", (self.magnitude_ema,), w.dtype, lambda: self.magnitude_ema.to(w.dtype).rsqrt()
+        )
 
         styles = self.affine(w)
         if spec.is_torgb:
             styles = styles * (1 / sqrt(spec.in_channels * self.conv_kernel**2))
 
-        dtype = working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device)
+        dtype = wide(w, working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device))
         x = modulated_conv2d(
             x.to(dtype),
-            self.weight,
+            self.weight.to(w.dtype),
             styles,
             demodulate=not spec.is_torgb,
             padding=self.conv_kernel - 1,
@@ -356,11 +368,11 @@ class SynthesisNetwork(nn.Module):
         """ws [N, num_ws, w_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws: got shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]")
-        each = ws.to(torch.float32).unbind(dim=1)
+        each = ws.to(wide(self.input.weight)).unbind(dim=1)
         x = self.input(each[0])
         for name, w in zip(self.layer_names, each[1:], strict=True):
             x = getattr(self, name)(x, w, noise_mode, force_fp32, update_emas)
-        return (x.to(torch.float32) * self.output_scale).contiguous()
+        return (x.to(each[0].dtype) * self.output_scale).contiguous()
 
     def extra_repr(self) -> str:
         return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img={self.img_channels} x {self.img_resolution}^2"

@@ -94,7 +94,10 @@ def _checked_bias(b: torch.Tensor | None, x: torch.Tensor, dim: int) -> torch.Te
 
 def _check_factor(name: str, tensor: torch.Tensor, x: torch.Tensor, shapes: list[Sequence[int]]) -> None:
     check_floating(name, tensor, like=x)
-    if not any(tensor.shape == torch.Size(shape) for shape in shapes):
+    # Number by number, and only if there are as many: torch.export would fix a batch that is compared otherwise.
+    if not any(
+        tensor.ndim == len(shape) and all(a == b for a, b in zip(tensor.shape, shape, strict=True)) for shape in shapes
+    ):
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {expected} for x of shape {list(x.shape)}")
 
