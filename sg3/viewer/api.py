@@ -34,7 +34,8 @@ def routes(viewer: Viewer) -> list[Route]:
     async def latent(request: Request) -> Response:
         state = state_of_query(request)
         ws = await viewer.with_network(place(), state.network, lambda painter: painter.ws(state).cpu().numpy())
-        return Response(encode.npz({"w": ws}), media_type="application/octet-stream")
+        noise = {f"noise/{name}": values.numpy() for name, values in viewer.shelf.noise(state.latent).items()}
+        return Response(encode.npz({"w": ws, **noise}), media_type="application/octet-stream")
 
     async def session(request: Request) -> Response:
         may = request.state.role == "full"

@@ -2,7 +2,7 @@
 
 Frames come first, one client after the other: a client waits for its frame before it asks for another, and which state
 that frame shows is decided when its turn comes, so that it is the newest. If a newer one comes while the frame is made,
-`outdate` tells the work, which may give up. Long work (a projection, a drag) is a generator, taken a step further
+`outdate` tells the work, which may give up. Long work (a projection, a drag) is an iterator, taken a step further
 whenever no frame waits, so that neither holds up the other.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ MOST_TASKS = 4
 ENDING_SECONDS = 5.0
 
 IsStale = Callable[[], bool]
-Steps = Generator[None, None, None]
+Steps = Iterator[None]
 
 
 class Stale(Exception):
@@ -89,6 +89,22 @@ class Engine:
                 raise Busy("the server is busy: other projections or drags run; try again when they are done")
             self._tasks[name] = steps
             self._changed.notify()
+
+    def breathe(self) -> None:
+        """From inside of long work: make the frames that wait now."""
+        while True:
+            with self._changed:
+                if not self._waiting or self._ending:
+                    return
+                self._running = self._waiting.popitem(last=False)
+                job = self._running[1]
+            self._do(job)
+            with self._changed:
+                self._running = None
+
+    def is_ending(self) -> bool:
+        """Whether long work should give up."""
+        return self._ending
 
     def stop(self, name: Hashable) -> None:
         """Give up long work, if there is any of that name."""

@@ -13,6 +13,7 @@ ERROR = {"description": "What is wrong, and what to do about it.",
          "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}  # fmt: skip
 NPZ = {"description": "Arrays for NumPy.", "content": {"application/octet-stream": {}}}
 FILE = {"required": True, "description": "An .npz file.", "content": {"application/octet-stream": {}}}
+IMAGE = {"required": True, "description": "A PNG, JPEG or WebP.", "content": {"application/octet-stream": {}}}
 OBJECT = {"description": "As JSON.", "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
@@ -31,6 +32,16 @@ def description() -> dict[str, Any]:
     parents = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
         "parents": {"type": "array", "items": {"$ref": "#/components/schemas/State"}, "minItems": 1},
         "count": {"type": "integer"}, "strength": {"type": "number"}, "seed": {"type": "integer"}}}}}}  # fmt: skip
+    pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    points = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
+        "state": {"$ref": "#/components/schemas/State"}, "handles": {"type": "array", "items": pair},
+        "targets": {"type": "array", "items": pair}, "mask": {"type": "array", "items": {"type": "integer"}},
+        "lr": {"type": "number"}, "layer": {"type": "string"}, "keep_pose": {"type": "boolean"},
+        "iterations": {"type": "integer"}, "mask_weight": {"type": "number"}}}}}}  # fmt: skip
+    task = [{"name": "task", "in": "query", "required": True, "schema": {"type": "string"}}]
+    action = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
+        "task": {"type": "string"}, "steps": {"type": "integer"},
+        "action": {"type": "string", "enum": ["stop", "undo", "continue"]}}}}}}  # fmt: skip
     error = {"type": "object", "properties": {"error": {"type": "object", "properties": {
         "status": {"type": "integer"}, "message": {"type": "string"}}}}}  # fmt: skip
     return {
@@ -61,6 +72,13 @@ def description() -> dict[str, Any]:
             "/api/directions": {"post": {**_does("Load directions: a name of a set", [], OBJECT), "requestBody": FILE}},
             "/api/children": {"post": {**_does("Breed: latents, each layer from one of the parents", [], OBJECT),
                                        "requestBody": parents}},
+            "/api/drag": {"post": {**_does("Drag points of the picture", [], OBJECT), "requestBody": points}},
+            "/api/project": {"post": {**_does("Find the latent of an image", query, OBJECT), "requestBody": IMAGE}},
+            "/api/task": {
+                "get": _does("How far a drag or a projection is", task, OBJECT),
+                "post": {**_does("Stop it; take back steps of a drag, or go on with it", [], OBJECT),
+                         "requestBody": action},
+            },
             "/api/session": {"get": _does("What the token allows: full, or look", [], OBJECT)},
         },
     }

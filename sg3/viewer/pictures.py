@@ -53,8 +53,11 @@ class Painter:
         """The same before rounding: [1, C, R, R] in -1..1, on the network's device."""
         ws = self.ws(state)
         set_transform(self.G, state.translate, state.rotate, state.scale)
-        noise = Noise(state.noise_mode, state.noise_seed if state.noise_mode == "random" else 0, state.noise_strength)
-        image = self.stepwise.run(ws, noise, state.fp32, check)
+        maps = self.shelf.noise(state.latent) if state.latent else {}
+        noise = Noise(state.noise_mode, state.noise_seed if state.noise_mode == "random" else 0, state.noise_strength,
+                      state.latent if maps else "")  # fmt: skip
+        on_device = {name: values.to(self.device) for name, values in maps.items()}
+        image = self.stepwise.run(ws, noise, state.fp32, check, on_device)
         return untransformed(image, state) if state.untransform else image
 
     @torch.no_grad()

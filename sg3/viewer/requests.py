@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import count
 from typing import Any
 
@@ -44,11 +44,12 @@ def explained(viewer: Viewer, answer: Answer) -> Answer:
     return answering
 
 
-def state_of_query(request: Request) -> State:
+def state_of_query(request: Request, besides: Collection[str] = ()) -> State:
+    """The settings in a query, which may have others `besides`. Raises UsageError."""
     given = request.query_params.multi_items()
     if len(given) > FIELDS or len({name for name, _ in given}) < len(given):
         raise UsageError("query: a setting appears twice")
-    return State.read({name: value for name, value in given if name != "token"})
+    return State.read({name: value for name, value in given if name != "token" and name not in besides})
 
 
 async def json_object(request: Request) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sg3.errors import UsageError
-from sg3.viewer import api, runs, shelf_api
+from sg3.viewer import api, runs, shelf_api, tasks_api
 from sg3.viewer.guard import Guard, error_body
 from sg3.viewer.sockets import MESSAGE_BYTES, Sockets
 from sg3.viewer.viewer import Viewer
@@ -39,7 +39,7 @@ def application(viewer: Viewer, host: str = "127.0.0.1") -> ASGIApp:
         status = int(getattr(error, "status_code", 500))
         return JSONResponse(error_body(status, "there is nothing like that here; see /api/openapi.json"), status)
 
-    answers = [*api.routes(viewer), *shelf_api.routes(viewer), *runs.routes(viewer)]
+    answers = [*api.routes(viewer), *shelf_api.routes(viewer), *runs.routes(viewer), *tasks_api.routes(viewer)]
     app = Starlette(
         routes=[
             *answers, WebSocketRoute("/api/socket", Sockets(viewer).serve), Route("/", page), Route("/{path}", page),

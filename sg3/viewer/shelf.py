@@ -25,6 +25,7 @@ from sg3.tools.latent_files import load_latents
 from sg3.tools.video import make_keyframes, map_keyframes
 
 Result = TypeVar("Result")
+Maps = dict[str, torch.Tensor]  # noise of StyleGAN2 by the name of its buffer, where a projection has found some
 
 MOST_LATENTS = 1_000
 MOST_SETS = 20
@@ -36,15 +37,18 @@ class Shelf:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latents: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._latents: OrderedDict[str, tuple[torch.Tensor, Maps]] = OrderedDict()
         self._sets: OrderedDict[str, Directions] = OrderedDict()
 
-    def put_latent(self, ws: torch.Tensor) -> str:
-        """Keep ws [1, num_ws, w_dim]; returns its name."""
+    def put_latent(self, ws: torch.Tensor, noise: Maps | None = None) -> str:
+        """Keep ws [1, num_ws, w_dim], and the noise that belongs to it; returns its name."""
         ws = ws.detach().cpu().clone()
-        name = hashlib.sha256(ws.numpy().tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(ws.numpy().tobytes())
+        for key, values in sorted((noise or {}).items()):
+            digest.update(key.encode() + values.numpy().tobytes())
+        name = digest.hexdigest()[:16]
         with self._lock:
-            self._latents[name] = ws
+            self._latents[name] = ws, noise or {}
             self._latents.move_to_end(name)
             while len(self._latents) > MOST_LATENTS:
                 self._latents.popitem(last=False)
@@ -53,13 +57,19 @@ class Shelf:
     def latent(self, name: str, num_ws: int, w_dim: int) -> torch.Tensor:
         """[1, num_ws, w_dim]. Raises MissingInputError, and UsageError if it is another network's."""
         with self._lock:
-            ws = self._latents.get(name)
-        if ws is None:
+            found = self._latents.get(name)
+        if found is None:
             raise MissingInputError(f"latent={name}: is not here any more; load its .npz again")
+        ws, _ = found
         if ws.shape != (1, num_ws, w_dim):
             have = f"{ws.shape[1]} x {ws.shape[2]}"
             raise UsageError(f"latent={name}: has {have} numbers, this network takes {num_ws} x {w_dim}")
         return ws
+
+    def noise(self, name: str) -> Maps:
+        """What belongs to a latent; nothing for most."""
+        with self._lock:
+            return self._latents.get(name, (None, {}))[1]
 
     def put_directions(self, data: bytes) -> tuple[str, int]:
         """Keep what `sg3 directions` writes, an .npz; returns its name and how many there are. Raises DataError."""

@@ -7,7 +7,7 @@ of a late layer, or other noise, runs only what follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ class Noise:
     mode: str = "const"
     seed: int = 0  # of random noise
     strength: float = 1.0  # factor on StyleGAN2's
+    maps: str = ""  # a name of the maps that take the place of StyleGAN2's own
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,20 @@ class Stepwise:
     """`network` is the synthesis network of any generator; those of StyleGAN3 and StyleGAN2 are run in steps."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = network
-        self._steps = _steps(network)
+        self._maps: dict[str, torch.Tensor] = {}
+        self._steps = _steps(network, self._maps)
         self._kept: list[tuple[Hashable, Carry]] = []
 
-    def run(self, ws: torch.Tensor, noise: Noise, fp32: bool, check: Callable[[], None]) -> torch.Tensor:
-        """ws [1, num_ws, w_dim] -> image [1, C, R, R], float32. `check` is called before each step and may raise."""
+    def run(
+        self, ws: torch.Tensor, noise: Noise, fp32: bool, check: Callable[[], None],
+        maps: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """ws [1, num_ws, w_dim] -> image [1, C, R, R], float32. `check` is called before each step and may raise.
+
+        `maps` are StyleGAN2's constant noise by the names of its buffers, if it is not the network's own.
+        """
+        self._maps.clear()
+        self._maps.update(maps or {})
         keys = self._keys(ws, noise, fp32)
         done = 0
         while done < min(len(keys), len(self._kept)) and self._kept[done][0] == keys[done]:
@@ -86,11 +95,11 @@ class Stepwise:
         ]
 
 
-def _steps(network: nn.Module) -> list[Step]:
+def _steps(network: nn.Module, maps: Mapping[str, torch.Tensor]) -> list[Step]:
     if isinstance(network, stylegan3.SynthesisNetwork):
         return _stylegan3_steps(network)
     if isinstance(network, stylegan2.SynthesisNetwork):
-        return _stylegan2_steps(network)
+        return _stylegan2_steps(network, maps)
 
     def whole(_: Carry, ws: torch.Tensor, noise: Noise, fp32: bool) -> Carry:
         return network(ws, noise_mode=noise.mode)
@@ -116,16 +125,18 @@ def _stylegan3_steps(network: stylegan3.SynthesisNetwork) -> list[Step]:
     return [Step(0, 1, start, False, transform), *layers, Step(0, 0, last, False)]
 
 
-def _stylegan2_steps(network: stylegan2.SynthesisNetwork) -> list[Step]:
-    def block(module: stylegan2.SynthesisBlock) -> Callable[[Carry, torch.Tensor, Noise, bool], Carry]:
-        strengths = {name: p for name, p in module.named_parameters() if name.endswith("noise_strength")}
+def _stylegan2_steps(network: stylegan2.SynthesisNetwork, maps: Mapping[str, torch.Tensor]) -> list[Step]:
+    def block(name: str, module: stylegan2.SynthesisBlock) -> Callable[[Carry, torch.Tensor, Noise, bool], Carry]:
+        strengths = {key: p for key, p in module.named_parameters() if key.endswith("noise_strength")}
 
         def run(carry: Carry, ws: torch.Tensor, noise: Noise, fp32: bool) -> Carry:
             x, image = (None, None) if carry is None else carry
             arguments = (x, image, ws.to(torch.float32), noise.mode, fp32)
-            if noise.strength == 1:
+            if noise.strength == 1 and not maps:
                 return module(*arguments)
-            return functional_call(module, {name: p * noise.strength for name, p in strengths.items()}, arguments)
+            replaced = {key.removeprefix(f"{name}."): m for key, m in maps.items() if key.startswith(f"{name}.")}
+            replaced |= {key: p * noise.strength for key, p in strengths.items()}
+            return functional_call(module, replaced, arguments)
 
         return run
 
@@ -133,7 +144,8 @@ def _stylegan2_steps(network: stylegan2.SynthesisNetwork) -> list[Step]:
     for resolution in network.block_resolutions:
         module = network.get_submodule(f"b{resolution}")
         assert isinstance(module, stylegan2.SynthesisBlock)
-        steps.append(Step(first, first + module.num_conv + module.num_torgb, block(module), has_noise=True))
+        run = block(f"b{resolution}", module)
+        steps.append(Step(first, first + module.num_conv + module.num_torgb, run, has_noise=True))
         first += module.num_conv
     return steps
 

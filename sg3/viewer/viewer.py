@@ -114,6 +114,10 @@ class Viewer:
 
         return await asyncio.wrap_future(self.engine.submit(place, work))
 
+    def painter(self, network: str) -> Painter:
+        """A network, for work on the networks' thread. Raises Sg3Error."""
+        return self._library.painter(network)
+
     def settings(self, state: State) -> dict[str, object]:
         """What goes into the metadata of a picture: the names of `sg3 generate`, and what else is not the default."""
         return {

@@ -11,12 +11,13 @@ import pytest
 
 import sg3
 from sg3.formats import averaged_generator
+from sg3.viewer import encode, tasks
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from sg3.viewer.views import view
 from tests.helpers.browsers import chromium, opened, settled, shown, state
-from tests.helpers.for_tools import saved, tiny3
-from tests.helpers.pages import open_all, set_range
+from tests.helpers.for_tools import pyramid, saved, tiny3
+from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.run_folders import run_folder
 from tests.helpers.viewers import FULL, Served, served, viewer_of
 
@@ -242,3 +243,60 @@ def test_presets_and_recordings(page: Any) -> None:
     with page.expect_download() as download:
         page.click("#record")
     assert Path(download.value.path()).read_bytes()[:4] == b"\x1aE\xdf\xa3"  # Matroska, WebM
+
+
+def test_dragging_points(page: Any, golden: Path) -> None:
+    start = shown(page)
+    box = page.locator("#picture").bounding_box()
+    page.click("#drag_points")
+    for x, y in ((0.4, 0.5), (0.6, 0.5)):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    assert page.locator("#points circle").count() == 2
+    page.click("#drag_mask")
+    drag(page, "#picture", 0.2 * box["width"], 0)
+    assert page.is_visible("#mask")
+    set_range(page, "drag_lr", -1.5)
+    page.click("#drag_start")
+    page.wait_for_function("() => document.getElementById('drag_text').textContent.match(/^[2-9]\\d* steps/)")
+    if page.is_enabled("#drag_stop"):
+        page.click("#drag_stop")
+    page.wait_for_selector("#drag_start:not(:disabled)")
+    settled(page)
+    words = state(page)
+    assert set(words) == {"latent"}
+    dragged = shown(page)
+    assert not np.array_equal(dragged, start)
+    before = page.inner_text("#drag_text")
+    page.click("#drag_undo")
+    page.wait_for_function("(before) => document.getElementById('drag_text').textContent !== before", arg=before)
+    page.wait_for_function("(before) => !location.hash.includes(before)", arg=words["latent"])
+    page.keyboard.press("Control+z")
+    assert np.array_equal(shown(page), dragged)
+    page.keyboard.press("Control+z")
+    assert np.array_equal(shown(page), start)
+    page.click("#drag_clear")
+    assert page.is_hidden("#points")
+    assert page.is_hidden("#mask")
+
+
+@pytest.mark.slow
+def test_projecting_an_image(page: Any, monkeypatch) -> None:
+    monkeypatch.setattr(tasks, "_perceptual", lambda device: pyramid)
+    page.fill("#seed", "5")
+    page.keyboard.press("Enter")
+    image = encode.png(shown(page))
+    page.click("#reset")
+    page.fill("#project_steps", "4000")
+    page.set_input_files("#project_file", {"name": "a.png", "mimeType": "image/png", "buffer": image})
+    page.wait_for_function("() => / of /.test(document.getElementById('project_text').textContent)")
+    assert page.is_visible("#beside")
+    page.click("#project_stop")
+    page.wait_for_function("() => document.getElementById('project_text').textContent === 'stopped'")
+    page.fill("#project_steps", "6")
+    page.set_input_files("#project_file", {"name": "a.png", "mimeType": "image/png", "buffer": image})
+    page.wait_for_function("() => document.getElementById('project_text').textContent.startsWith('done')")
+    settled(page)
+    assert "latent" in state(page)
+    assert page.is_hidden("#beside")
+    page.click("#project_before")
+    assert page.is_visible("#beside")

@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { bind, label } from "./controls.js";
 import { Directions } from "./directions.js";
+import { Drag } from "./drag.js";
 import { Grid } from "./grid.js";
 import { Handles } from "./handles.js";
 import { keeping } from "./keep.js";
@@ -14,6 +15,7 @@ import { Mixing } from "./mixing.js";
 import { Picture } from "./picture.js";
 import { Plane } from "./plane.js";
 import { presets } from "./presets.js";
+import { Project } from "./project.js";
 import { readings } from "./readings.js";
 import { recording } from "./record.js";
 import { Runs } from "./runs.js";
@@ -62,7 +64,8 @@ async function start() {
   byId("copy_look").hidden = !session.look;
   const again = () => store.dispatchEvent(new CustomEvent("change", { detail: { moving: false } }));
   const runs = new Runs(store, fail, again);
-  for (const Part of [Layers, Directions, Grid]) new Part(store, fail);
+  for (const Part of [Layers, Directions, Grid, Project]) new Part(store, fail);
+  const drag = new Drag(store, fail);
   new Keyframes(store, () => facts, ready, kept.copy);
   readings(store, () => facts, fail);
   recording(byId("picture"), say);
@@ -138,7 +141,10 @@ async function start() {
     byId("classes").hidden = !network.classes;
     for (const id of ["class", "class_b"]) byId(id).max = network.classes - 1;
     byId("truncation").hidden = byId("mixing").hidden = !network.can_truncate;
+    const mayChange = network.can_truncate && session.role === "full";
     byId("directions").hidden = !network.can_truncate;
+    byId("dragging").hidden = byId("projecting").hidden = !mayChange;
+    drag.clear();
     byId("noise").hidden = !network.has_noise;
     byId("transform").hidden = !network.can_move;
     if (!network.can_move) handles.show(false);
@@ -159,7 +165,7 @@ async function start() {
   byId("network").addEventListener("change", () => store.set({ network: byId("network").value }));
   store.addEventListener("change", () => { byId("network").value = store.get("network") || listed[0]?.name; });
 
-  plane.dragging(byId("picture"), () => 2 / byId("picture").clientWidth);
+  plane.dragging(byId("picture"), () => 2 / byId("picture").clientWidth, () => !drag.isPlacing());
   handles.turning(ready);
   const walk = () => {
     const on = byId("walk").getAttribute("aria-pressed") !== "true";

@@ -24,6 +24,7 @@ export class Store extends EventTarget {
    *  step is changed. */
   set(changes, { moving = false, replace = false } = {}) {
     const next = { ...this.state };
+    if (["seed", "x", "y"].some((name) => name in changes) && !("latent" in changes)) delete next.latent;
     for (const [name, value] of Object.entries(changes)) {
       const plain = this.properties[name]?.default;
       if (value === null || value === undefined || JSON.stringify(value) === JSON.stringify(plain)) delete next[name];

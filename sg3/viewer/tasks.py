@@ -1,0 +1,194 @@
+"""Long work for a client: drags and projections.
+
+They run on the networks' thread between frames. Their status is asked for, and what they find is a latent on the shelf,
+which the page shows as any other.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from math import degrees, isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sg3.errors import MissingInputError, UsageError
+from sg3.models import StyleGenerator
+from sg3.sampling import set_transform
+from sg3.terminal import printable
+from sg3.tools import drag, project
+from sg3.tools.perceptual import Perceptual, open_perceptual
+from sg3.tools.targets import Target
+from sg3.viewer.state import State
+from sg3.viewer.viewer import Viewer
+
+KEPT = 20  # that are over, or not
+Make = Callable[["Task"], Iterator[None]]
+
+
+class Stopped(Exception):
+    """Somebody has asked for the end."""
+
+
+class Task:
+    """One of them. `status` is replaced as a whole, so that whoever reads it sees one moment."""
+
+    def __init__(self, kind: str) -> None:
+        self.name = secrets.token_hex(8)
+        self.kind = kind
+        self.status: dict[str, Any] = {"running": True}
+        self.stopping = threading.Event()
+        self.edit: drag.Drag | None = None
+
+    def report(self, **now: object) -> None:
+        """What there is to say now."""
+        self.status = {**self.status, **now}
+
+    def shown(self) -> dict[str, Any]:
+        """For a client."""
+        return {"task": self.name, "kind": self.kind, **self.status}
+
+
+class Tasks:
+    """All that there are."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+
+    def start(self, kind: str, make: Make) -> Task:
+        """Take up work. Raises Busy."""
+        task = Task(kind)
+        self._viewer.engine.start(task.name, self._guarded(task, make))
+        self._tasks[task.name] = task
+        while len(self._tasks) > KEPT:
+            _, oldest = self._tasks.popitem(last=False)
+            oldest.stopping.set()
+        return task
+
+    def resume(self, task: Task, make: Make) -> None:
+        """Go on with a task that has stopped. Raises Busy."""
+        task.stopping.clear()
+        task.report(running=True, ended=None)
+        self._viewer.engine.start(task.name, self._guarded(task, make))
+
+    def find(self, name: object) -> Task:
+        """Raises MissingInputError."""
+        task = self._tasks.get(name) if isinstance(name, str) else None
+        if task is None:
+            raise MissingInputError(f"task={printable(name, 40)}: there is none of that name any more")
+        return task
+
+    def _guarded(self, task: Task, make: Make) -> Iterator[None]:
+        try:
+            yield from make(task)
+        except Stopped:
+            task.report(ended="stopped")
+        except (Exception, torch.OutOfMemoryError) as error:
+            task.report(error=dict(zip(("status", "message"), self._viewer.explain(error), strict=True)))
+        finally:
+            task.report(running=False)
+
+
+# ---- drags ----------------------------------------------------------------------------------------------------------
+
+
+def dragging(
+    viewer: Viewer, state: State, handles: list[drag.Point], targets: list[drag.Point], runs: list[int] | None,
+    settings: drag.Settings,
+) -> Make:  # fmt: skip
+    """A drag of what a state shows; `runs` are lengths, row by row, of what may not and what may move in turns."""
+
+    def begin(task: Task) -> Iterator[None]:
+        painter = viewer.painter(state.network)
+        G = painter.G
+        if not isinstance(G, StyleGenerator):
+            raise UsageError("drag: this network has no w to move in; StyleGAN2 and StyleGAN3 have")
+        ws = painter.ws(state)
+        mask = None if runs is None else unpacked(runs, G.img_resolution)
+        set_transform(G, state.translate, state.rotate, state.scale)
+        task.edit = drag.start(G, ws, handles, targets, mask, settings)
+        yield from steps(viewer, state)(task)
+
+    return begin
+
+
+def steps(viewer: Viewer, state: State) -> Make:
+    """The steps of a drag that has begun, until it ends or is stopped."""
+
+    def go_on(task: Task) -> Iterator[None]:
+        edit = task.edit
+        assert edit is not None
+        report_drag(viewer, task)
+        while not task.stopping.is_set():
+            set_transform(edit.G, state.translate, state.rotate, state.scale)  # frames in between may have changed it
+            if not edit.step():
+                task.report(ended=edit.ended)
+                return
+            report_drag(viewer, task)
+            yield
+        raise Stopped
+
+    return go_on
+
+
+def report_drag(viewer: Viewer, task: Task) -> None:
+    """Where it is: the latent, the handles, how far they have to go."""
+    edit = task.edit
+    assert edit is not None
+    task.report(
+        latent=viewer.shelf.put_latent(edit.ws), iteration=edit.iteration, handles=edit.handles.tolist(),
+        targets=edit.targets.tolist(), distances=edit.distances(), layer=edit.layer.name,
+    )  # fmt: skip
+
+
+def unpacked(runs: list[int], size: int) -> NDArray[np.bool_]:
+    """[size, size], bool. Raises UsageError."""
+    if sum(runs) != size * size:
+        raise UsageError(f"mask: its runs add up to {sum(runs)}, expected {size * size} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, size)
+
+
+# ---- projections ----------------------------------------------------------------------------------------------------
+
+
+def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Settings) -> Make:
+    """A search for the latent whose picture is closest to an image; frames are made between its steps."""
+
+    def search(task: Task) -> Iterator[None]:
+        painter = viewer.painter(state.network)
+        G = painter.G
+        if not isinstance(G, StyleGenerator):
+            raise UsageError("project: this network has no w to search in; StyleGAN2 and StyleGAN3 have")
+        target = Target("image", "the image", lambda: image).pixels(G.img_resolution, G.img_channels)
+        perceptual = _perceptual(painter.device)
+        yield
+
+        def report(done: int, total: int, distance: float) -> None:
+            task.report(step=done, steps=total, distance=distance)
+            viewer.engine.breathe()
+            if task.stopping.is_set() or viewer.engine.is_ending():
+                raise Stopped
+
+        with torch.enable_grad():
+            found = project.project(
+                G, target, perceptual, settings, class_idx=state.class_idx if G.c_dim else None, report=report
+            )
+        place: dict[str, Any] = {}
+        if found.pose is not None:
+            angle, x, y = found.pose.tolist()
+            place = {"rotate": degrees(angle), "translate": [x, y]}
+        latent = viewer.shelf.put_latent(found.w, found.noise)
+        psnr = project.psnr(target, project.picture(G, found))
+        task.report(latent=latent, place=place, ended="done", psnr=psnr if isfinite(psnr) else None)
+
+    return search
+
+
+def _perceptual(device: torch.device) -> Perceptual:
+    return open_perceptual("efflite", device)

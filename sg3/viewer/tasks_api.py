@@ -1,0 +1,111 @@
+"""The HTTP API of long work: start a drag or a projection, see how far it is, stop it, go back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sg3.errors import UsageError
+from sg3.tools import drag, project
+from sg3.viewer.requests import body_of, explained, json_object, may_change, place, state_of_query
+from sg3.viewer.settings import Choice, Kind, Pair, Real, Switch, Text, Whole
+from sg3.viewer.state import State
+from sg3.viewer.tasks import Task, Tasks, dragging, projecting, report_drag, steps
+from sg3.viewer.viewer import Viewer
+
+MOST_POINTS = 32
+MOST_RUNS = 20_000  # of a mask
+IMAGE_BYTES = 2**25
+DRAG_SETTINGS: dict[str, Kind] = {
+    "lr": Real(1e-6, 1), "layer": Text(100), "keep_pose": Switch(), "iterations": Whole(1, 5_000),
+    "mask_weight": Real(0, 1e6),
+}  # fmt: skip
+
+
+def routes(viewer: Viewer) -> list[Route]:
+    """All of it."""
+    tasks = Tasks(viewer)
+    states: dict[str, State] = {}
+
+    async def start_drag(request: Request) -> Response:
+        may_change(request)
+        asked = await json_object(request)
+        given = asked.get("state")
+        state = State.read(given if isinstance(given, dict) else {})
+        handles, targets = (_points(name, asked.get(name)) for name in ("handles", "targets"))
+        settings = {name: _read(name, kind, asked[name]) for name, kind in DRAG_SETTINGS.items()
+                    if asked.get(name) is not None}  # fmt: skip
+        task = tasks.start("drag", dragging(viewer, state, handles, targets, _runs(asked.get("mask")),
+                                            drag.Settings(**settings)))  # fmt: skip
+        states[task.name] = state
+        return JSONResponse(task.shown())
+
+    async def start_projection(request: Request) -> Response:
+        may_change(request)
+        more = {name: request.query_params.get(name) for name in ("steps", "space", "lr")}
+        settings = project.Settings(
+            steps=_read("steps", Whole(1, 10_000), more["steps"] or 300),
+            space=_read("space", Choice(("w", "w+")), (more["space"] or "w").replace(" ", "+")),
+            lr=_read("lr", Real(1e-6, 10), more["lr"] or 0.1),
+        )
+        state = state_of_query(request, besides=("steps", "space", "lr"))
+        image = await body_of(request, "application/octet-stream", IMAGE_BYTES)
+        return JSONResponse(tasks.start("project", projecting(viewer, state, image, settings)).shown())
+
+    async def look(request: Request) -> Response:
+        return JSONResponse(tasks.find(request.query_params.get("task")).shown())
+
+    async def change(request: Request) -> Response:
+        may_change(request)
+        asked = await json_object(request)
+        task = tasks.find(asked.get("task"))
+        action = _read("action", Choice(("stop", "undo", "continue")), asked.get("action"))
+        if action == "stop":
+            task.stopping.set()
+        else:
+            state = states.get(task.name)
+            if task.edit is None or state is None or task.status.get("running"):
+                raise UsageError(f"action={action}: is for a drag that has stopped")
+            if action == "undo":
+                await viewer.with_network(place(), state.network, lambda _: _undo(viewer, task, asked.get("steps", 1)))
+            else:
+                tasks.resume(task, steps(viewer, state))
+        return JSONResponse(task.shown())
+
+    return [
+        Route("/api/drag", explained(viewer, start_drag), methods=["POST"]),
+        Route("/api/project", explained(viewer, start_projection), methods=["POST"]),
+        Route("/api/task", explained(viewer, look), methods=["GET"]),
+        Route("/api/task", explained(viewer, change), methods=["POST"]),
+    ]
+
+
+def _undo(viewer: Viewer, task: Task, count: object) -> None:
+    assert task.edit is not None
+    task.edit.undo(_read("steps", Whole(1, 10_000), count))
+    task.report(ended=None)
+    report_drag(viewer, task)
+
+
+def _points(name: str, value: object) -> list[drag.Point]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_POINTS:
+        raise UsageError(f"{name}: expected 1 to {MOST_POINTS} points, such as [[10, 20]]")
+    return [_read(name, Pair(0, 10**5), point) for point in value]
+
+
+def _runs(value: object) -> list[int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > MOST_RUNS:
+        raise UsageError(f"mask: expected at most {MOST_RUNS} lengths of runs")
+    return [_read("mask", Whole(0, 2**26), length) for length in value]
+
+
+def _read(name: str, kind: Kind, value: object) -> Any:
+    try:
+        return kind.read(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None

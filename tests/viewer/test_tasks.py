@@ -1,0 +1,159 @@
+"""Drags and projections by the API: step by step, stopped, undone; frames are made meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sg3.sampling import to_uint8
+from sg3.tools import drag
+from sg3.viewer import encode, tasks
+from sg3.viewer.pictures import Painter
+from sg3.viewer.state import State
+from tests.helpers.for_tools import pyramid, tiny2, tiny3
+from tests.helpers.viewers import FULL, LOOK, networks, pixels_of, viewer_of
+
+pytest.importorskip("httpx2", reason="httpx2, which starlette's test client needs, is not installed")
+
+from starlette.testclient import TestClient
+
+from sg3.viewer.server import application
+
+BYTES = {"content-type": "application/octet-stream"}
+
+
+@pytest.fixture
+def client(tmp_path_factory) -> Iterator[Any]:
+    viewer = viewer_of(*networks(tmp_path_factory.mktemp("networks")))
+    with TestClient(application(viewer), base_url="http://localhost") as made:
+        made.headers["authorization"] = f"Bearer {FULL}"
+        yield made
+    viewer.close()
+
+
+def until(client: Any, task: str, enough: Any = lambda status: not status["running"]) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = client.get(f"/api/task?task={task}").json()
+        if enough(status):
+            return status
+        time.sleep(0.02)
+    raise AssertionError(status)
+
+
+def act(client: Any, task: str, action: str, **more: object) -> Any:
+    return client.post("/api/task", json={"task": task, "action": action, **more})
+
+
+def latent_of(client: Any, name: str) -> np.ndarray:
+    return np.load(BytesIO(client.get(f"/api/latent.npz?network=noisy.pkl&latent={name}").content))["w"]
+
+
+ASKED = {"state": {"network": "noisy.pkl", "seed": 3, "trunc": 0.7}, "handles": [[4, 5]], "targets": [[11, 9]],
+         "lr": 0.01, "iterations": 5}  # fmt: skip
+
+
+def test_a_drag_is_that_of_the_library_and_goes_back_and_on(client: Any) -> None:
+    task = client.post("/api/drag", json=ASKED).json()["task"]
+    status = until(client, task)
+    assert (status["iteration"], status["ended"]) == (5, "5 iterations are done")
+    G = tiny2()
+    ws = Painter(G).ws(State(seed=3, trunc=0.7))
+    edit = drag.start(G, ws, [(4, 5)], [(11, 9)], settings=drag.Settings(lr=0.01, iterations=5))
+    kept = []
+    while edit.step():
+        kept.append(edit.ws)
+    assert np.array_equal(latent_of(client, status["latent"]), edit.ws.numpy())
+    assert status["handles"] == edit.handles.tolist()
+    back = act(client, task, "undo", steps=2).json()
+    assert back["iteration"] == 3
+    assert np.array_equal(latent_of(client, back["latent"]), kept[2].numpy())
+    assert act(client, task, "continue").json()["running"]
+    again = until(client, task)
+    assert again["latent"] == status["latent"]
+    shown = pixels_of(client.get(f"/api/image.png?network=noisy.pkl&latent={again['latent']}").content)
+    assert np.array_equal(shown, to_uint8(G.synthesis(edit.ws, noise_mode="const"))[0])
+
+
+def test_frames_are_made_while_it_drags_and_it_can_be_stopped(client: Any) -> None:
+    asked = {**ASKED, "iterations": 5000, "lr": 1e-6, "state": {"network": "moves.pkl", "translate": [0.1, 0]}}
+    task = client.post("/api/drag", json=asked).json()["task"]
+    until(client, task, lambda status: status.get("iteration", 0) >= 2)
+    plain = pixels_of(client.get("/api/image.png?network=moves.pkl&seed=1").content)
+    assert np.array_equal(plain, Painter(tiny3()).picture(State(seed=1)))  # the drag's transform is its own
+    assert "has stopped" in act(client, task, "undo").json()["error"]["message"]
+    act(client, task, "stop")
+    assert until(client, task)["ended"] in ("stopped", "it is stuck: no handle comes nearer")
+
+
+def test_a_mask_in_runs(client: Any) -> None:
+    assert tasks.unpacked([1, 2, 1], 2).tolist() == [[False, True], [True, False]]
+    task = client.post("/api/drag", json={**ASKED, "mask": [128, 128]}).json()["task"]
+    assert "error" not in until(client, task)
+    task = client.post("/api/drag", json={**ASKED, "mask": [5]}).json()["task"]
+    assert "its runs add up to 5, expected 256 pixels" in until(client, task)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"handles": []}, "handles: expected 1 to 32 points"),
+        ({"targets": [[1]]}, "targets: expected two numbers"),
+        ({"mask": "x"}, "mask: expected at most"),
+        ({"mask": [-1]}, "mask: expected a whole number"),
+        ({"lr": 100}, "lr: expected a number"),
+        ({"state": {"seed": "x"}}, "seed=x"),
+    ],
+)
+def test_drags_that_make_no_sense(client: Any, change: dict, words: str) -> None:
+    answer = client.post("/api/drag", json={**ASKED, **change})
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
+def test_what_only_the_network_knows_is_said_later(client: Any) -> None:
+    for change, words in [({"handles": [[99, 1]]}, "0 to 15"), ({"layer": "x"}, "layer=x: cannot be followed"),
+                          ({"state": {"network": "no.pkl"}}, "none of that name")]:  # fmt: skip
+        status = until(client, client.post("/api/drag", json={**ASKED, **change}).json()["task"])
+        assert words in status["error"]["message"]
+    assert act(client, "nothing", "stop").status_code == 404
+    assert client.get("/api/task?task=x").status_code == 404
+    look = {"authorization": f"Bearer {LOOK}"}
+    assert client.post("/api/drag", json=ASKED, headers=look).status_code == 403
+    assert client.post("/api/project", content=b"x", headers={**look, **BYTES}).status_code == 403
+
+
+def test_a_projection(client: Any, monkeypatch) -> None:
+    monkeypatch.setattr(tasks, "_perceptual", lambda device: pyramid)
+    image = encode.png(Painter(tiny2()).picture(State(seed=9, trunc=0.5)))
+    query = "network=noisy.pkl&steps=60&space=w%2B&lr=0.1"
+    task = client.post(f"/api/project?{query}", content=image, headers=BYTES).json()["task"]
+    seen = until(client, task, lambda status: status.get("step", 0) >= 2)
+    assert seen["steps"] == 60
+    assert client.get("/api/image.png?network=noisy.pkl&seed=1").status_code == 200
+    done = until(client, task)
+    assert done["ended"] == "done"
+    assert latent_of(client, done["latent"]).shape == (1, 6, 8)
+    shown = pixels_of(client.get(f"/api/image.png?network=noisy.pkl&latent={done['latent']}").content)
+    target = pixels_of(image).astype(float)
+    assert done["distance"] < seen["distance"]
+    assert done["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean((shown - target) ** 2)))
+
+
+def test_a_projection_is_stopped_and_bad_images_are_said(client: Any, monkeypatch) -> None:
+    monkeypatch.setattr(tasks, "_perceptual", lambda device: pyramid)
+    image = encode.png(Painter(tiny3()).picture(State()))
+    task = client.post("/api/project?steps=10000", content=image, headers=BYTES).json()["task"]
+    until(client, task, lambda status: status.get("step", 0) >= 2)
+    act(client, task, "stop")
+    assert until(client, task)["ended"] == "stopped"
+    for content in (b"", b"no image", image[:50]):
+        status = until(client, client.post("/api/project", content=content, headers=BYTES).json()["task"])
+        assert status["error"]["status"] == 422
+        assert "the image" in status["error"]["message"]
+    assert client.post("/api/project?steps=0", content=image, headers=BYTES).status_code == 400
