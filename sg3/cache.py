@@ -9,12 +9,14 @@ from sg3.errors import StorageError
 
 
 def cache_folder(kind: str) -> Path:
-    """`$SG3_CACHE/KIND`, by default `~/.cache/sg3/KIND`; it need not exist.
+    """`$SG3_CACHE/KIND`, else `sg3/KIND` in the original's `$DNNLIB_CACHE_DIR` or in `~/.cache`; it need not exist.
 
-    Raises StorageError where neither the variable nor a home folder is there.
+    Raises StorageError where neither of the variables nor a home folder is there.
     """
     if chosen := os.environ.get("SG3_CACHE"):
         return Path(chosen) / kind
+    if originals := os.environ.get("DNNLIB_CACHE_DIR"):
+        return Path(originals) / "sg3" / kind
     try:
         return Path.home() / ".cache" / "sg3" / kind
     except RuntimeError as error:

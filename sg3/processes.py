@@ -24,6 +24,7 @@ import torch.distributed as dist
 import sg3.errors
 from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
+from sg3.portable import signals
 from sg3.resources import usable_cpus
 
 if TYPE_CHECKING:  # there are builds of torch without it
@@ -209,8 +210,9 @@ def slurm_address(env: Mapping[str, str]) -> tuple[str, str]:
     return env.get("MASTER_ADDR", host), env.get("MASTER_PORT", str(12000 + int(env.get("SLURM_JOB_ID", "0")) % 20000))
 
 
-def join(device: str, gpus: int | None) -> World:
-    """Find the other processes that the environment speaks of, if it does, and the device of this one.
+def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING) -> World:
+    """Find the other processes that the environment speaks of, if it does, and the device of this one. `slowest`: after
+    which they give up waiting for one another.
 
     Raises UsageError if `gpus` contradicts how many were started, or a device is not there; Sg3Error if the others
     do not appear.
@@ -239,7 +241,7 @@ def join(device: str, gpus: int | None) -> World:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=CONNECT_SECONDS)))
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(
-            backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=SLOWEST_IN_TRAINING
+            backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=slowest
         )
         if chosen.type == "cuda":
             # NCCL connects when it is first used. Here everyone is at the same place, and a GPU that cannot be reached,
@@ -303,12 +305,12 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our ranks speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cpus() // count, 1)))
     # What torch's launcher handles, and leaves handled; and the one that is turned into another for it.
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in handled}
+    before = {n: signal.getsignal(n) for n in signals("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")}
     # It would handle SIGHUP even where nohup has it ignored. What is blocked stays so in its processes.
-    blocked = {signal.SIGHUP} if before[signal.SIGHUP] is signal.SIG_IGN else set()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))  # the launcher forwards that one
+    blocked = {number for number in signals("SIGHUP") if before[number] is signal.SIG_IGN}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked) if hasattr(signal, "pthread_sigmask") else None
+    for number in signals("SIGUSR1"):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))  # the launcher forwards that one
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=0.2,
@@ -323,5 +325,6 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return 0

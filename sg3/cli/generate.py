@@ -45,6 +45,8 @@ def command(
 ) -> None:
     """Make images, one PNG for each seed or saved latent, with seed and settings in its metadata.
 
+    Processes started by torchrun or srun share them out.
+
     Examples:
 
         sg3 generate --network=runs/00000-... --seeds=0-15 --outdir=out --grid=4x4
@@ -56,6 +58,7 @@ def command(
     import sg3
     from sg3.cli.network import note_truncation, open_generator
     from sg3.cli.progress import track
+    from sg3.cli.ranks import ranks
     from sg3.errors import UsageError
     from sg3.models import StyleGenerator
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
@@ -65,45 +68,53 @@ def command(
     if (seeds is not None) + bool(latents) != 1:
         raise UsageError("--seeds, --latents: give one of them, the images come from it")
     _check_room(grid, len(seeds or ()))
-    G = open_generator(network, device, class_idx)
-    note_truncation(isinstance(G, StyleGenerator), truncation_psi)
-    set_transform(G, translate, rotate)
-    if seeds is not None:
-        labels = class_labels(G, class_idx, len(seeds))
-        pictures = generate(
-            G, seed_latents(seeds, G.z_dim), labels, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
-            graphs=not no_graphs,
-        )  # fmt: skip
-        names: list[tuple[str, dict[str, object]]] = [(f"seed{seed:04d}.png", {"seed": seed}) for seed in seeds]
-    else:
-        moved = translate != (0.0, 0.0) or rotate != 0.0
-        counts, pictures = pictures_of_files(
-            G, latents, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
-            keep_transform=moved, note=lambda note: say(f"note: {note}"),
-        )  # fmt: skip
-        sources = [(path.name, index) for path, count in zip(latents, counts, strict=True) for index in range(count)]
-        names = [(f"latent{i:04d}.png", {"latents": path, "index": k}) for i, (path, k) in enumerate(sources)]
-        _check_room(grid, len(names))
-    make_folder(outdir)
     settings = {
-        "network": Path(network).name, "trunc": truncation_psi, "class": class_idx if G.c_dim else None,
-        "noise_mode": noise_mode, "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
+        "network": Path(network).name, "trunc": truncation_psi, "class": class_idx, "noise_mode": noise_mode,
+        "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
     }  # fmt: skip
-
-    def save(pixels: Pixels, name: str, **more: object) -> None:
-        save_png(outdir / name, pixels, {**more, **settings})
-        show(outdir / name)
-
-    kept: list[Pixels | None] = []
-    for (name, more), pixels in track(zip(names, pictures, strict=True), "images", len(names)):
-        save(pixels, name, **more)
-        if grid is not None:
-            kept.append(pixels)
-    if grid is not None:
-        columns, rows = grid
-        kept += [None] * (columns * rows - len(kept))
-        more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
-        save(sheet([kept[row * columns : (row + 1) * columns] for row in range(rows)]), "grid.png", **more)
+    with ranks(device) as world:
+        G = open_generator(network, str(world.device), class_idx)
+        settings["class"] = class_idx if G.c_dim else None
+        if world.is_main:
+            note_truncation(isinstance(G, StyleGenerator), truncation_psi)
+        set_transform(G, translate, rotate)
+        names: list[tuple[str, dict[str, object]]]
+        if seeds is not None:
+            class_labels(G, class_idx, 1)
+            names = [(f"seed{seed:04d}.png", {"seed": seed}) for seed in seeds]
+            mine = list(world.mine(seeds))
+            pictures = generate(
+                G, seed_latents(mine, G.z_dim), class_labels(G, class_idx, len(mine)), truncation_psi=truncation_psi,
+                noise_mode=noise_mode, batch=batch, graphs=not no_graphs,
+            ) if mine else iter(())  # fmt: skip
+        else:
+            moved = translate != (0.0, 0.0) or rotate != 0.0
+            counts, pictures = pictures_of_files(
+                G, latents, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
+                keep_transform=moved, share=(world.rank, world.size),
+                note=lambda note: say(f"note: {note}") if world.is_main else None,
+            )  # fmt: skip
+            sources = [(path.name, k) for path, count in zip(latents, counts, strict=True) for k in range(count)]
+            names = [(f"latent{i:04d}.png", {"latents": path, "index": k}) for i, (path, k) in enumerate(sources)]
+            _check_room(grid, len(names))
+        make_folder(outdir)
+        kept: list[Pixels] = []
+        due = world.mine(names)
+        for (name, more), pixels in track(zip(due, pictures, strict=True), "images", len(due)):
+            save_png(outdir / name, pixels, {**more, **settings})
+            show(outdir / name)
+            if grid is not None:
+                kept.append(pixels)
+        everyone = world.gather(kept)
+    if grid is None or not world.is_main:
+        return
+    columns, rows = grid
+    pixels_of = [everyone[i % world.size][i // world.size] for i in range(len(names))]
+    places = [*pixels_of, *[None] * (columns * rows - len(pixels_of))]
+    more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
+    picture = sheet([places[row * columns : (row + 1) * columns] for row in range(rows)])
+    save_png(outdir / "grid.png", picture, {**more, **settings})
+    show(outdir / "grid.png")
 
 
 def _check_room(grid: tuple[int, int] | None, images: int) -> None:

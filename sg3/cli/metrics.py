@@ -24,8 +24,8 @@ from sg3.terminal import say, show
 @switch("--all", "every", help="All snapshots of the run folder.")
 @switch("--again", help="Also what the run folder holds results of.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of latents and transforms.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-              help="Processes that share the work.")
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N",
+              help="Processes that share the work; those of torchrun and srun do so by themselves.  [default: 1]")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(min=0),
               help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
@@ -45,7 +45,7 @@ def command(
     every: bool,
     again: bool,
     seed: int,
-    gpus: int,
+    gpus: int | None,
     batch: int,
     workers: int | None,
     detector_dir: Path | None,
@@ -69,11 +69,16 @@ def command(
 
         sg3 metrics --network=runs/00000-... --all --metrics=fd_efflite --plot=fd.png
     """
+    import os
+    from dataclasses import replace
+
+    from sg3.cli.ranks import ranks
     from sg3.errors import UsageError
     from sg3.metrics import parse
     from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes
     from sg3.metrics.plot import plot
     from sg3.plotting import check_plot
+    from sg3.processes import find_place
     from sg3.resources import loaders
 
     if plot_path is not None and not Path(network).is_dir():
@@ -91,10 +96,13 @@ def command(
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
         )  # fmt: skip
         display = Display(as_json, named=len(job.snapshots) > 1)
-        if gpus > 1:
+        if gpus is not None and gpus > 1 and find_place(os.environ) is None:
             measure_in_processes(job, display, gpus)
         else:
-            measure(job, display)
+            with ranks(device, gpus) as world:
+                measure(replace(job, device=str(world.device)), display)
+            if not world.is_main:
+                return
     if plot_path is not None:
         count = plot(Path(network), plot_path, [metric.name for metric in chosen])
         (say if as_json else show)(f"{plot_path}: {count} metric{'s' if count > 1 else ''}")

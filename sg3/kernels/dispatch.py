@@ -203,7 +203,10 @@ def _import_numba() -> Status:
 @functools.cache
 def _probe(device_type: str, index: int, interpreting: bool) -> Status:
     """The one look at the machine, kept: what it reads is not expected to change while a process runs."""
-    if not sys.platform.startswith("linux"):
+    on_windows = sys.platform == "win32"
+    if on_windows and importlib.util.find_spec("triton") is None:
+        return Status(False, "the package triton-windows is not installed, this is win32", "pip install triton-windows")
+    if not on_windows and not sys.platform.startswith("linux"):
         return Status(False, f"sg3 uses Triton on Linux only, this is {sys.platform}")
     if importlib.util.find_spec("triton") is None:
         return Status(False, "the package triton is not installed", "pip install triton")
@@ -223,6 +226,8 @@ def _probe(device_type: str, index: int, interpreting: bool) -> Status:
     name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     if major < 8:
         return Status(False, f"{name} has compute capability {major}.{minor}, the kernels need 8.0")
+    if on_windows:  # that package brings a compiler
+        return Status(True, f"{name}, compute capability {major}.{minor}; triton-windows, with which sg3 is untested")
     host = toolchain.host_status()
     if not host.usable:
         return host

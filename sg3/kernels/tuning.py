@@ -153,6 +153,8 @@ def user_file() -> Path | None:
     """Where `sg3 tune` writes; None without a home folder."""
     if chosen_folder := os.environ.get("SG3_CACHE"):
         return Path(chosen_folder) / "tuning.json"
+    if originals := os.environ.get("DNNLIB_CACHE_DIR"):  # where sg3.cache keeps everything else then
+        return Path(originals) / "sg3" / "tuning.json"
     try:
         return Path.home() / ".cache" / "sg3" / "tuning.json"
     except RuntimeError:

@@ -69,13 +69,15 @@ def pictures_of_files(
     noise_mode: str = "const",
     batch: int = 4,
     keep_transform: bool = False,
+    share: tuple[int, int] = (0, 1),
     note: Note = lambda _: None,
 ) -> tuple[list[int], Iterator[Pixels]]:
     """How many latents each file holds, and the pictures [H, W, C] of all of them, in order.
 
     Noise maps and transform of a projection come from its file, too (`keep_transform`: but for the transform), and are
-    drawn in float32, as they were found. `truncation_psi` pulls w towards its mean. Raises as `load_latents` does, and
-    UsageError for a class that the network does not have, or that it needs for z.
+    drawn in float32, as they were found. `truncation_psi` pulls w towards its mean. `share` (k, n): of all pictures
+    only every n-th, from the k-th on. Raises as `load_latents` does, and UsageError for a class that the network does
+    not have, or that it needs for z.
     """
     walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(next(G.parameters()).device)
     space = "w" if isinstance(G, StyleGenerator) else "z"
@@ -96,7 +98,12 @@ def pictures_of_files(
         parts.append((_ws(walkable, found, points, c, truncation_psi), beside))
 
     def render() -> Iterator[Pixels]:
-        for ws, beside in parts:
+        before = 0
+        for all_ws, beside in parts:
+            ws = all_ws[(share[0] - before) % share[1] :: share[1]]
+            before += len(all_ws)
+            if len(ws) == 0:
+                continue
             replaced = {name: tensor.to(ws.device) for name, tensor in beside.items()}
             options = {"noise_mode": noise_mode, **({"force_fp32": True} if replaced else {})}
             for part in ws.split(batch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from sg3.durations import format_time_brief
+from sg3.portable import peak_memory
 from sg3.processes import World
 from sg3.run_folder import STATS, append_line, keep_lines, read_lines
 
@@ -121,7 +121,8 @@ class Tick:
 
 def memory_usage(device: torch.device) -> dict[str, float]:
     """Peak memory in GiB since the start (host) and since the last call (GPU), under the original's names."""
-    usage = {"Resources/cpu_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    peak = peak_memory()
+    usage = {} if peak is None else {"Resources/cpu_mem_gb": peak / 2**30}
     if device.type == "cuda":
         usage["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
         usage["Resources/peak_gpu_mem_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 2**30

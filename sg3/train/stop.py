@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from sg3.portable import signals
 from sg3.processes import World
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 # A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.
 SAME_WISH_SECONDS = 2.0
 

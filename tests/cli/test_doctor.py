@@ -129,9 +129,11 @@ def test_without_triton(report: Report, monkeypatch: pytest.MonkeyPatch, quick: 
 
 def test_on_windows(report: Report, monkeypatch: pytest.MonkeyPatch, quick: list[list[str]]) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     facts = report()
     assert facts["triton"]["cpu"]["reason"].endswith("this is win32")
     assert not facts["triton"]["cpu"]["usable"]
+    assert any("pip install triton-windows" in note for note in facts["notes"])
     assert not quick
 
 

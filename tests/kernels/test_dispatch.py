@@ -224,10 +224,22 @@ def test_triton_on_a_capable_gpu(machine: Machine, all_written: None) -> None:
     assert triton_status(torch.device("cuda")) == triton_status(GPU)  # no index: the current device
 
 
+def test_triton_windows_is_recognised(machine: Machine, all_written: None) -> None:
+    """It brings a compiler and Python's headers along; whether it runs, nobody has tried."""
+    machine(platform="win32", compilers=(), headers=False)
+    assert resolve("bias_act", "auto", GPU) == "triton"
+    said = "NVIDIA A100, compute capability 8.0; triton-windows, with which sg3 is untested"
+    assert triton_status(GPU).reason == said
+    machine(platform="win32", capability=(7, 5))
+    dispatch._probe.cache_clear()
+    assert not triton_status(GPU).usable
+
+
 @pytest.mark.parametrize(
     ("what", "reason", "fix"),
     [
-        ({"platform": "win32"}, "Linux only, this is win32", None),
+        ({"platform": "win32", "packages": ()}, "triton-windows is not installed, this is win32",
+         "pip install triton-windows"),
         ({"platform": "darwin"}, "Linux only, this is darwin", None),
         ({"packages": ()}, "triton is not installed", "pip install triton"),
         ({"gpu": None, "cuda": None}, "PyTorch is for CPU only", "CUDA"),

@@ -1,0 +1,36 @@
+"""Commands that torchrun or srun starts several times: one piece of work, shared out among all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sg3.processes import World
+
+
+@contextmanager
+def ranks(device: str, gpus: int | None = None) -> Iterator[World]:
+    """All processes of this command: those that torchrun or srun started, or this one alone. What goes wrong is said
+    once, by the first that it goes wrong in or, if it does in all, by rank 0.
+
+    Raises what `sg3.processes.join` raises.
+    """
+    from sg3.device import device_for_work
+    from sg3.errors import Sg3Error
+    from sg3.processes import SLOWEST_IN_METRICS, World, find_place, join
+
+    if find_place(os.environ) is None:
+        yield World(0, 1, device_for_work(device))
+        return
+    world = join(device, gpus, SLOWEST_IN_METRICS)
+    try:
+        yield world
+    except Sg3Error as error:
+        if world.is_main:
+            raise
+        raise SystemExit(error.exit_code) from None
+    finally:
+        world.close()
