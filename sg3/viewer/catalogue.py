@@ -75,6 +75,16 @@ class Catalogue:
                 yield from _inside(folder)
 
 
+def newest(entry: Entry) -> Path:
+    """The file of a network; of a run its newest snapshot. Raises MissingInputError if it has none."""
+    if not entry.path.is_dir():
+        return entry.path
+    files = [path for path in run_folder.snapshots(entry.path) if _is_file(path)]
+    if not files:
+        raise MissingInputError(f"{entry.name}: has no snapshot yet; wait for the first one")
+    return files[-1]
+
+
 def public(error: Exception, catalogue: Catalogue) -> str:
     """What went wrong, in words that name no path of this machine."""
     text = " ".join(str(error).split())

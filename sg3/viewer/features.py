@@ -43,7 +43,7 @@ def features(painter: Painter, state: State, check: Callable[[], None] = lambda:
     painter.stepwise.forget()  # a layer that is not run shows nothing
     with watched(painter, watch):
         try:
-            painter.image(replace(state, untransform=False), check)
+            painter.image(replace(state, untransform=False), check, by_layers=True)
         except _Found:
             painter.features = key, found[0]
             return found[0]

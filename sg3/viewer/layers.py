@@ -30,7 +30,7 @@ def statistics(painter: Painter, state: State, check: Callable[[], None] = lambd
 
     with watched(painter, note):
         painter.stepwise.forget()  # a layer that is not run shows nothing
-        painter.image(state, check)
+        painter.image(state, check, by_layers=True)
     return found
 
 

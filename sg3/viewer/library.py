@@ -9,8 +9,7 @@ import torch
 
 from sg3.errors import MissingInputError
 from sg3.formats import averaged_generator, load
-from sg3.run_folder import newest_snapshot
-from sg3.viewer.catalogue import Catalogue
+from sg3.viewer.catalogue import Catalogue, newest
 from sg3.viewer.pictures import Painter
 from sg3.viewer.shelf import Shelf
 
@@ -29,7 +28,7 @@ class Library:
     def painter(self, name: str) -> Painter:
         """The network of that name. Raises MissingInputError, and what `load` raises."""
         entry = self.catalogue.find(name)
-        path = newest_snapshot(entry.path) if entry.path.is_dir() else entry.path
+        path = newest(entry)
         key = _version(path, entry.name)
         if key not in self._open:
             while len(self._open) >= MOST_OPEN:

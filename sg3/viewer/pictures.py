@@ -14,11 +14,13 @@ import torch.nn.functional as F
 
 from sg3.errors import UsageError
 from sg3.models import Generator, StyleGenerator, stylegan3
+from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, seed_latents, set_transform, to_uint8
 from sg3.tools.directions import Directions, principal_components, sefa
 from sg3.tools.files import Pixels
 from sg3.tools.latent_as_w import LatentAsW
 from sg3.tools.latents import layer_names, sample_w
+from sg3.viewer.preview import Preview
 from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import MOVE, State
 from sg3.viewer.stepwise import Noise, Stepwise
@@ -41,6 +43,10 @@ class Painter:
         self.walkable: StyleGenerator | LatentAsW
         self.walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(self.device)
         self.stepwise = Stepwise(self.walkable.synthesis)
+        is_recorded = self.device.type == "cuda" and not isinstance(self.walkable, LatentAsW)
+        self.graphs = Repeated(self.walkable.synthesis) if is_recorded else None
+        self.preview = Preview(self.stepwise, self.walkable.synthesis)
+        self._last: torch.Tensor | None = None
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def picture(self, state: State, check: Callable[[], None] = lambda: None) -> Pixels:
@@ -49,16 +55,48 @@ class Painter:
         return to_uint8(self.image(state, check))[0]
 
     @torch.no_grad()
-    def image(self, state: State, check: Callable[[], None] = lambda: None) -> torch.Tensor:
-        """The same before rounding: [1, C, R, R] in -1..1, on the network's device."""
+    def image(
+        self, state: State, check: Callable[[], None] = lambda: None, by_layers: bool = False
+    ) -> torch.Tensor:
+        """The same before rounding: [1, C, R, R] in -1..1, on the network's device.
+
+        On a GPU, a frame is a CUDA graph that is replayed, unless `by_layers`: where somebody looks at the layers.
+        """
+        ws, noise, fp32 = self._prepared(state)
+        if self.graphs is not None and not by_layers and noise == Noise(noise.mode) and noise.mode != "random":
+            check()
+            image = self.graphs(ws, noise_mode=noise.mode, force_fp32=fp32)
+        else:
+            image = self.stepwise.run(ws, noise, fp32, check, self._maps(state))
+        self._last = image
+        return untransformed(image, state) if state.untransform else image
+
+    @torch.no_grad()
+    def learn(self) -> None:
+        """Have the small pictures learn from the last whole one."""
+        if self._last is not None:
+            self.preview.learn(self._last)
+
+    @torch.no_grad()
+    def small(self, state: State, check: Callable[[], None] = lambda: None) -> Pixels | None:
+        """A small picture, uint8 [S, S, C], from an early layer, or None if there is none yet; see `Preview`."""
+        if not self.preview.is_ready() or state.untransform or self.preview.step is None:
+            return None
+        carry = self.stepwise.run_to(self.preview.step, *self._prepared(state), check, self._maps(state))
+        return self.preview.picture(carry)
+
+    def _prepared(self, state: State) -> tuple[torch.Tensor, Noise, bool]:
+        """What the synthesis network is to be run with; its transform is set."""
         ws = self.ws(state)
         set_transform(self.G, state.translate, state.rotate, state.scale)
+        seed = state.noise_seed if state.noise_mode == "random" else 0
+        noise = Noise(state.noise_mode, seed, state.noise_strength, state.latent if self._maps(state) else "")
+        return ws, noise, state.fp32
+
+    def _maps(self, state: State) -> dict[str, torch.Tensor]:
+        """Noise that belongs to a latent."""
         maps = self.shelf.noise(state.latent) if state.latent else {}
-        noise = Noise(state.noise_mode, state.noise_seed if state.noise_mode == "random" else 0, state.noise_strength,
-                      state.latent if maps else "")  # fmt: skip
-        on_device = {name: values.to(self.device) for name, values in maps.items()}
-        image = self.stepwise.run(ws, noise, state.fp32, check, on_device)
-        return untransformed(image, state) if state.untransform else image
+        return {name: values.to(self.device) for name, values in maps.items()}
 
     @torch.no_grad()
     def ws(self, state: State) -> torch.Tensor:
@@ -132,7 +170,7 @@ class Painter:
         """Free what is kept."""
         self.stepwise.forget()
         self._latents.clear()
-        self.features = None
+        self.features = self._last = None
 
     def _check_layers(self, layers: list[int]) -> None:
         if layers[-1] >= self.walkable.num_ws:

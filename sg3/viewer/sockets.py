@@ -2,7 +2,8 @@
 
 From the page, JSON: `{"type": "state", "id": 7, "moving": true, "state": {...}}`, and `{"type": "got", "id": 7}` for a
 frame that has arrived. To the page: a frame, four bytes with the length of a JSON header, the header, the picture (JPEG
-while moving, else PNG); or JSON text `{"type": "error", "id": 7, "error": {...}}`.
+while moving, else PNG; where pictures take long, a `small` one comes first); or JSON text
+`{"type": "error", "id": 7, "error": {...}}`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import struct
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -128,6 +130,9 @@ class Client:
                 continue
             if wanted is self._newest:
                 self._has_new.clear()
+                if frame.is_small:
+                    self._newest = replace(wanted, had_small=True)
+                    self._has_new.set()
             data = await asyncio.to_thread(_packed, wanted, frame)
             async with asyncio.timeout(PATIENCE):
                 await self._arrived.wait()
@@ -149,9 +154,10 @@ class Client:
 
 def _packed(wanted: Wanted, frame: Frame) -> bytes:
     """A frame as it is sent."""
-    picture = encode.jpeg(frame.pixels) if wanted.moving else encode.png(frame.pixels, level=encode.FAST)
+    lossy = wanted.moving or frame.is_small
+    picture = encode.jpeg(frame.pixels) if lossy else encode.png(frame.pixels, level=encode.FAST)
     header = {
-        "type": "frame", "id": wanted.number, "mime": "image/jpeg" if wanted.moving else "image/png",
+        "type": "frame", "id": wanted.number, "mime": "image/jpeg" if lossy else "image/png", "small": frame.is_small,
         "ms": round(1000 * frame.seconds, 2), "size": [frame.pixels.shape[1], frame.pixels.shape[0]],
     }  # fmt: skip
     head = json.dumps(header).encode()

@@ -60,17 +60,31 @@ class Stepwise:
 
         `maps` are StyleGAN2's constant noise by the names of its buffers, if it is not the network's own.
         """
+        carry = self.run_to(len(self._steps) - 1, ws, noise, fp32, check, maps)
+        image: torch.Tensor = carry[1] if isinstance(carry, tuple) else carry
+        return image
+
+    def kept(self, step: int) -> Carry | None:
+        """What is kept of a step of the last run."""
+        return self._kept[step][1] if step < len(self._kept) else None
+
+    def run_to(
+        self, last: int, ws: torch.Tensor, noise: Noise, fp32: bool, check: Callable[[], None],
+        maps: Mapping[str, torch.Tensor] | None = None,
+    ) -> Carry:  # fmt: skip
+        """The same, but only up to a step, and what it gives."""
         self._maps.clear()
         self._maps.update(maps or {})
         keys = self._keys(ws, noise, fp32)
         done = 0
-        while done < min(len(keys), len(self._kept)) and self._kept[done][0] == keys[done]:
+        while done < min(last + 1, len(self._kept)) and self._kept[done][0] == keys[done]:
             done += 1
-        del self._kept[done:]
+        if done <= last:
+            del self._kept[done:]
         carry: Carry = self._kept[done - 1][1] if done else None
         bytes_kept = sum(_bytes(kept) for _, kept in self._kept)
         goes_on = done == len(self._kept)
-        for index in range(done, len(self._steps)):
+        for index in range(done, last + 1):
             check()
             step = self._steps[index]
             with torch.no_grad(), _random(noise, index, ws.device) if step.has_noise else nullcontext():
@@ -79,8 +93,7 @@ class Stepwise:
             goes_on = goes_on and bytes_kept <= KEPT_BYTES
             if goes_on:
                 self._kept.append((keys[index], carry))
-        image: torch.Tensor = carry[1] if isinstance(carry, tuple) else carry
-        return image
+        return carry
 
     def forget(self) -> None:
         """Drop what is kept."""

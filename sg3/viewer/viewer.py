@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 Check = Callable[[], None]
 
 FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a newer one, or motion would never show
+SMALL_FIRST = 0.1  # seconds: where a frame takes longer, a small one comes first
 MOST_TIMES = 100
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
@@ -48,6 +49,7 @@ class Wanted:
     number: int
     state: State
     moving: bool
+    had_small: bool = False  # a small picture of it has been made, the whole one is to come
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Frame:
 
     pixels: Pixels
     seconds: float
+    is_small: bool = False  # a first impression, the whole picture is to come
 
 
 class Viewer:
@@ -71,7 +74,7 @@ class Viewer:
 
     async def frame(self, place: Hashable, state: State) -> Frame:
         """The picture of a state. Raises Sg3Error."""
-        return (await self.newest(place, lambda: Wanted(0, state, False)))[1]
+        return (await self.newest(place, lambda: Wanted(0, state, False, had_small=True)))[1]
 
     async def newest(self, place: Hashable, wanted: Callable[[], Wanted]) -> tuple[Wanted, Frame]:
         """The picture of what is wanted at this place when its turn comes. Raises Stale if it was given up for what is
@@ -79,18 +82,24 @@ class Viewer:
 
         def paint(is_stale: IsStale) -> tuple[Wanted, Frame]:
             want = wanted()
-            self._library.painter(want.state.network)  # reading the file is not part of the frame's time
+            painter = self._library.painter(want.state.network)  # reading the file is not part of the frame's time
             began = time.perf_counter()
-            usual = want.state.network, want.state.compare, want.state.layer
-            slow = self._usual.get(usual, 1.0) > FINISHED_ANYWAY
+            kind = want.state.network, want.state.compare, want.state.layer
+            usual = self._usual.get(kind, 0.0)
 
             def check() -> None:
-                if slow and is_stale():
+                if usual > FINISHED_ANYWAY and is_stale():
                     raise Stale
 
+            is_plain = not want.state.layer and want.state.compare == "none"
+            if is_plain and not want.had_small and usual > SMALL_FIRST \
+                    and (small := painter.small(want.state, check)) is not None:  # fmt: skip
+                return want, Frame(small, time.perf_counter() - began, is_small=True)
             pixels = view(want.state, self._library.painter, check)
             seconds = time.perf_counter() - began
-            self._usual[usual] = seconds
+            if is_plain and seconds > SMALL_FIRST:
+                painter.learn()
+            self._usual[kind] = max(seconds, 0.8 * usual)  # what is kept makes some frames quicker than others
             while len(self._usual) > MOST_TIMES:
                 self._usual.popitem(last=False)
             return want, Frame(pixels, seconds)

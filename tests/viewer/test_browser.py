@@ -244,7 +244,7 @@ def test_labels_keyboard_and_themes(page: Any) -> None:
     assert nameless == []
     reached = set()
     page.evaluate("() => document.body.focus()")
-    for _ in range(80):
+    for _ in range(160):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("() => document.activeElement.id"))
     assert {"network", "random", "walk", "save", "seed", "plane", "speed", "trunc", "cutoff", "mix_seed", "rotate",

@@ -11,6 +11,7 @@ import torch
 from sg3.errors import MissingInputError
 from sg3.viewer.catalogue import Catalogue
 from sg3.viewer.library import MOST_OPEN, Library
+from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import State
 from tests.helpers.for_tools import saved, tiny2, tiny3
 
@@ -63,13 +64,15 @@ def test_other_names(tmp_path: Path, name: str) -> None:
 
 def test_a_run_stands_for_its_newest_and_files_are_read_again(tmp_path: Path) -> None:
     run = run_of(tmp_path / "00000-t", 0)
-    library = Library(Catalogue([run], []), torch.device("cpu"))
+    library = Library(Catalogue([run], []), torch.device("cpu"), Shelf())
     first = library.painter("00000-t")
     assert library.painter("00000-t") is first
     assert library.painter("00000-t/network-snapshot-000000.pkl").picture(State()).shape == (16, 16, 3)
     saved(tiny2(), run / "network-snapshot-000004.pkl")
     newest = library.painter("00000-t")
     assert type(newest.G) is not type(first.G)
+    (run / "network-snapshot-000009.pkl").symlink_to(run / "network-snapshot-000000.pkl")
+    assert library.painter("00000-t") is newest  # a link could lead anywhere
     again = run / "network-snapshot-000004.pkl"
     again.unlink()
     with pytest.raises(MissingInputError, match="there is none"):

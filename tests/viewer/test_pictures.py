@@ -8,8 +8,10 @@ import torch
 
 from sg3.errors import UsageError
 from sg3.models import fastgan
+from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, generate, seed_latents, set_transform
 from sg3.tools.style_mix import style_mix
+from sg3.viewer import features
 from sg3.viewer.layers import statistics
 from sg3.viewer.pictures import Painter, corners
 from sg3.viewer.state import State
@@ -86,6 +88,36 @@ def test_noise_runs_again_and_can_be_repeated() -> None:
     assert np.array_equal(quiet, painter.picture(State(noise_mode="none")))
     assert np.abs(painter.picture(State(noise_strength=4.0)).astype(float) - quiet).mean() > \
         np.abs(painter.picture(State()).astype(float) - quiet).mean()  # fmt: skip
+
+
+def test_recorded_frames_are_used_where_they_can_be() -> None:
+    """On a GPU by CUDA graphs; here by what records by running again."""
+
+    class Again:
+        def __init__(self, run) -> None:
+            self.run, self.output = run, run()
+            self.replays = 0
+
+        def replay(self) -> None:
+            self.replays += 1
+            self.output = self.run()
+
+    made: list[Again] = []
+
+    def record(run) -> Again:
+        made.append(Again(run))
+        return made[-1]
+
+    painter, plain = Painter(tiny3()), Painter(tiny3())
+    assert painter.graphs is None
+    painter.graphs = Repeated(painter.G.synthesis, record=record)
+    for seed in range(4):
+        state = State(seed=seed, translate=(0.1 * seed, 0.0))
+        assert np.array_equal(painter.picture(state), plain.picture(state))
+    assert [again.replays for again in made] == [3]
+    name = painter.G.synthesis.layer_names[1]
+    assert features.features(painter, State(seed=9, layer=name)).shape == features.features(
+        plain, State(seed=9, layer=name)).shape  # fmt: skip
 
 
 def test_a_stale_picture_stops_between_layers() -> None:

@@ -19,17 +19,18 @@ export class Picture {
   paint({ header, blob, isNewest }) {
     this.painting = this.painting.then(async () => {
       const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-      if (this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height) {
+      const { small } = header;
+      if (!small && (this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height)) {
         this.canvas.width = bitmap.width;
         this.canvas.height = bitmap.height;
         this.#fit();
       }
-      this.context.clearRect(0, 0, bitmap.width, bitmap.height);
-      this.context.drawImage(bitmap, 0, 0);
+      this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      this.context.drawImage(bitmap, 0, 0, this.canvas.width, this.canvas.height);
       bitmap.close();
       this.canvas.dataset.frame = header.id;
       this.canvas.dataset.mime = header.mime;
-      if (isNewest) this.settle();
+      if (isNewest) this.settle(small);
     }).catch(() => { /* the next frame will do */ });
     return this.painting;
   }
@@ -39,16 +40,18 @@ export class Picture {
     if (!this.timer) this.timer = setTimeout(() => this.#mark(true), MARK_AFTER);
   }
 
-  settle() {
+  /** The newest picture is there, or a coarse first impression of it. */
+  settle(coarse = false) {
     clearTimeout(this.timer);
     this.timer = 0;
-    this.#mark(false);
+    this.#mark(false, coarse);
   }
 
-  #mark(stale) {
+  #mark(stale, coarse = false) {
     this.frame.classList.toggle("stale", stale);
-    this.old.hidden = !stale;
-    this.canvas.setAttribute("aria-busy", String(stale));
+    this.old.textContent = coarse ? "coarse" : "old";
+    this.old.hidden = !stale && !coarse;
+    this.canvas.setAttribute("aria-busy", String(stale || coarse));
   }
 
   #fit() {
