@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sg3.atomic import write_atomic
 from sg3.errors import MissingInputError, UsageError
+from sg3.extras import install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def new_figure(size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingInputError("plots need matplotlib, which is not installed; pip install 'sg3[plot]'") from None
+        raise MissingInputError(f"plots need matplotlib, which is not installed; {install('plot')}") from None
     return Figure(figsize=size, layout="constrained")
 
 

@@ -13,6 +13,8 @@ from sg3.terminal import show
 @click.command("directions")
 @options.network
 @options.outdir
+@options.scale
+@options.captions
 @click.option("--method", type=click.Choice(["sefa", "pca"]), default="sefa", show_default=True,
               help="Singular vectors of the style weights, or principal components of w.")
 @click.option("--num", type=click.IntRange(min=1), default=8, show_default=True, help="How many directions.")
@@ -34,6 +36,8 @@ from sg3.terminal import show
 def command(
     network: str,
     outdir: Path,
+    scale: int | None,
+    captions: bool,
     method: str,
     num: int,
     degree: float,
@@ -83,13 +87,15 @@ def command(
         "network": Path(network).name, "method": method, "degrees": step_labels(degree, steps), "layers": layers,
         "seeds": seeds, "trunc": truncation_psi, "class": class_idx if G.c_dim else None, "sg3": __version__,
     }  # fmt: skip
+    words = [[f"seed {seed}: {amount:+g}" for amount in step_labels(degree, steps)] for seed in seeds]
     make_folder(outdir)
     ends = []
     for k in track(range(num), "directions", num):
         length = degree * float(found.scale[k])
         strips = [strip(base, found.directions[k], length, steps, layers) for base in bases]
         lines = [list(render(G, ws, batch=batch)) for ws in strips]
-        save_png(outdir / f"direction{k:02d}.png", sheet(lines), {"direction": k, **settings})
+        picture = sheet(lines, words if captions else None, scale)
+        save_png(outdir / f"direction{k:02d}.png", picture, {"direction": k, **settings})
         show(outdir / f"direction{k:02d}.png")
         ends += [ws[[0, -1]] for ws in strips]
     save_arrays(outdir / "directions.npz", {

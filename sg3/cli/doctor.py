@@ -23,6 +23,7 @@ from sg3 import resources
 from sg3._version import __version__
 from sg3.cli import options
 from sg3.errors import MissingInputError
+from sg3.extras import install
 from sg3.terminal import show
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _extras() -> list[Row]:
     rows = []
     for extra, package in EXTRAS.items():
         found = _installed(package)
-        fix = f"pip install 'sg3[{extra}]'"
+        fix = install(extra)
         text = f"{package} {found}" if found else f"not installed: {fix}"
         rows.append(Row(extra, text, {"package": package, "version": found, "install": fix}))
     return rows

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import rich_click as click
 
 from sg3.cli import options
 from sg3.terminal import say, show
+
+T = TypeVar("T")
 
 
 @click.command("generate")
@@ -25,6 +28,8 @@ from sg3.terminal import say, show
 @click.option("--rotate", type=options.Finite(), default=0.0, show_default=True, metavar="DEG",
               help="Rotate the image (StyleGAN3).")
 @click.option("--grid", type=options.GridSize(), help="Also write grid.png, columns x rows.")
+@options.scale
+@options.captions
 @options.batch
 @options.no_graphs
 @options.device
@@ -39,6 +44,8 @@ def command(
     translate: tuple[float, float],
     rotate: float,
     grid: tuple[int, int] | None,
+    scale: int | None,
+    captions: bool,
     batch: int,
     no_graphs: bool,
     device: str,
@@ -112,9 +119,15 @@ def command(
     pixels_of = [everyone[i % world.size][i // world.size] for i in range(len(names))]
     places = [*pixels_of, *[None] * (columns * rows - len(pixels_of))]
     more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
-    picture = sheet([places[row * columns : (row + 1) * columns] for row in range(rows)])
+    words = [" ".join(map(str, [*(["seed"] if seeds is not None else []), *said.values()])) for _, said in names]
+    words += [""] * (columns * rows - len(words))
+    picture = sheet(_in_rows(places, columns), _in_rows(words, columns) if captions else None, scale)
     save_png(outdir / "grid.png", picture, {**more, **settings})
     show(outdir / "grid.png")
+
+
+def _in_rows(items: list[T], columns: int) -> list[list[T]]:
+    return [items[start : start + columns] for start in range(0, len(items), columns)]
 
 
 def _check_room(grid: tuple[int, int] | None, images: int) -> None:

@@ -27,7 +27,7 @@ FAMILIES = {  # by the module of a network's class
 @click.argument("path", metavar="PATH")
 @options.as_json
 def command(path: str, as_json: bool) -> None:
-    """Describe a network file, a dataset (zip or folder) or a run folder.
+    """Describe a network file, a dataset (zip or folder), a run folder, or a folder of runs.
 
     A network may also be an address or the short name of a published one.
 
@@ -61,6 +61,8 @@ def describe(source: str) -> dict[str, Any]:
         raise MissingInputError(f"{path}: no such file or folder")
     if is_run(path):
         return describe_run(path)
+    if path.is_dir() and (runs := [folder for folder in sorted(path.iterdir()) if is_run(folder)]):
+        return {"kind": "runs", "path": str(path), **{folder.name: _in_short(folder) for folder in runs}}
     if path.is_dir() or path.suffix == ".zip":
         return describe_dataset(path)
     return describe_network(path)
@@ -153,6 +155,21 @@ def describe_run(path: Path) -> dict[str, Any]:
     if facts["states"]:
         facts["continue"] = f"sg3 train --continue={path}"
     return facts
+
+
+def _in_short(path: Path) -> str:
+    """A run of several, in one line."""
+    from sg3.errors import Sg3Error
+
+    try:
+        facts = describe_run(path)
+    except Sg3Error as error:
+        return f"unreadable: {error}"
+    kimg, ended = facts.get("kimg"), facts.get("exit") or {}
+    words = ["nothing shown yet" if kimg is None else f"{kimg:g} kimg", f"{len(facts['snapshots'])} snapshots"]
+    if "exit_code" in ended:
+        words.append(f"ended with exit code {ended['exit_code']}")
+    return ", ".join(words)
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -147,4 +147,9 @@ device = click.option(
 no_graphs = click.option(
     "--no-graphs", is_flag=True, help="On a GPU, do without CUDA graphs, which save the host's time and take memory."
 )
+scale = click.option(
+    "--scale", type=click.IntRange(1, 64), metavar="N",
+    help="Enlarge the pictures of sheets by this whole factor.  [default: 1; with --captions as much as they need]",
+)  # fmt: skip
+captions = switch("--captions", help="Write above each picture of a sheet what it shows.")
 as_json = switch("--json", "as_json", help="Print JSON, for programs.")

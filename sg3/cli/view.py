@@ -50,10 +50,11 @@ def command(
     from importlib.util import find_spec
 
     from sg3.errors import MissingInputError
+    from sg3.extras import install
 
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise MissingInputError(f"sg3 view: needs {', '.join(missing)}; pip install 'sg3[viewer]'")
+        raise MissingInputError(f"sg3 view: needs {', '.join(missing)}; {install('viewer')}")
 
     from sg3.device import device_for_work
     from sg3.formats import is_remote

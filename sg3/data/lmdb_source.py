@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sg3 import limits
 from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.extras import install
 
 _CHILD = Path(__file__).with_name("lmdb_child.py")
 _KEY_BYTES = 511  # LMDB's own limit
@@ -64,7 +65,7 @@ class LmdbImages:
         if self._process is None:
             package = importlib.util.find_spec("lmdb")
             if package is None or package.origin is None:
-                raise MissingInputError(f"{self._path}: reading LMDB needs a package; pip install 'sg3[lmdb]'")
+                raise MissingInputError(f"{self._path}: reading LMDB needs a package; {install('lmdb')}")
             numbers = (limits.LMDB_MEMORY, limits.LMDB_SECONDS, limits.LMDB_VALUE_SECONDS, limits.IMAGE_BYTES)
             most = ",".join(map(str, numbers))
             words = [sys.executable, "-I", _CHILD, most, self._path, Path(package.origin).parent.parent]

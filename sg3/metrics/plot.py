@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sg3.errors import MissingInputError
 from sg3.metrics.results import read
@@ -36,13 +37,22 @@ def plot(folder: Path, path: Path, names: Sequence[str] = ()) -> int:
     return len(panels)
 
 
-def _curves(folder: Path, name: str) -> dict[str, dict[int, float]]:
+def _curves(folder: Path, name: str) -> dict[str, dict[float, float]]:
     """Result -> {kimg: value}; the spread of a value is no curve of its own."""
-    curves: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[float, float]] = {}
     for line in read(folder, name):
-        kimg = kimg_of(line.get("snapshot_pkl"))
+        kimg = _kimg(line)
         for label, value in line["results"].items():
             if kimg is not None and isinstance(value, int | float) and math.isfinite(value) and \
                     not label.endswith("_std"):
                 curves.setdefault(label, {})[kimg] = value
     return curves
+
+
+def _kimg(line: dict[str, Any]) -> float | None:
+    """Thousands of images, to the image where the result says how many; a snapshot's name has whole thousands only."""
+    recipe = line.get("recipe")
+    nimg = recipe.get("cur_nimg") if isinstance(recipe, dict) else None
+    if isinstance(nimg, int | float) and 0 <= nimg < 2**60:
+        return nimg / 1000
+    return kimg_of(line.get("snapshot_pkl"))

@@ -23,6 +23,7 @@ import numpy as np
 
 from sg3.atomic import sync_folder
 from sg3.errors import MissingInputError, StorageError, UsageError
+from sg3.extras import install
 from sg3.tools.files import make_folder, write_png
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ CONTAINERS = {".mp4": "mp4", ".webm": "webm", ".mkv": "matroska"}  # suffix -> F
 CODECS = ("libx264", "libvpx-vp9", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "mpeg4")
 BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers for colour matrix, primaries and transfer, and for 16..235
 MAX_SHEET_PIXELS = 2**27  # about what viewers and Pillow open without protest
+SHEET_WIDTH = 4096  # pixels; a line of a sheet has one frame at least
 
 
 def output_kind(path: Path) -> str:
@@ -212,7 +214,8 @@ def png_sequence(path: Path, *, comment: str = "") -> Iterator[AddFrame]:
 
 @contextmanager
 def png_sheet(path: Path, *, comment: str = "") -> Iterator[AddFrame]:
-    """Lay all frames side by side, from left to right, in one PNG."""
+    """Lay all frames side by side, from left to right, in one PNG; in several lines of SHEET_WIDTH pixels if there are
+    so many, the last of which black frames fill up."""
     kept: list[np.ndarray] = []
     pixels = 0
 
@@ -228,7 +231,10 @@ def png_sheet(path: Path, *, comment: str = "") -> Iterator[AddFrame]:
     if not kept:
         raise UsageError(f"--output={path}: there are no frames to write")
     make_folder(path.parent)
-    write_png(path, np.concatenate(kept, axis=1), comment)
+    columns = min(len(kept), max(1, SHEET_WIDTH // kept[0].shape[1]))
+    kept += [np.zeros_like(kept[0])] * (-len(kept) % columns)
+    lines = [np.concatenate(kept[start : start + columns], axis=1) for start in range(0, len(kept), columns)]
+    write_png(path, np.concatenate(lines, axis=0), comment)
 
 
 def even_size(height: int, width: int) -> tuple[int, int]:
@@ -245,7 +251,7 @@ def _import_av() -> Any:
     try:
         import av
     except ImportError:
-        message = "--output: writing videos needs PyAV: pip install 'sg3[video]' (or name a folder, for PNGs)"
+        message = f"--output: writing videos needs PyAV: {install('video')}; or name a folder, for PNGs"
         raise MissingInputError(message) from None
     return av
 

@@ -7,18 +7,22 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from sg3 import limits
 from sg3.atomic import write_atomic
-from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.terminal import printable
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.terminal import clean, printable
 
+CAPTION = 14  # pixels above a picture
+READABLE = 96  # pixels that a caption takes
+MOST_OF_A_SHEET = 2**27  # pixels; about what viewers and Pillow open without protest
 Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
 
 
@@ -101,9 +105,42 @@ def _failures(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path}: is damaged or {kind}") from None
 
 
-def sheet(rows: Sequence[Sequence[Pixels | None]]) -> Pixels:
-    """Put pictures of one size side by side, row by row; None leaves its place black."""
+def sheet(
+    rows: Sequence[Sequence[Pixels | None]],
+    captions: Sequence[Sequence[str]] | None = None,
+    scale: int | None = None,
+) -> Pixels:
+    """Put pictures of one size side by side, row by row; None leaves its place black.
+
+    `captions`, one for each place, are written above the pictures. Each is enlarged by the whole factor `scale`, by
+    default 1, or with captions the smallest that makes it READABLE pixels wide. Raises UsageError for a sheet that
+    would be enlarged to more than MOST_OF_A_SHEET pixels.
+    """
     shape = next(picture.shape for row in rows for picture in row if picture is not None)
+    if scale is None:
+        scale = 1 if captions is None else ceil(READABLE / shape[1])
+    height = shape[0] * scale + (CAPTION if captions is not None else 0)
+    width = max(len(row) for row in rows) * shape[1] * scale
+    if scale > 1 and len(rows) * height * width > MOST_OF_A_SHEET:
+        raise UsageError(f"--scale={scale}: the sheet would have more than {MOST_OF_A_SHEET >> 20} Mi pixels")
     black = np.zeros(shape, dtype=np.uint8)
-    lines = [np.concatenate([black if p is None else p for p in row], axis=1) for row in rows]
+    lines = []
+    for number, row in enumerate(rows):
+        pictures = [black if picture is None else picture for picture in row]
+        if scale > 1:
+            pictures = [picture.repeat(scale, axis=0).repeat(scale, axis=1) for picture in pictures]
+        if captions is not None:
+            heads = [_caption(text, pictures[0].shape) for text in captions[number]]
+            pictures = [np.concatenate(pair, axis=0) for pair in zip(heads, pictures, strict=True)]
+        lines.append(np.concatenate(pictures, axis=1))
     return np.concatenate(lines, axis=0)
+
+
+def _caption(text: str, shape: tuple[int, ...]) -> Pixels:
+    """White text on black, as wide as a picture [H, W, C] and with its channels, opaque."""
+    strip = Image.new("L", (shape[1], CAPTION))
+    ImageDraw.Draw(strip).text((2, 1), clean(text), fill=255)
+    pixels = np.asarray(strip)[:, :, None].repeat(shape[2], axis=2)
+    if shape[2] == 4:
+        pixels[:, :, 3] = 255
+    return pixels

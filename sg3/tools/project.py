@@ -91,12 +91,14 @@ def project(
     *,
     class_idx: int | None = None,
     report: Report | None = None,
+    report_pose: Report | None = None,
 ) -> Projection:
     """Find the w whose picture is closest to `target`, uint8 [R, R, C] in G's size and channels, on G's device.
 
-    The same seed gives the same result. `report` is told of each step. Raises UsageError for a class that the network
-    does not have, or that it needs; DataError for a network with alpha; NumericalError if the distance stops being a
-    number.
+    The same seed gives the same result. `report` is told of each step, and `report_pose` of those before that look for
+    a pose, which are counted for themselves; without it `report` is told of these, too. Raises UsageError for a class
+    that the network does not have, or that it needs; DataError for a network with alpha; NumericalError if the distance
+    stops being a number.
     """
     settings = settings or Settings()
     if G.img_channels not in (1, 3):
@@ -119,12 +121,13 @@ def project(
 
     trial = replace(settings, steps=max(1, round(settings.steps * settings.pose_trial)))
     poses = starting_poses(search.distance_of_mean, settings.pose_starts)
-    total = len(poses) * trial.steps + settings.steps
+    total = len(poses) * trial.steps
+    tell = report_pose or report
     trials = []
     for k, pose in enumerate(poses):
-        trials.append(search.run(pose, trial, lambda done, _, d, k=k: report(k * trial.steps + done, total, d)))  # type: ignore[misc]
+        trials.append(search.run(pose, trial, lambda done, _, d, k=k: tell(k * trial.steps + done, total, d)))  # type: ignore[misc]
     best = min(trials, key=lambda found: found.distances[-1])
-    return search.run(best.pose, settings, lambda done, _, d: report(total - settings.steps + done, total, d))
+    return search.run(best.pose, settings, report)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,10 @@ class Evaluation:
         stop: StopSignals,
         beat: Callable[[], None],
         metrics: Sequence[Metric] | None = None,
+        nimg: int | None = None,
     ) -> None:
-        """Metrics (all of the run's) of the averaged generator, one line of its file each. Ends early when asked to
-        stop."""
+        """Metrics (all of the run's) of the averaged generator after `nimg` images, if that is known, one line of its
+        file each. Ends early when asked to stop."""
 
         def progress(what: str, done: int, total: int) -> None:
             self._display.specify(f"measuring {what}, {done} of {total}")
@@ -61,7 +62,8 @@ class Evaluation:
         digest = sha256_of(snapshot) if self._world.is_main else ""
 
         def note(result: MetricResult) -> None:
-            result = replace(result, recipe={**result.recipe, "network_sha256": digest})
+            counted = {} if nimg is None else {"cur_nimg": nimg}
+            result = replace(result, recipe={**result.recipe, "network_sha256": digest, **counted})
             append(self._run_dir, result, snapshot.name)
             # fid50k has one value of its own name, pr50k3 has pr50k3_precision and pr50k3_recall.
             metric = result.metric.name

@@ -33,7 +33,10 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
         raise MissingInputError(f"--config={path}: no such file") from None
     except (ValueError, OSError) as error:
         cause = printable(error, limit=200)
-        raise DataError(f"--config={path}: cannot be read as {path.suffix or 'JSON'}: {cause}") from error
+        is_known = path.suffix in (".toml", ".json")
+        kind = path.suffix if is_known else "JSON"
+        reads = "" if is_known else "; options are read from .toml and .json files"
+        raise DataError(f"--config={path}: cannot be read as {kind}: {cause}{reads}") from error
     if isinstance(said, dict) and isinstance(said.get("config"), dict) and "options" in said:
         said = said["options"]
     if not isinstance(said, dict):

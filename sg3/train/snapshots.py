@@ -136,7 +136,7 @@ class Measuring:
     def run(self, moment: Moment) -> None:
         """All metrics of the run, by all ranks."""
         t = self._trainer
-        self._evaluation.run(t.G_ema, self._snapshots.path(), self._stop, t.watchdog.beat)
+        self._evaluation.run(t.G_ema, self._snapshots.path(), self._stop, t.watchdog.beat, nimg=t.nimg)
 
 
 class Pruning:

@@ -143,6 +143,36 @@ def test_info_of_a_run(run, discs: Path, tmp_path: Path) -> None:
     assert facts["continue"] == f"sg3 train --continue={run_dir}"
 
 
+def test_info_of_a_folder_of_runs(run, tmp_path: Path) -> None:
+    for name, kimg, code in (("00000-a", 4.0, 0), ("00001-b", None, 75)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "training_options.json").write_text('{"config": {"cfg": "stylegan3-t"}}')
+        (folder / "exit.json").write_text(json.dumps({"exit_code": code}))
+        if kimg is not None:
+            tick = {"Progress/kimg": {"num": 1, "mean": kimg, "std": 0.0}}
+            (folder / "stats.jsonl").write_text(json.dumps(tick) + "\n")
+            (folder / "network-snapshot-000004.pkl").touch()
+    (tmp_path / "notes").mkdir()
+    facts = json.loads(run("info", "--json", tmp_path).out)
+    assert facts == {"kind": "runs", "path": str(tmp_path), "00000-a": "4 kimg, 1 snapshots, ended with exit code 0",
+                     "00001-b": "nothing shown yet, 0 snapshots, ended with exit code 75"}  # fmt: skip
+    (tmp_path / "00001-b" / "training_options.json").write_text("{")
+    broken = run("info", tmp_path)
+    assert broken.code == 0
+    assert "00001-b  unreadable: " in broken.out
+
+
+def test_grid_with_captions(networks, run, tmp_path: Path) -> None:
+    args = ["generate", f"--network={networks['sg2']}", "--seeds=3-5", f"--outdir={tmp_path}", "--grid=2x2"]
+    assert run(*args, "--captions").code == 0
+    grid = pixels(tmp_path / "grid.png")
+    assert grid.shape == (2 * (96 + 14), 2 * 96, 3)  # pictures of 16 pixels, six times as large
+    assert np.array_equal(grid[14:110:6, 96::6], pixels(tmp_path / "seed0004.png"))
+    assert run(*args, "--scale=2").code == 0
+    assert pixels(tmp_path / "grid.png").shape == (64, 64, 3)
+
+
 def test_info_of_a_run_that_was_killed(run, tmp_path: Path) -> None:
     """A line cut off at the end of stats.jsonl, no exit.json; then a damaged file, named in one line."""
     (tmp_path / "training_options.json").write_text('{"config": {"cfg": "stylegan3-t"}}')

@@ -14,6 +14,7 @@ import sg3
 import sg3.cli
 from sg3.metrics import driver, parse
 from sg3.metrics.network_files import Job, measure
+from sg3.metrics.plot import _curves
 from tests.helpers.image_files import write_dataset
 from tests.helpers.pixel_detectors import pixel_detectors
 from tests.helpers.tiny_networks import generator2, generator3
@@ -120,6 +121,15 @@ class TestRunFolder:
         code, out, _ = run(f"--network={run_dir}", f"--plot={picture}")
         assert (code, out) == (0, f"{picture}: 2 metrics\n")
         assert picture.exists()
+
+    def test_plots_are_at_the_image(self, run, run_dir: Path, tmp_path: Path) -> None:
+        """Where a snapshot says how many images it has seen; its name has whole thousands only."""
+        snapshot = sg3.load(run_dir / "network-snapshot-001000.pkl")
+        snapshot.progress = {"cur_nimg": 1_000_640}
+        sg3.save(snapshot, run_dir / "network-snapshot-001000.pkl")
+        assert run(f"--network={run_dir}", "--all", "--metrics=fid10_full")[0] == 0
+        assert [line["recipe"].get("cur_nimg") for line in lines(run_dir, "fid10_full")] == [None, 1_000_640]
+        assert list(_curves(run_dir, "fid10_full")["fid10_full"]) == [0, 1000.64]
 
     def test_interrupted_and_repeated(self, run, run_dir: Path, monkeypatch: pytest.MonkeyPatch, discs16) -> None:
         """What was finished is there after Ctrl-C, and the repeated command does the rest."""

@@ -111,6 +111,13 @@ def test_layout(run, golden: Path, tmp_path: Path, name: str, method: str) -> No
     assert np.array_equal(pixels(tmp_path / "b" / "direction01.png"), sheets[1])
 
 
+def test_strips_with_captions(run, tmp_path: Path) -> None:
+    network = saved(tiny3(), tmp_path / "net.pkl")
+    args = [f"--network={network}", "--num=1", "--seeds=4,5", "--steps=3", "--samples=2", f"--outdir={tmp_path}"]
+    assert run("directions", *args, "--captions").code == 0
+    assert pixels(tmp_path / "direction00.png").shape == (2 * (96 + 14), 3 * 96, 3)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

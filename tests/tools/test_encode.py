@@ -111,6 +111,11 @@ def test_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = frames(4, 5, 7)
     write(tmp_path / "sheet.png", pictures)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), np.concatenate(pictures, axis=1))
+    monkeypatch.setattr("sg3.tools.encode.SHEET_WIDTH", 2 * pictures[0].shape[1] + 1)
+    write(tmp_path / "wrapped.png", pictures[:3])
+    lines = [np.concatenate(pair, axis=1) for pair in (pictures[:2], [pictures[2], np.zeros_like(pictures[2])])]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "wrapped.png")), np.concatenate(lines, axis=0))
+    monkeypatch.undo()
     monkeypatch.setattr("sg3.tools.encode.MAX_SHEET_PIXELS", 100)
     with pytest.raises(UsageError, match="too many frames for one picture"):
         write(tmp_path / "big.png", pictures)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sg3 import limits
-from sg3.errors import DataError, MissingInputError, StorageError
-from sg3.tools.files import load_arrays, save_arrays
+from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.tools.files import load_arrays, save_arrays, sheet
 
 
 class Runs:
@@ -72,3 +72,29 @@ def test_no_file(tmp_path: Path) -> None:
         load_arrays(tmp_path / "a.npz")
     with pytest.raises(StorageError, match="Is a directory"):
         load_arrays(tmp_path)
+
+
+# ---- sheets
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sheets_with_captions_and_larger_pictures(channels: int) -> None:
+    pictures = [np.full((16, 16, channels), 40 * i, np.uint8) for i in range(3)]
+    rows = [[pictures[0], pictures[1]], [pictures[2], None]]
+    assert sheet(rows).shape == (32, 32, channels)
+    larger = sheet(rows, scale=3)
+    assert larger.shape == (96, 96, channels)
+    assert np.array_equal(larger[::3, ::3], sheet(rows))
+    said = sheet(rows, [["seed 1", "seed 2"], ["seed 3", ""]])  # 16 pixels hold no words: six times as large
+    assert said.shape == (2 * (96 + 14), 2 * 96, channels)
+    assert np.array_equal(said[14:110:6, :96:6], pictures[0])
+    heads = [said[y : y + 14, x : x + 96, 0] for y in (0, 110) for x in (0, 96)]
+    assert [bool(head.max() > 128) for head in heads] == [True, True, True, False]
+    assert not np.array_equal(heads[0], heads[1])
+    assert channels != 4 or (said[:14, :, 3] == 255).all()
+    assert sheet(rows, [["a", "b"], ["c", "d"]], scale=2).shape == (2 * (32 + 14), 64, channels)
+
+
+def test_sheets_do_not_grow_without_limit() -> None:
+    with pytest.raises(UsageError, match="--scale=64: the sheet would have more than 128 Mi pixels"):
+        sheet([[np.zeros((256, 256, 3), np.uint8)]], scale=64)

@@ -161,3 +161,6 @@ def test_style_mix_without_styles_fits_every_network(resolution: int, run: Any, 
     assert run("style-mix", *words).code == 0
     facts = json.loads(Image.open(tmp_path / "0-1.png").text["sg3"])
     assert facts["styles"] == list(range(G.num_ws // 2))
+    assert run("style-mix", *words, "--captions", "--scale=32").code == 0
+    side = 32 * resolution
+    assert pixels(tmp_path / "grid.png").shape == (2 * (side + 14), 2 * side, 3)

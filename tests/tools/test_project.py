@@ -133,17 +133,20 @@ def test_stylegan3_finds_where_its_picture_was_drawn(angle: float, x: float, y: 
 
 
 def test_starts_from_the_best_of_the_poses_tried() -> None:
-    """The mean picture, drawn at one of the coarse poses: the search starts from there. Steps are counted through."""
+    """The mean picture, drawn at one of the coarse poses: the search starts from there."""
     G = tiny3(32)
     pose = torch.tensor([radians(-15), 0.15, 0.0])
     with torch.no_grad():
         target = to_uint8(synthesize(G, sample_w(G, torch.zeros(1, 0), 100).mean(dim=0)[None, None], {}, pose))[0]
     seen: list[tuple[int, int]] = []
+    poses: list[tuple[int, int]] = []
     found = project(G, target, pyramid, Settings(steps=2, w_samples=100, w_noise=0, pose_trial=0.5),
-                    report=lambda done, total, distance: seen.append((done, total)))
+                    report=lambda done, total, distance: seen.append((done, total)),
+                    report_pose=lambda done, total, distance: poses.append((done, total)))
     assert found.path_pose is not None
     assert torch.allclose(found.path_pose[0], pose)
-    assert seen == [(i + 1, 6) for i in range(6)]  # four trials of one step, then two steps
+    assert poses == [(i + 1, 4) for i in range(4)]  # four trials of one step, counted for themselves
+    assert seen == [(1, 2), (2, 2)]  # and as many steps as were asked for
 
 
 def test_the_pose_can_be_left_alone() -> None:

@@ -98,6 +98,9 @@ def test_options_from_toml_and_json(tmp_path: Path) -> None:
     [
         ("a.toml", "batch = ", r"a.toml: cannot be read as .toml"),
         ("a.json", "{", "a.json: cannot be read as .json"),
+        ("a.py", "batch = 3", "a.py: cannot be read as JSON: "),
+        ("a.py", "batch = 3", "; options are read from .toml and .json files"),
+        ("a.yaml", "batch: 3", "; options are read from .toml and .json files"),
         ("a.json", "[]", "expected a table of options, got a list"),
         ("a.toml", "bacth = 3", "'bacth' is no option of sg3 train; did you mean 'batch'?"),
         ("a.toml", "batch = 3.5", "batch = 3.5: expected a whole number"),

@@ -12,6 +12,7 @@ import torch
 from sg3.errors import MissingInputError, StorageError, UsageError
 from sg3.formats import download
 from sg3.metrics import MetricResult, parse
+from sg3.metrics.results import read
 from sg3.processes import World
 from sg3.run_folder import BEST
 from sg3.train import evaluation as evaluation_module
@@ -107,6 +108,15 @@ def test_old_snapshots_go_but_not_the_best(tmp_path: Path, monkeypatch) -> None:
         e.run(torch.nn.Identity(), path, SimpleNamespace(is_asked=False), lambda: None)
     Pruning(tmp_path, 2, e).run(AFTER_A_SNAPSHOT)
     assert [path.exists() for path in paths] == [False, True, False, True, True]
+
+
+def test_results_say_after_how_many_images(tmp_path: Path, monkeypatch) -> None:
+    """To the image: small runs take several snapshots in a thousand."""
+    e = evaluation(tmp_path, monkeypatch, [5.0])
+    stop = SimpleNamespace(is_asked=False)
+    e.run(torch.nn.Identity(), snapshots(tmp_path, 1)[0], stop, lambda: None, nimg=640)
+    (line,) = read(tmp_path, "fid1k_full")
+    assert line["recipe"]["cur_nimg"] == 640
 
 
 def test_wrong_metrics_are_named_before_training(tmp_path: Path, monkeypatch) -> None:

