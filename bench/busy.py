@@ -97,7 +97,7 @@ def problems(results: dict[str, dict[str, float]]) -> list[str]:
 
 
 def training(folder: Path) -> Callable[[], object]:
-    """Steps of the demo's networks on random images, with loaders."""
+    """Steps of the preset demo-stylegan3 on random images, with loaders."""
     from dataclasses import replace
 
     import torch
@@ -111,7 +111,7 @@ def training(folder: Path) -> Callable[[], object]:
     from sg3.train.trainer import Trainer
     from sg3.train.watchdog import Watchdog
 
-    options = replace(presets()["demo"].options, data=str(random_images(folder)))
+    options = replace(presets()["demo-stylegan3"].options, data=str(random_images(folder)))
     config = resolve(options, probe_dataset(options))
     world = join("cpu", None)
     torch.set_num_threads(leave_cpus_to_others())
@@ -121,7 +121,7 @@ def training(folder: Path) -> Callable[[], object]:
 
 
 def generating(_folder: Path) -> Callable[[], object]:
-    """Images of the demo's generator, as sg3 generate makes them."""
+    """Images of that preset's generator, as sg3 generate makes them."""
     from sg3.sampling import class_labels, generate, seed_latents
 
     G = demo_generator()
@@ -130,7 +130,7 @@ def generating(_folder: Path) -> Callable[[], object]:
 
 
 def measuring(_folder: Path) -> Callable[[], object]:
-    """Equivariance of the demo's generator, for 16 images."""
+    """Equivariance of that generator, for 16 images."""
     from sg3.metrics import compute, parse
 
     G = demo_generator()
@@ -138,7 +138,7 @@ def measuring(_folder: Path) -> Callable[[], object]:
 
 
 def demo_generator():
-    """The demo's generator, in evaluation mode; threads as a command takes them."""
+    """The generator of the preset demo-stylegan3, in evaluation mode; threads as a command takes them."""
     from sg3.device import device_for_work
     from sg3.train.config import DatasetFacts
     from sg3.train.recipes import presets, recipe_of, resolve
@@ -147,7 +147,7 @@ def demo_generator():
     facts = DatasetFacts(
         path="-", name="-", resolution=32, channels=3, size=1, label_dim=0, has_labels=False, content=""
     )  # fmt: skip
-    config = resolve(presets()["demo"].options, facts)
+    config = resolve(presets()["demo-stylegan3"].options, facts)
     return recipe_of(config.cfg).build_networks(config, device)[0].eval().requires_grad_(False)
 
 

@@ -126,8 +126,9 @@ def test_runs_older_than_an_option_continue() -> None:
 
 
 def test_own_words_win_over_a_preset() -> None:
-    options = Options(cfg="stylegan2", gamma=0.0, mirror=False).over(presets()["demo"].options)
-    assert (options.cfg, options.gamma, options.mirror, options.data) == ("stylegan2", 0.0, False, "openmoji:mixed")
+    options = Options(cfg="stylegan3-r", gamma=0.0, mirror=False).over(presets()["demo"].options)
+    said = (options.cfg, options.gamma, options.mirror, options.data)
+    assert said == ("stylegan3-r", 0.0, False, "openmoji:faces:32")
 
 
 def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:

@@ -1,4 +1,4 @@
-"""Ready-made options: the demo, and every published StyleGAN by the name of its data set and network.
+"""Ready-made options: the demos, and every published StyleGAN by the name of its data set and network.
 
 Batches are those of the publications; `--gpus` and `--batch-gpu` are yours. A preset that fine-tunes starts from the
 published network that it names.
@@ -10,6 +10,11 @@ from sg3.train.recipes.recipe import Preset
 from sg3.train.recipes.stylegan.options import StyleGANOptions
 
 _DEMO = StyleGANOptions(
+    cfg="stylegan2", data="openmoji:faces:32", batch=16, gamma=0.2, mbstd_group=8, cbase=1024, cmax=64, latent=64,
+    map_depth=2, pl_weight=0.0, style_mix=0.0, ema_kimg=2.0, kimg=80, minutes=9.0, tick=1, snap=5, grid=(8, 8),
+    workers=0, aug="noaug", fp32=True, metrics="fd_efflite500_full",
+)  # fmt: skip
+_DEMO_STYLEGAN3 = StyleGANOptions(
     cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024, cmax=32,
     latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=9.0, tick=1, snap=6, grid=(8, 8), workers=0,
     aug="noaug", metrics="fd_efflite500_full",
@@ -80,5 +85,7 @@ def _published() -> dict[str, Preset]:
 
 
 PRESETS: dict[str, Preset] = {
-    "demo": Preset("StyleGAN3-T on emoji, 32 x 32, ten minutes on two CPU cores", _DEMO), **_published(),
+    "demo": Preset("StyleGAN2 on faces of emoji, 32 x 32, ten minutes on two CPU cores", _DEMO),
+    "demo-stylegan3": Preset("StyleGAN3-T on emoji, 32 x 32, on a CPU", _DEMO_STYLEGAN3),
+    **_published(),
 }  # fmt: skip
