@@ -44,16 +44,17 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def wait_for_state(outdir: Path, process: subprocess.Popen[str]) -> Path:
+def wait_for_state(outdir: Path, process: subprocess.Popen[str], seconds: float = 60) -> Path:
     """The run folder, once its first state is complete."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         states = list(outdir.glob("*/training-state-*.pt"))
         if states:
             return states[0].parent
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError("no state within a minute")
+    process.kill()
+    raise AssertionError(f"no state within {seconds:g} s")
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:

@@ -53,7 +53,9 @@ def wait_for(condition: Callable[[], object], process: BaseProcess, seconds: flo
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.is_alive(), f"ended too early, with {process.exitcode}"
-        assert time.monotonic() < deadline, "waited in vain"
+        if time.monotonic() > deadline:
+            process.kill()  # or Python would wait for it at its own end
+            raise AssertionError("waited in vain")
         time.sleep(0.01)
 
 

@@ -62,7 +62,7 @@ def train(world: World, config: TrainConfig, folder: Path, steps: int = STEPS) -
 
 def inject_nan(trainer: Trainer, world: World) -> dict[str, tuple[int, int]]:
     """One step in which rank 1 alone meets NaN: in G's mapping network, or in D's logits where G has none."""
-    place = trainer.G.mapping.fc0 if hasattr(trainer.G, "mapping") else trainer.D
+    place = getattr(getattr(trainer.G, "mapping", None), "fc0", trainer.D)
     hook = place.register_forward_hook(lambda _m, _i, out: out * float("nan"))
     if world.rank == 0:
         hook.remove()

@@ -179,9 +179,17 @@ def infinity_in_one_gradient(trainer: Trainer) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("spoil", [nan_in_all_logits, nan_in_one_gradient, infinity_in_one_gradient])
 @pytest.mark.parametrize(
-    "name", ["r3gan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastgan", "stylegan2-projected"))]
+    ("name", "spoil"),
+    [
+        ("r3gan", nan_in_one_gradient),
+        *(
+            pytest.param(name, spoil, marks=pytest.mark.slow)
+            for name in ("r3gan", "fastgan", "stylegan2-projected")
+            for spoil in (nan_in_all_logits, nan_in_one_gradient, infinity_in_one_gradient)
+            if (name, spoil) != ("r3gan", nan_in_one_gradient)
+        ),
+    ],
 )
 def test_bad_steps_of_other_systems(
     tmp_path: Path, monkeypatch, name: str, spoil: Callable[[Trainer], None]

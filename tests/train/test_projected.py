@@ -399,6 +399,10 @@ def test_micro_batches_move_buffers_once(larger_discs: Path) -> None:
         before = trainer.G.synthesis.init.init[0].weight_u.clone()
         trainer.run_phase(trainer.phases[0], torch.zeros(4, 3, 32, 32), torch.zeros(4, 0))
         after[batch_gpu] = trainer.G.synthesis.init.init[1].running_mean
+        assert all(parameter.grad is not None for parameter in trainer.G.parameters())
+        frozen = list(trainer.D.feature_network.parameters())
+        assert len(frozen) > 100
+        assert not any(p.requires_grad or p.grad is not None for p in frozen), "no gradients of the backbone"
         assert not torch.equal(before, trainer.G.synthesis.init.init[0].weight_u)
     for batch_gpu in (2, 1):
         torch.testing.assert_close(after[4], after[batch_gpu], rtol=1e-4, atol=1e-6)
