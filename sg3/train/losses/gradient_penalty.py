@@ -6,9 +6,8 @@ arXiv 2501.08316, Section 3.3): for e ~ N(0, I),
     (D(x + sigma e) - D(x))^2 / sigma^2  ->  (e . grad D(x))^2  for a small sigma,  whose mean over e is |grad D(x)|^2
 
 so a step needs one more pass of D and no double backward, which D then need not support. It is right on average and
-scatters: for a fixed image with a standard deviation of sqrt(2) times its mean. Curvature adds O(sigma^2). It saves
-little time where both exist: R3GAN's D phase for four images of 64 x 64 (128 channels, one CPU core) takes 1.11 s with
-the exact penalties and 0.97 s with these.
+scatters: for a fixed image with a standard deviation of sqrt(2) times its mean. docs/other-systems.md has a table of
+its error, and of what it saves, which is little where both exist.
 """
 
 from __future__ import annotations
