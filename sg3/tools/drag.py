@@ -11,8 +11,8 @@ around the handle, M the mask of what may move. Points are (x, y) in pixels of t
 feature maps are sampled bilinearly where they are needed, margins of StyleGAN3's maps counted. The paper's numbers are
 for 512 pixels and StyleGAN2: radii scale with the picture, and the layer is the one of comparable resolution.
 
-Sums are divided by the pixels around a handle times the channels, which changes nothing for Adam but keeps the numbers
-readable. Only what leads to the layer is run, in float32; weights are not touched.
+Both norms are means here, over channels and over the pixels around a handle or outside of the mask, so that lambda means
+the same at every size; the paper's sums with its 20 hold a small network still (`python -m bench.drag --mask`). Only what leads to the layer is run, in float32; weights are not touched.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Settings:
     """How to drag. None is what fits the network."""
 
     lr: float = 2e-3
-    mask_weight: float = 20.0  # lambda
+    mask_weight: float = 1.0  # lambda
     radius: int | None = None  # r1, of the pixels around a handle
     reach: int | None = None  # r2, half the side of the square in which a handle is searched for
     stop: float | None = None  # pixels from the target that are near enough
@@ -180,9 +180,8 @@ class Drag:
             there = self._sample(features, places + (target - handle) / distance)
             loss = loss + (here - there).abs().mean()
         if self.fixed is not None:
-            change = ((features - self.first).abs() * self.fixed).mean(dim=1).sum()
-            pixels = (self.G.img_resolution / self.layer.rate) ** 2  # of the picture for a sample
-            loss = loss + self.settings.mask_weight * pixels * change / len(around)
+            change = ((features - self.first).abs().mean(dim=1, keepdim=True) * self.fixed).sum()
+            loss = loss + self.settings.mask_weight * change / self.fixed.sum().clamp(min=1)
         return loss
 
     def _track(self, features: torch.Tensor) -> torch.Tensor:
