@@ -48,7 +48,8 @@ def main() -> None:
 
     show(json.dumps({
         "network": options.network.rpartition("/")[2], "layer": drag.feature_layer(G, options.layer).name,
-        "seeds": options.seeds, "pixels": round(DISTANCE * G.img_resolution, 2), "mask": options.mask, "lr": options.lr, "mask_weight": options.mask_weight,
+        "seeds": options.seeds, "pixels": round(DISTANCE * G.img_resolution, 2), "mask": options.mask, "lr": options.lr,
+        "mask_weight": options.mask_weight,
         "reached": mean("reached"), "distance": mean("distance"), "iterations": mean("iterations"),
         "ms_per_iteration": mean("ms"), "change_outside": mean("outside"), "random_distance": mean("random"),
     }, indent=2))  # fmt: skip

@@ -11,8 +11,9 @@ around the handle, M the mask of what may move. Points are (x, y) in pixels of t
 feature maps are sampled bilinearly where they are needed, margins of StyleGAN3's maps counted. The paper's numbers are
 for 512 pixels and StyleGAN2: radii scale with the picture, and the layer is the one of comparable resolution.
 
-Both norms are means here, over channels and over the pixels around a handle or outside of the mask, so that lambda means
-the same at every size; the paper's sums with its 20 hold a small network still (`python -m bench.drag --mask`). Only what leads to the layer is run, in float32; weights are not touched.
+Both norms are means here, over channels and over the pixels around a handle or outside of the mask, so that lambda
+means the same at every size; the paper's sums with its 20 hold a small network still (`python -m bench.drag --mask`).
+Only what leads to the layer is run, in float32; weights are not touched.
 """
 
 from __future__ import annotations
