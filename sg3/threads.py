@@ -1,13 +1,10 @@
 """How many threads PyTorch uses on the CPU, where others want the CPUs, too.
 
-A parallel loop ends when its last thread has, and there are thousands of loops in a training step. Two threads that
-share two CPUs with four endless processes do not get a third of their speed but a tenth: each loop waits for the thread
-that waits for its CPU, and the other one burns the time that it had coming while it looks for the next loop. One thread
-waits for nobody.
-
-So there are as many threads as others leave CPUs, measured before the work begins. Then their number stays: another one
-adds in another order, and what a machine does besides must not show in a run that goes on. `python -m bench.busy`
-measures it all, on an idle machine and on a busy one.
+A parallel loop ends when its last thread has, and there are thousands of loops in a training step. On many CPUs of
+which others keep some busy, each loop waits for the threads that share one. So there are as many threads as others
+leave CPUs, measured before the work begins. Then their number stays: another one adds in another order, and what a
+machine does besides must not show in a run that goes on. What can follow the load while it goes on does, see
+`cpu_sharing`; on few CPUs that is enough, and a thread given up would be missed when the others have gone.
 """
 
 from __future__ import annotations
@@ -18,32 +15,33 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SETTING = "SG3_THREADS"  # variable: 'all' for as many threads as PyTorch takes by itself
+from sg3.cpu_sharing import SETTING, can_wait_briefly, share_cpus
+from sg3.resources import usable_cpus
+
 MEASURE_SECONDS = 0.25
 MOSTLY_FREE = 0.9  # of the time a thread gets its CPU: nobody else wants it
+FEW = 4  # CPUs, below which threads share theirs rather than be fewer
 BLOCK = bytes(2**20)
-# How often a thread of GNU's OpenMP that is done looks for the next loop before it sleeps: for a tenth of a millisecond
-# or two. By itself it takes 300000 looks, milliseconds that somebody else could use.
-SPIN = "10000"
-SAID_OTHERWISE = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-
-
-def wait_briefly() -> None:
-    """Have OpenMP's threads sleep soon where they wait, unless the environment says how they wait. It is read when
-    PyTorch is imported: call this before."""
-    if not any(name in os.environ for name in SAID_OTHERWISE):
-        os.environ["GOMP_SPINCOUNT"] = SPIN
 
 
 def leave_cpus_to_others() -> int:
-    """From now on use as many threads as others leave CPUs; returns how many. Where the environment says how many
-    (OMP_NUM_THREADS, SG3_THREADS=all), or there is one anyway, nothing is measured and nothing changes."""
+    """From now on use as many threads as others leave CPUs, and have them share these; returns how many.
+
+    No more than this process may keep busy. Where the environment says how many (OMP_NUM_THREADS), nothing is measured,
+    with SG3_THREADS=all there are as many as PyTorch takes by itself.
+    """
     import torch
 
     most = torch.get_num_threads()
-    if most > 1 and "OMP_NUM_THREADS" not in os.environ and os.environ.get(SETTING) != "all":
-        torch.set_num_threads(fitting(most, share_of_cpus(most)))
-    return torch.get_num_threads()
+    if os.environ.get(SETTING) == "all":
+        return most
+    if most > 1 and "OMP_NUM_THREADS" not in os.environ:
+        most = min(most, usable_cpus())
+        if most > 1 and (most >= FEW or not can_wait_briefly()):
+            most = fitting(most, share_of_cpus(most))
+        torch.set_num_threads(most)
+    share_cpus()
+    return most
 
 
 def share_of_cpus(threads: int, seconds: float = MEASURE_SECONDS) -> float:

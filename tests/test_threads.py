@@ -1,4 +1,4 @@
-"""As many threads as others leave CPUs, and the same number for the rest of a run."""
+"""As many threads as there are CPUs to be had, and the same number for the rest of a run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from sg3 import threads
-from sg3.threads import Waiting, fitting, share_of_cpus, wait_briefly
+from sg3.threads import Waiting, fitting, share_of_cpus
 
 
 @pytest.mark.parametrize(
@@ -36,26 +35,20 @@ def test_shares_are_measured() -> None:
     assert 0 <= waiting.share() <= 1
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
-)
-def test_threads_wait_briefly_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, said: dict[str, str], expected: str | None
-) -> None:
-    for name in threads.SAID_OTHERWISE:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    wait_briefly()
-    assert os.environ.get("GOMP_SPINCOUNT") == expected
-
-
 CHOOSE = """
 import os, torch
 from sg3 import threads
 torch.set_num_threads(2)
-threads.share_of_cpus = lambda count: {share}
-before = os.environ.pop("OMP_NUM_THREADS", None)
+threads.share_of_cpus = lambda count: 0.5
+threads.usable_cpus = lambda: 2
+threads.share_cpus = lambda: None
+os.environ.pop("OMP_NUM_THREADS", None)
+for briefly in (False, True):
+    torch.set_num_threads(2)
+    threads.can_wait_briefly = lambda: briefly
+    print(threads.leave_cpus_to_others(), torch.get_num_threads())
+torch.set_num_threads(2)
+threads.usable_cpus = lambda: 1  # of a container's quota
 print(threads.leave_cpus_to_others())
 torch.set_num_threads(2)
 for name, value in (("OMP_NUM_THREADS", "2"), ("SG3_THREADS", "all")):
@@ -67,9 +60,9 @@ for name, value in (("OMP_NUM_THREADS", "2"), ("SG3_THREADS", "all")):
 
 def test_threads_are_chosen_unless_the_environment_has_chosen() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CHOOSE.format(share=0.5)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHOOSE], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["1", "2", "2"]
+    assert done.stdout.split() == ["1", "1", "2", "2", "1", "2", "2"]
 
 
 @pytest.mark.slow

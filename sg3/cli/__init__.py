@@ -18,7 +18,6 @@ import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from sg3.terminal import say, show, take_over
-from sg3.threads import wait_briefly
 
 # Subcommand -> (module, one line for the overview). The overview imports none of them, to be instant.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -106,7 +105,6 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
     take_over()
-    wait_briefly()
     _clean_up_when_ended()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args

@@ -16,6 +16,7 @@ import torch
 
 from sg3._version import __version__
 from sg3.atomic import write_json
+from sg3.cpu_sharing import share_cpus
 from sg3.durations import format_time_brief
 from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
@@ -73,7 +74,7 @@ def start(options: Options, outdir: Path) -> Path:
             most = torch.get_num_threads()
             config = dataclasses.replace(config, threads=leave_cpus_to_others())
             if config.threads != most:
-                notes.append(f"threads: {config.threads} of {most}, others want the CPUs (--threads={most} insists)")
+                notes.append(f"threads: {config.threads} of {most}, as many CPUs can be had (--threads={most} insists)")
         run_dir = create(outdir, config.run_name)
         _write_options(config, options, run_dir)
         return config, notes, run_dir
@@ -151,6 +152,8 @@ def _train(
     """Returns how many kimg are trained and the last message. Errors carry `kimg` where training had begun."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if world.device.type == "cpu":
+        share_cpus()
     torch.backends.cudnn.benchmark = not config.nobench
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     display = Display(run_dir / LOG, quiet=not world.is_main)

@@ -107,8 +107,7 @@ class TickReport:
         if self._end.waited > BUSY and torch.get_num_threads() > 1 and t.device.type == "cpu" and not self._is_warned:
             self._is_warned = True
             self._display.message(
-                f"warning: others want the CPUs, training waited for one {self._end.waited:.0%} of the time; threads "
-                "that wait for each other make it worse: continue with --threads=1"
+                f"warning: others want the CPUs, training waited for one {self._end.waited:.0%} of the time"
             )
         if t.augmentation.is_capped:
             self._display.message(

@@ -429,7 +429,7 @@ def test_a_run_keeps_its_number_of_threads(discs: Path, run, tmp_path: Path, mon
     try:
         torch.set_num_threads(2)
         result = run("train", *args)
-        assert "threads: 1 of 2, others want the CPUs (--threads=2 insists)" in result.err.splitlines()
+        assert "threads: 1 of 2, as many CPUs can be had (--threads=2 insists)" in result.err.splitlines()
         assert torch.get_num_threads() == 1
         (run_dir,) = tmp_path.iterdir()
         torch.set_num_threads(2)  # as another process begins
