@@ -110,6 +110,16 @@ DOWNLOAD_PATIENCE = 600.0  # seconds that every download has, beside those for D
 DOWNLOAD_SPEED = 2**14  # bytes in a second, on average
 DISK_RESERVE = 2**28  # bytes that have to be free while a file of unknown length comes
 
+# ---- what one can ask for: more would fill the memory or the process table before anything could be said about it
+GRID = 10_000  # images in one picture
+BATCH = 100_000  # images in a step, and at a time
+LOADERS = 256  # processes that load images
+THREADS = 512
+RANKS_PER_CPU = 4  # processes of a command without GPUs
+MEASURED = 10_000_000  # images of a metric
+NEIGHBOURS = 1_000
+BLUR = 100  # pixels: its kernel has 6 times as many taps
+
 # ---- files of runs
 RUN_FILE = 2**28  # bytes of one that is read as a whole; statistics of 25,000 ticks have 50 million
 OPTION_FILE = 2**20  # bytes

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 import sg3.errors
+from sg3 import limits
 from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
 from sg3.portable import signals
@@ -287,13 +288,22 @@ def backends() -> dict[str, bool]:
 # ---- starting -------------------------------------------------------------------------------------------------------
 
 
+def check_ranks(count: int) -> None:
+    """Raises UsageError for more processes than this machine could ever run side by side."""
+    cpus, gpus = usable_cpus(), torch.cuda.device_count()
+    if count > max(gpus, limits.RANKS_PER_CPU * cpus):
+        raise UsageError(f"--gpus={count}: this machine has {gpus} GPUs, and CPUs for {limits.RANKS_PER_CPU * cpus} "
+                         "processes without one")  # fmt: skip
+
+
 def start_processes(count: int, words: Sequence[str]) -> int:
     """Run `sg3 WORDS` in `count` processes of this machine, as ranks of one world, by torch's elastic launcher.
 
     A signal goes to all of them. If one dies, the others are ended. Threads are shared out among them. Returns 0, the
     exit code of one that failed by itself, 70 if all of those were ended by signals, 128 + N if this process got
-    signal N.
+    signal N. Raises UsageError for too many.
     """
+    check_ranks(count)
     import logging
     import signal
     import uuid

@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from sg3 import limits
 from sg3.cli import options
 from sg3.cli.options import switch
 from sg3.cli.progress import Progress
@@ -27,7 +28,7 @@ from sg3.terminal import say, show
 @click.option("--gpus", type=click.IntRange(min=1), metavar="N",
               help="Processes that share the work; those of torchrun and srun do so by themselves.  [default: 1]")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-@click.option("--workers", type=click.IntRange(min=0),
+@click.option("--workers", type=click.IntRange(0, limits.LOADERS),
               help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder with the weights of Inception-v3 and VGG16.")

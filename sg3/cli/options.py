@@ -73,7 +73,7 @@ class IntRangeList(click.ParamType[list[int]]):
             return value
         numbers: list[int] = []
         for part in str(value).split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
             if match is None:
                 self.fail(f"{part!r} is neither a number nor a range like 5-8", param, ctx)
             first, last = int(match[1]), int(match[2] or match[1])
@@ -112,7 +112,7 @@ class GridSize(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
+        match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", str(value))
         if match is None or int(match[1]) < 1 or int(match[2]) < 1:
             self.fail(f"{value!r} is not columns x rows, like 8x4", param, ctx)
         return int(match[1]), int(match[2])

@@ -32,7 +32,7 @@ class Bitrate(click.ParamType[int]):
     name = "RATE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", str(value))
+        match = re.fullmatch(r"(\d{1,10}(?:\.\d{1,10})?)([kM]?)", str(value))
         rate = int(float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]]) if match else 0
         if not 1000 <= rate <= 10**9:
             self.fail(f"{value!r} is not a bit rate like 12M or 800k", param, ctx)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from sg3 import limits
 from sg3.errors import UsageError
 from sg3.metrics.density_coverage import DensityCoverage
 from sg3.metrics.equivariance_psnr import Equivariance
@@ -27,6 +28,7 @@ from sg3.metrics.kid import KernelDistance
 from sg3.metrics.metric import Metric
 from sg3.metrics.path_length import PathLength
 from sg3.metrics.precision_recall import NeighbourMetric, PrecisionRecall
+from sg3.terminal import printable
 
 STANDARD = (
     "fid50k_full", "kid50k_full", "pr50k3_full", "ppl2_wend", "eqt50k_int", "eqt50k_frac", "eqr50k",
@@ -35,38 +37,41 @@ STANDARD = (
     "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full",
 )  # fmt: skip
 
-_WITH_NEIGHBOURS = r"(\d+k|\d+(?=_))_?(\d+)(_full)?"  # 50k3: 50,000 images, 3 neighbours
-# Pattern of a name -> the metric, from the name and what the pattern's groups found in it (None where they are optional
-# and found nothing).
+_COUNT = r"(\d{1,9}k?)"  # what N stands for
+_WITH_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})(_full)?"  # 50k3: 50,000 images, 3 neighbours
+# Pattern of a name, with N for a number -> the metric, from the name and what the pattern's groups found in it (None
+# where they are optional and found nothing).
 _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
-    (r"fid(\d+k?)_full_per_class", lambda name, n: FrechetDistancePerClass(name, _number(n))),
-    (r"fid(\d+k?)(_full)?", lambda name, n, full: FrechetDistance(name, _number(n), bool(full))),
-    (r"kid(\d+k?)(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
+    (r"fidN_full_per_class", lambda name, n: FrechetDistancePerClass(name, _number(n))),
+    (r"fidN(_full)?", lambda name, n, full: FrechetDistance(name, _number(n), bool(full))),
+    (r"kidN(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
     (r"pr" + _WITH_NEIGHBOURS, lambda name, n, k, full: PrecisionRecall(name, _number(n), bool(full), int(k))),
     (r"dc" + _WITH_NEIGHBOURS, lambda name, n, k, full: DensityCoverage(name, _number(n), bool(full), int(k))),
-    (r"fd_efflite(\d+k?)(_full)?", lambda name, n, full: EffliteDistance(name, _number(n), bool(full))),
+    (r"fd_effliteN(_full)?", lambda name, n, full: EffliteDistance(name, _number(n), bool(full))),
     (r"fd_efflite", lambda name: EffliteDistance(name, 5000, full=True)),
-    (r"is(\d+k?)", lambda name, n: InceptionScore(name, _number(n))),
+    (r"isN", lambda name, n: InceptionScore(name, _number(n))),
     (r"ppl2?_([zw])(full|end)", lambda name, space, sampling: PathLength(name, 50_000, space, sampling)),  # version 2
-    (r"ppl(\d+k?)_([zw])(full|end)", lambda name, n, space, sampling: PathLength(name, _number(n), space, sampling)),
-    (r"eqt(\d+k?)_(int|frac)", lambda name, n, operator: Equivariance(name, _number(n), operator)),
-    (r"eqr(\d+k?)", lambda name, n: Equivariance(name, _number(n), "rotate")),
+    (r"pplN_([zw])(full|end)", lambda name, n, space, sampling: PathLength(name, _number(n), space, sampling)),
+    (r"eqtN_(int|frac)", lambda name, n, operator: Equivariance(name, _number(n), operator)),
+    (r"eqrN", lambda name, n: Equivariance(name, _number(n), "rotate")),
 )
 
 
 def parse(name: str) -> Metric:
     """The metric of this name. Raises UsageError with the names to choose from."""
     for pattern, make in _RULES:
-        if found := re.fullmatch(pattern, name):
+        if found := re.fullmatch(pattern.replace("N", _COUNT), name):
             metric = make(name, *found.groups())
+            if isinstance(metric, NeighbourMetric) and not 1 <= metric.k <= limits.NEIGHBOURS:
+                raise UsageError(f"metric {name}: needs at least 1 neighbour, and takes {limits.NEIGHBOURS}")
             if metric.num_gen < metric.least_gen:
                 raise UsageError(f"metric {name}: needs at least {metric.least_gen} generated images")
-            if isinstance(metric, NeighbourMetric) and metric.k < 1:
-                raise UsageError(f"metric {name}: needs at least 1 neighbour")
+            if metric.num_gen > limits.MEASURED:
+                raise UsageError(f"metric {name}: takes at most {limits.MEASURED} generated images")
             return metric
     raise UsageError(
-        f"metric {name!r}: unknown; choose from {' '.join(STANDARD)}, or one of them with another number of images, "
-        "like fid1k_full"
+        f"metric {printable(repr(name))}: unknown; choose from {' '.join(STANDARD)}, or one of them with another "
+        "number of images, like fid1k_full"
     )
 
 

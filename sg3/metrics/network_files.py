@@ -31,7 +31,7 @@ from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.results import MetricResult
 from sg3.models import Generator
-from sg3.processes import already_met, meet_in
+from sg3.processes import already_met, check_ranks, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
 
 
@@ -133,7 +133,9 @@ def measure_in_processes(job: Job, display: Display, count: int) -> None:
     """
     on_gpu = choose_device(job.device).type == "cuda"
     if on_gpu and torch.cuda.device_count() < count:
-        raise UsageError(f"--gpus={count}: {torch.cuda.device_count()} GPUs found; --device=cpu works with any number")
+        raise UsageError(f"--gpus={count}: {torch.cuda.device_count()} GPUs found; --device=cpu works without them")
+    if not on_gpu:
+        check_ranks(count)
     with tempfile.TemporaryDirectory() as folder:
         try:
             spawn(_process, args=(count, folder, on_gpu, job, display), nprocs=count)

@@ -54,7 +54,7 @@ def choose_layers(G: StyleGenerator, text: str, option: str = "--styles") -> lis
     chosen: set[int] = set()
     for part in (part.strip() for part in text.split(",")):
         by_name = [i for i, name in enumerate(names) if part in (name, name.split("_")[0])]
-        if match := re.fullmatch(r"(\d+)(?:-(\d+))?", part):
+        if match := re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part):
             first, last = int(match[1]), int(match[2] or match[1])
             if not first <= last < len(names):
                 raise UsageError(f"{option}={text}: {part} is not within this network's layers, 0 to {len(names) - 1}")

@@ -67,9 +67,11 @@ class Option:
     @property
     def bounds(self) -> str:
         """'at least 1', '0 to 1' or nothing."""
+        least, most = (str(bound) if isinstance(bound, int) else f"{bound:g}" for bound in
+                       (self.at_least or 0, self.at_most or 0))  # fmt: skip
         if self.at_least is None:
-            return "" if self.at_most is None else f"at most {self.at_most:g}"
-        return f"at least {self.at_least:g}" if self.at_most is None else f"{self.at_least:g} to {self.at_most:g}"
+            return "" if self.at_most is None else f"at most {most}"
+        return f"at least {least}" if self.at_most is None else f"{least} to {most}"
 
     @property
     def shown_default(self) -> str:
@@ -119,6 +121,8 @@ def check_kind(kind: Any, value: Any) -> Any:
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})x(\d{1,9})", value)):
             value = (int(match[1]), int(match[2]))
         if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value):
+            if value[0] * value[1] > limits.GRID:
+                raise ValueError(f"expected at most {limits.GRID} images")
             return tuple(value)
         raise ValueError(f"expected {WORDS[GRID]}")
     if kind is str and isinstance(value, os.PathLike):
@@ -186,7 +190,7 @@ class Options:
     )  # fmt: skip
     cfg: str | None = option("Network and training recipe.", RUN)
 
-    batch: int | None = option("Images per step.", IMPORTANT, default=32, at_least=1)
+    batch: int | None = option("Images per step.", IMPORTANT, default=32, at_least=1, at_most=limits.BATCH)
     gpus: int | None = option(
         "Number of GPUs; the CPU counts as one.", IMPORTANT, default=1, at_least=1,
         changes="sums are taken in another order, which changes their rounding",
@@ -226,7 +230,7 @@ class Options:
 
     batch_gpu: int | None = option(
         "Images at a time, accumulated to a batch.", OPTIMISATION, rule="batch / gpus", at_least=1,
-        changes="other samples share a minibatch statistic and layer noise",
+        at_most=limits.BATCH, changes="other samples share a minibatch statistic and layer noise",
     )  # fmt: skip
     glr: float | None = option("Learning rate of G.", OPTIMISATION, at_least=0, changes=OTHER_RECIPE)
     dlr: float | None = option("Learning rate of D.", OPTIMISATION, at_least=0, changes=OTHER_RECIPE)
@@ -261,12 +265,14 @@ class Options:
 
     device: str | None = option("auto, cpu, cuda or cuda:N.", MACHINE, default="auto", changes=NO_EFFECT)
     threads: int | None = option(
-        "Threads of PyTorch on a CPU, in each process.", MACHINE, rule="as many as others leave CPUs", at_least=1,
+        "Threads of PyTorch on a CPU, in each process.", MACHINE, rule="as many as CPUs can be had", at_least=1,
+        at_most=limits.THREADS,
         changes="sums are taken in another order, which changes their rounding",
     )  # fmt: skip
     workers: int | None = option(
-        "Processes that load images.", MACHINE, rule="3, or as many as there are CPUs", at_least=0, changes=NO_EFFECT
-    )
+        "Processes that load images.", MACHINE, rule="3, or as many as there are CPUs", at_least=0,
+        at_most=limits.LOADERS, changes=NO_EFFECT,
+    )  # fmt: skip
     on_error: str | None = option(
         "An image that cannot be read ends the run, or is named and passed over.", MACHINE, default="fail",
         choices=("fail", "skip"), changes=NO_EFFECT,

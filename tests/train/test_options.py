@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("batch", 0, "expected at least 1"),
+        ("batch", 0, "expected 1 to 100000"),
         ("batch", 2.5, "expected a whole number"),
         ("seed", -1, "expected at least 0"),
         ("layers", 2, "expected 3 to 64"),
@@ -54,7 +54,7 @@ def test_python_values_become_what_is_declared() -> None:
     options = StyleGANOptions(gamma=2, grid=[8, 4], data=Path("a.zip"), mirror=False)
     assert options.said() == {"data": "a.zip", "mirror": False, "gamma": 2.0, "grid": (8, 4)}
     assert type(options.gamma) is float
-    with pytest.raises(UsageError, match="--batch=0: expected at least 1; --p=2: expected 0 to 1"):
+    with pytest.raises(UsageError, match="--batch=0: expected 1 to 100000; --p=2: expected 0 to 1"):
         StyleGANOptions(batch=0, p=2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sg3 import limits
 from sg3.train.options import AUGMENTATION, IMPORTANT, NETWORKS, OPTIMISATION, OTHER_RECIPE, Options, again, option
 from sg3.train.recipes.stylegan.options import StyleGANOptions
 
@@ -34,14 +35,21 @@ class ProjectedOptions(Options):
     backbone: str | None = option(
         "EfficientNet that D looks through.", NETWORKS, default="lite0", choices=("lite0", "lite1")
     )
-    cout: int | None = option("Channels of D's finest random projection.", NETWORKS, default=64, at_least=1)
-    ndf: int | None = option("Channels of all blocks of D's heads.", NETWORKS, rule="64 to 512", at_least=1)
+    cout: int | None = option(
+        "Channels of D's finest random projection.", NETWORKS, default=64, at_least=1, at_most=limits.FEATURES
+    )
+    ndf: int | None = option(
+        "Channels of all blocks of D's heads.", NETWORKS, rule="64 to 512", at_least=1, at_most=limits.FEATURES
+    )
     cbase: int | None = again(StyleGANOptions, "cbase", default=32768, by_cfg=dict.fromkeys(FASTGANS, 16384))
     cmax: int | None = again(StyleGANOptions, "cmax", default=512, by_cfg=dict.fromkeys(FASTGANS, 2048))
     z_dim: int | None = option(
-        "Dimensions of z.", NETWORKS, default=64, by_cfg=dict.fromkeys(FASTGANS, 256), at_least=1
+        "Dimensions of z.", NETWORKS, default=64, by_cfg=dict.fromkeys(FASTGANS, 256), at_least=1,
+        at_most=limits.FEATURES,
     )
-    w_dim: int | None = option("Dimensions of a StyleGAN's w.", NETWORKS, default=128, at_least=1)
+    w_dim: int | None = option(
+        "Dimensions of a StyleGAN's w.", NETWORKS, default=128, at_least=1, at_most=limits.FEATURES
+    )
     map_depth: int | None = again(StyleGANOptions, "map_depth", default=2, by_cfg={})
     layers: int | None = again(StyleGANOptions, "layers")
     margin: int | None = again(StyleGANOptions, "margin")
@@ -56,7 +64,7 @@ class ProjectedOptions(Options):
     ema_rampup: float | None = again(StyleGANOptions, "ema_rampup")
     blur_sigma: float | None = option(
         "Width in pixels of a blur in front of D that fades; 0 for none.", OPTIMISATION, default=0.0,
-        by_cfg={"stylegan3-r-projected": 10.0}, at_least=0, changes=OTHER_RECIPE,
+        by_cfg={"stylegan3-r-projected": 10.0}, at_least=0, at_most=limits.BLUR, changes=OTHER_RECIPE,
     )  # fmt: skip
     blur_kimg: float | None = option(
         "Until when the blur fades.", OPTIMISATION, rule="batch * 200 / 32", at_least=0, metavar="KIMG",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sg3 import limits
 from sg3.train.options import AUGMENTATION, NETWORKS, OPTIMISATION, OTHER_RECIPE, Options, again, option
 from sg3.train.recipes.stylegan.options import StyleGANOptions
 
@@ -28,8 +29,12 @@ class R3GANOptions(Options):
     cbase: int | None = again(StyleGANOptions, "cbase", default=24576)
     cmax: int | None = again(StyleGANOptions, "cmax", default=768)
     latent: int | None = again(StyleGANOptions, "latent", default=64)
-    blocks: int | None = option("Residual blocks at each resolution.", NETWORKS, default=2, at_least=1)
-    group: int | None = option("Channels that a 3 x 3 convolution mixes.", NETWORKS, default=16, at_least=1)
+    blocks: int | None = option(
+        "Residual blocks at each resolution.", NETWORKS, default=2, at_least=1, at_most=limits.LAYERS
+    )
+    group: int | None = option(
+        "Channels that a 3 x 3 convolution mixes.", NETWORKS, default=16, at_least=1, at_most=limits.FEATURES
+    )
 
     glr: float | None = again(Options, "glr", default=0.0002)
     dlr: float | None = again(Options, "dlr", default=0.0002)
