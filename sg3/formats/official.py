@@ -156,7 +156,7 @@ def _tensors(record: Record, where: str) -> Iterator[tuple[str, torch.Tensor]]:
 def _arguments(record: Record, family: Family, where: str) -> dict[str, Any]:
     """Constructor arguments by name. Those that StyleGAN2-ADA nests in synthesis_kwargs come out flat."""
     positional = record.state.get("_init_args", ())
-    named = record.state.get("_init_kwargs")
+    named = record.state.get("_init_kwargs", record.state.get("init_kwargs"))  # sg3's own networks, pickled as they are
     if not isinstance(positional, tuple) or not isinstance(named, dict):
         raise DataError(f"{where}: has no constructor arguments")
     try:

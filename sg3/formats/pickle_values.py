@@ -20,7 +20,7 @@ import torch
 
 from sg3 import limits
 from sg3.errors import DataError, Sg3Error, StorageError
-from sg3.formats.safe_pickle import Call, Global, Name, PlainModule, TensorflowNetwork, unpickle
+from sg3.formats.safe_pickle import Call, Global, Name, Overlooked, PlainModule, TensorflowNetwork, unpickle
 from sg3.formats.storage_stream import read_storage
 from sg3.pickle_scan import Refused
 from sg3.terminal import printable
@@ -161,6 +161,8 @@ class Interpreter:
             case Global(module="torch", name=name) if name in DTYPES:
                 return DTYPES[name]
             case type() if issubclass(item, PlainModule):
+                return None
+            case Overlooked():
                 return None
             case Global():
                 return None  # a name used as a value, such as numpy.ndarray where an array's type is given
@@ -309,7 +311,6 @@ CALLS: dict[Name, Meaning] = {
     **{(module, "set"): _set for module in ("builtins", "__builtin__")},  # no instruction before protocol 4
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _encode,
-    ("sg3.models.stylegan3", "LayerSpec"): _ignored,  # follows from the constructor arguments
 }
 NAMES = frozenset(CALLS)
 

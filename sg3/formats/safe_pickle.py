@@ -125,10 +125,19 @@ class Inert:
         """What the decoder fills lists and deques with."""
 
 
+class Overlooked(Inert):
+    """Stands for something within a network that reading it does without, rather than for what is beside networks."""
+
+    __slots__ = ()
+
+
 CLASSES: dict[Name, type] = {
     ("collections", "OrderedDict"): Mapping,
     ("dnnlib.util", "EasyDict"): Mapping,
     ("dnnlib.tflib.network", "Network"): TensorflowNetwork,
+    # What sg3's own layers hold that follows from their constructor's arguments, or is not theirs to keep.
+    ("sg3.models.stylegan3", "LayerSpec"): Overlooked,
+    ("sg3.kernels.kept", "Kept"): Overlooked,
 }
 # Python modules all of whose classes are layers and networks, or parts of them: Projected GAN's, its variant's in
 # Maua's repository, R3GAN's under its two names, and those of torch and timm that they are made of.
@@ -145,6 +154,7 @@ MODULES_OF_LAYERS = frozenset({
     "torch.nn.utils.spectral_norm",  # hooks, which keep nothing that layers have not
     "torch.nn.quantized.modules.functional_modules", "torch.ao.nn.quantized.modules.functional_modules",
     "timm.models.efficientnet_blocks", "timm.models.layers.conv2d_same",
+    "sg3.models.stylegan3", "sg3.models.stylegan2", "sg3.models.discriminator", "sg3.models.layers",
 })  # fmt: skip
 IsInert = Callable[[str, str], bool]
 

@@ -277,6 +277,23 @@ def test_whole_networks_in_other_containers(
         assert_same_state(getattr(loaded, slot), D if slot == "D" else G)
 
 
+@pytest.mark.parametrize("form", ["pickle", "torch.save"])
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_own_networks_pickled_as_they_are(kind: str, form: str, tmp_path: Path) -> None:
+    """As Python and torch.save do it, rather than sg3.save."""
+    G, D = GENERATORS[kind](), tiny.discriminator()
+    tiny.image(G.eval())  # which keeps what follows from the weights
+    value = {"G_ema": G, "D": D}
+    if form == "pickle":
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))
+    else:
+        torch.save(value, tmp_path / "a.pkl")
+    loaded = sg3.load(tmp_path / "a.pkl")
+    assert_same_state(loaded.G_ema, G)
+    assert_same_state(loaded.D, D)
+    assert torch.equal(tiny.image(loaded.G_ema), tiny.image(G))
+
+
 def test_whole_networks_run_nothing(tmp_path: Path) -> None:
     """Of anything else than the original's classes, the name is said."""
 
