@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,19 +22,19 @@ from sg3.viewer.viewer import Viewer
 def routes(viewer: Viewer) -> list[Route]:
     """All of the API."""
     async def image(request: Request) -> Response:
-        return await render(state_of_query(request))
+        return await render(request, state_of_query(request))
 
     async def posted(request: Request) -> Response:
-        return await render(State.read(await json_object(request)))
+        return await render(request, State.read(await json_object(request)))
 
-    async def render(state: State) -> Response:
-        frame = await viewer.frame(place(), state)
+    async def render(request: Request, state: State) -> Response:
+        frame = await viewer.frame(place(request), state)
         settings = viewer.settings(state)
         return Response(await asyncio.to_thread(encode.png, frame.pixels, settings), media_type="image/png")
 
     async def latent(request: Request) -> Response:
         state = state_of_query(request)
-        ws = await viewer.with_network(place(), state.network, lambda painter: painter.ws(state).cpu().numpy())
+        ws = await viewer.with_network(place(request), state.network, lambda painter: painter.ws(state).cpu().numpy())
         noise = {f"noise/{name}": values.numpy() for name, values in viewer.shelf.noise(state.latent).items()}
         return Response(encode.npz({"w": ws, **noise}), media_type="application/octet-stream")
 
@@ -50,23 +51,24 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def network(request: Request) -> Response:
         name = request.query_params.get("network", "")
-        facts = await viewer.with_network(place(), name, lambda painter: painter.facts())
+        facts = await viewer.with_network(place(request), name, lambda painter: painter.facts())
         entry = await asyncio.to_thread(viewer.catalogue.find, name)
         return JSONResponse({"name": entry.name, "run": entry.run, "kimg": entry.kimg, **facts})
 
     async def layers(request: Request) -> Response:
         state = state_of_query(request)
-        found = await viewer.with_network(place(), state.network, lambda painter: statistics(painter, state))
+        found = await viewer.with_network(place(request), state.network, lambda painter: statistics(painter, state))
         return JSONResponse({"layers": found})
 
     async def spectrum(request: Request) -> Response:
         state = state_of_query(request)
-        curve = await viewer.with_network(place(), state.network, lambda painter: features.radial(painter, state))
-        return JSONResponse(curve)
+        use = partial(features.radial, state=state)
+        return JSONResponse(await viewer.with_network(place(request), state.network, use))
 
     async def equivariance(request: Request) -> Response:
         state = state_of_query(request)
-        return JSONResponse(await viewer.with_network(place(), state.network, lambda painter: readings(painter, state)))
+        use = partial(readings, state=state)
+        return JSONResponse(await viewer.with_network(place(request), state.network, use))
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(description())

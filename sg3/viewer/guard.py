@@ -4,7 +4,7 @@
   sites cannot ask in the user's name. A second token only looks.
 - Host: a site that points its own name at this machine (DNS rebinding) is known by that name.
 - Origin: a browser says which page asks; only our own may.
-- Rate: one address gets so many answers in a second.
+- Rate: one address gets so many answers in a second, with each token and without one.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ class Guard:
         scope.setdefault("state", {})["role"] = None
         if not scope["path"].startswith("/api/"):
             return None
-        if not self._buckets.take(str((scope.get("client") or ("",))[0])):
-            return 429, f"too many requests; no more than {RATE:.0f} in a second"
         role = self._tokens.role(_token(scope, headers))
+        address = str((scope.get("client") or ("",))[0])  # the same for all that come through ssh
+        if not self._buckets.take(f"{address} {role}"):
+            return 429, f"too many requests; no more than {RATE:.0f} in a second"
         if role is None:
             return 401, "the token is missing or wrong; add ?token=... or 'Authorization: Bearer ...' with the one " \
                         "that sg3 view has printed"

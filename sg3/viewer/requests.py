@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection
-from itertools import count
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,18 +14,17 @@ from sg3.errors import Sg3Error, UsageError
 from sg3.viewer.engine import Stale
 from sg3.viewer.guard import error_body
 from sg3.viewer.state import State
-from sg3.viewer.viewer import Forbidden, Viewer
+from sg3.viewer.viewer import Forbidden, Viewer, Visit
 
 JSON_BYTES = 2**16
 FIELDS = 100  # in a query
 
 Answer = Callable[[Request], Awaitable[Response]]
-_numbers = count()
 
 
-def place() -> tuple[str, int]:
-    """Requests do not replace one another: each has a place of its own in the queue."""
-    return "http", next(_numbers)
+def place(request: Request) -> Visit:
+    """The place of a request in the networks' queue: requests do not replace one another."""
+    return Visit(request.state.role)
 
 
 def explained(viewer: Viewer, answer: Answer) -> Answer:
@@ -52,9 +50,9 @@ def state_of_query(request: Request, besides: Collection[str] = ()) -> State:
     return State.read({name: value for name, value in given if name != "token" and name not in besides})
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+async def json_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:
     """The body. Raises UsageError if it is too large or no JSON object."""
-    body = await body_of(request, "application/json", JSON_BYTES)
+    body = await body_of(request, "application/json", most)
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

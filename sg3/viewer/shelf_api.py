@@ -37,7 +37,7 @@ def routes(viewer: Viewer) -> list[Route]:
                 raise UsageError(f"latents: the file has {len(points)}, expected at most {MOST_LOADED}")
             return [viewer.shelf.put_latent(ws[None]) for ws in points]
 
-        return JSONResponse({"latents": await viewer.with_network(place(), state.network, read)})
+        return JSONResponse({"latents": await viewer.with_network(place(request), state.network, read)})
 
     async def directions(request: Request) -> Response:
         may_change(request)
@@ -60,7 +60,7 @@ def routes(viewer: Viewer) -> list[Route]:
         def make(painter: Painter) -> list[str]:
             return [viewer.shelf.put_latent(ws) for ws in breed(painter, parents, int(count), strength, int(seed))]
 
-        return JSONResponse({"latents": await viewer.with_network(place(), parents[0].network, make)})
+        return JSONResponse({"latents": await viewer.with_network(place(request), parents[0].network, make)})
 
     posts = {"/api/latents": latents, "/api/directions": directions, "/api/children": children}
     return [Route(path, explained(viewer, answer), methods=["POST"]) for path, answer in posts.items()]

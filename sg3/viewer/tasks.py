@@ -169,15 +169,19 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
         perceptual = _perceptual(painter.device)
         yield
 
-        def report(done: int, total: int, distance: float) -> None:
-            task.report(step=done, steps=total, distance=distance)
+        def looking(images: torch.Tensor) -> torch.Tensor:
+            """Every picture of the search passes here, in its trials too: a place to make the frames that wait."""
             viewer.engine.breathe()
             if task.stopping.is_set() or viewer.engine.is_ending():
                 raise Stopped
+            return perceptual(images)
+
+        def report(done: int, total: int, distance: float) -> None:
+            task.report(step=done, steps=total, distance=distance)
 
         with torch.enable_grad():
             found = project.project(
-                G, target, perceptual, settings, class_idx=state.class_idx if G.c_dim else None, report=report
+                G, target, looking, settings, class_idx=state.class_idx if G.c_dim else None, report=report
             )
         place: dict[str, Any] = {}
         if found.pose is not None:

@@ -19,6 +19,7 @@ from sg3.viewer.viewer import Viewer
 MOST_POINTS = 32
 MOST_RUNS = 20_000  # of a mask
 IMAGE_BYTES = 2**25
+DRAG_BYTES = 2**18  # of a mask's runs, mostly
 DRAG_SETTINGS: dict[str, Kind] = {
     "lr": Real(1e-6, 1), "layer": Text(100), "keep_pose": Switch(), "iterations": Whole(1, 5_000),
     "mask_weight": Real(0, 1e6),
@@ -32,7 +33,7 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def start_drag(request: Request) -> Response:
         may_change(request)
-        asked = await json_object(request)
+        asked = await json_object(request, DRAG_BYTES)
         given = asked.get("state")
         state = State.read(given if isinstance(given, dict) else {})
         handles, targets = (_points(name, asked.get(name)) for name in ("handles", "targets"))
@@ -70,7 +71,8 @@ def routes(viewer: Viewer) -> list[Route]:
             if task.edit is None or state is None or task.status.get("running"):
                 raise UsageError(f"action={action}: is for a drag that has stopped")
             if action == "undo":
-                await viewer.with_network(place(), state.network, lambda _: _undo(viewer, task, asked.get("steps", 1)))
+                count = asked.get("steps", 1)
+                await viewer.with_network(place(request), state.network, lambda _: _undo(viewer, task, count))
             else:
                 tasks.resume(task, steps(viewer, state))
         return JSONResponse(task.shown())

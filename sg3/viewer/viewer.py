@@ -31,6 +31,7 @@ Check = Callable[[], None]
 FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a newer one, or motion would never show
 SMALL_FIRST = 0.1  # seconds: where a frame takes longer, a small one comes first
 MOST_TIMES = 100
+REQUESTS = 8  # of HTTP, for those who may everything and for those who look, that are at the networks together
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
@@ -40,6 +41,13 @@ class MemoryFull(Sg3Error):
 
 class Forbidden(Sg3Error):
     """The token is not for this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """A place in the queue for one request, of somebody who may do everything ('full') or only look."""
+
+    role: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Viewer:
         self.tokens = tokens
         self.engine = Engine()
         self.shelf = Shelf()
+        self._turns = {role: asyncio.Semaphore(REQUESTS) for role in ("full", "look")}
         self._library = Library(catalogue, device, self.shelf)
         self._usual: OrderedDict[Hashable, float] = OrderedDict()  # seconds of the last whole frame of a kind
 
@@ -121,7 +130,10 @@ class Viewer:
             self._library.forget()
             raise MemoryFull("out of memory: this picture does not fit; close other programs or use a smaller network")
 
-        return await asyncio.wrap_future(self.engine.submit(place, work))
+        if not isinstance(place, Visit):
+            return await asyncio.wrap_future(self.engine.submit(place, work))
+        async with self._turns[place.role]:  # however many requests there are, the pages have their turns
+            return await asyncio.wrap_future(self.engine.submit(place, work))
 
     def painter(self, network: str) -> Painter:
         """A network, for work on the networks' thread. Raises Sg3Error."""

@@ -42,7 +42,7 @@ def opened(browser: Any, url: str, **context: Any) -> Iterator[Any]:
     """A page in a window of its own. Whatever it complains of on the console fails the test."""
     window = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **context})
     page = window.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from io import BytesIO
@@ -19,7 +20,8 @@ pytest.importorskip("httpx2", reason="httpx2, which starlette's test client need
 from starlette.testclient import TestClient
 
 from sg3.viewer.server import application
-from sg3.viewer.state import SETTINGS
+from sg3.viewer.state import SETTINGS, State
+from sg3.viewer.viewer import REQUESTS, Visit
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,22 @@ def test_the_default_noise_does_not_touch_the_random_numbers_of_others(client: T
     before = torch.get_rng_state()
     assert client.get("/api/image.png?network=noisy.pkl&noise_mode=random").status_code == 200
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_requests_without_end_leave_the_pages_their_turns(folder: Path) -> None:
+    """Two hundred requests wait outside; no more than a few are in the networks' queue."""
+    viewer = viewer_of(folder / "moves.pkl")
+    longest = 0
+
+    async def use() -> None:
+        nonlocal longest
+        visits = [viewer.frame(Visit("look"), State(seed=seed)) for seed in range(200)]
+        everything = asyncio.gather(*visits)
+        while not everything.done():
+            longest = max(longest, len(viewer.engine._waiting))
+            await asyncio.sleep(0)
+        assert len(await everything) == 200
+
+    asyncio.run(use())
+    viewer.close()
+    assert longest <= REQUESTS
