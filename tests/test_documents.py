@@ -13,8 +13,6 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 FILES = [path.relative_to(ROOT).as_posix() for top in ("sg3", "tests", "bench", "docs", "constraints")
          for path in ROOT.glob(f"{top}/**/*") if path.is_file()]  # fmt: skip
 
-COMING = {"tests/bench/static/test_predictions.py"}  # with the table that docs/static-model.md speaks of
-
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_names_exist(document: Path) -> None:
@@ -23,4 +21,4 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     assert [name for name in links if not (document.parent / name).exists()] == []
     modules = re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", text)  # in full or from any folder on
     unknown = [name for name in modules if not any(f"/{file}".endswith(f"/{name}") for file in FILES)]
-    assert set(unknown) <= COMING
+    assert unknown == []

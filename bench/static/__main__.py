@@ -21,7 +21,7 @@ from bench.static import networks
 from bench.static.classes import SIZE, classes
 from bench.static.machine import ARCHITECTURES, GLOBAL_LATENCY
 from bench.static.predict import Prediction, predict
-from bench.static.report import HEAD, PLUGIN, TABLE, line, load, table
+from bench.static.report import HEAD, PLUGIN, TABLE, against, line, load, table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,13 +39,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="only print the classes' names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions here")
     parser.add_argument("--update", action="store_true", help="renew these rows of the tracked table")
+    parser.add_argument("--against", action="store_true",
+                        help="instead: print the tracked table beside the old plugin's figures, in Markdown")
+    parser.add_argument("--tracked", action="store_true", help="with --network: by the tracked table, at once, as if "
+                        "all layers had the size of its classes")  # fmt: skip
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=[],
                         help="instead: filtered_lrelu in all layers of these generators, forward, ms an image")
     options = parser.parse_args(arguments)
+    if options.against:
+        print(against(load(TABLE), load(PLUGIN)))
+        return
     if options.network:
         for network, arch in product(options.network, options.arch):
             capability = int(arch.removeprefix("sm_"))
-            print(networks.table(network, capability, options.latency, load(PLUGIN)) + "\n", flush=True)
+            tracked = load(TABLE) if options.tracked else None
+            print(networks.table(network, capability, options.latency, load(PLUGIN), tracked) + "\n", flush=True)
         return
     names = [item.name for item in classes(options.size) if re.search(options.match, item.name)]
     if options.list:

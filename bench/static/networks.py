@@ -10,7 +10,7 @@ import torch
 
 from bench.shapes import Layer, layers
 from bench.static.classes import FORWARD, Class, filtered_lrelu_run
-from bench.static.predict import Prediction, predict
+from bench.static.predict import predict
 from bench.static.report import Key
 
 
@@ -24,26 +24,33 @@ def layer_class(layer: Layer) -> Class:
     return Class("filtered_lrelu", config, FORWARD, dtype, run)
 
 
-def table(network: str, capability: int, latency: float, plugin: Mapping[Key, Mapping[str, Any]]) -> str:
-    """Markdown: milliseconds that each layer takes for one image, and all of them, beside the plugin's. Layers that are
-    alike but for their channels are predicted once."""
+def table(
+    network: str, capability: int, latency: float, plugin: Mapping[Key, Mapping[str, Any]],
+    tracked: Mapping[Key, Mapping[str, Any]] | None = None,
+) -> str:  # fmt: skip
+    """Markdown: milliseconds that each layer takes for one image, and all of them, beside the plugin's.
+
+    Layers that are alike but for their channels are predicted once; or none is, and `tracked` predictions of the same
+    classes in another size stand for them.
+    """
     lines = [
         f"| {network}, sm_{capability} | class | type | million outputs | ps an output | ms | plugin ms | ratio |",
         "|---|---|---|--:|--:|--:|--:|--:|",
     ]
-    known: dict[Layer, Prediction] = {}
+    known: dict[Layer, float] = {}
     total = total_plugin = 0.0
     for layer in layers(network):
         alike = replace(layer, name="", spec=replace(layer.spec, in_channels=0, out_channels=0))
         item = layer_class(layer)
+        key = (f"sm_{capability}", item.op, *item.key)
         if alike not in known:
-            known[alike] = predict(item, capability, latency)
+            known[alike] = predict(item, capability, latency).ps if tracked is None else tracked[key]["ps"]
         outputs = layer.spec.out_channels * layer.spec.out_size**2
-        ms = known[alike].ps * outputs * 1e-9
-        old = plugin.get((f"sm_{capability}", item.op, *item.key))
+        ms = known[alike] * outputs * 1e-9
+        old = plugin.get(key)
         old_ms = ms if old is None else old["ps"] * outputs * 1e-9  # the last layer does not resample: as ours
         total, total_plugin = total + ms, total_plugin + old_ms
-        cells = [layer.name, item.config, item.key[2], f"{outputs / 1e6:.2f}", f"{known[alike].ps:.2f}", f"{ms:.3f}"]
+        cells = [layer.name, item.config, item.key[2], f"{outputs / 1e6:.2f}", f"{known[alike]:.2f}", f"{ms:.3f}"]
         cells += ["", ""] if old is None else [f"{old_ms:.3f}", f"{ms / old_ms:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(f"| all | | | | | {total:.3f} | {total_plugin:.3f} | {total / total_plugin:.2f} |")

@@ -48,10 +48,14 @@ def line(row: Prediction, plugin: Mapping[Key, Mapping[str, Any]]) -> str:
     return text + (f"  SPILLS {row.stack} bytes a thread" if row.stack else "")
 
 
+DETAILS = ("busy", "unknown_accesses")  # what is only printed
+
+
 def table(rows: Sequence[Prediction], beside: Path | None = None) -> str:
     """JSON, a row a line, so that what changes in it has changed. With the rows of another table that `rows` do not
     renew; raises ValueError if that is another compiler's."""
-    found = {key(row): row for row in (rounded(asdict(row)) for row in rows)}
+    plain = ({name: rounded(value) for name, value in asdict(row).items() if name not in DETAILS} for row in rows)
+    found = {key(row): row for row in plain}
     if beside is not None:
         if (its := json.loads(beside.read_text())["triton"]) != version("triton"):
             raise ValueError(f"{beside}: of Triton {its}, this is {version('triton')}; renew it whole, by --json")
@@ -61,8 +65,39 @@ def table(rows: Sequence[Prediction], beside: Path | None = None) -> str:
     return f'{{"note": "{note}",\n "triton": "{version("triton")}",\n "rows": [\n  {lines}\n]}}\n'
 
 
+def against(rows: Mapping[Key, Mapping[str, Any]], plugin: Mapping[Key, Mapping[str, Any]]) -> str:
+    """Markdown: what of a table the plugin's figures are known for, ps an output, and the ratio to them."""
+    archs = sorted({name[0] for name in plugin})
+    lines = ["| class | | type | " + " | ".join(f"{arch} | plugin | ratio" for arch in archs) + " |",
+             "|---|---|---|" + "--:|" * 3 * len(archs)]  # fmt: skip
+    for what in dict.fromkeys(name[1:] for name in plugin):
+        cells = []
+        for name in ((arch, *what) for arch in archs):
+            new, old = (table[name]["ps"] if name in table else None for table in (rows, plugin))
+            cells += ["" if ps is None else f"{ps:.1f}" for ps in (new, old)]
+            cells.append("" if new is None or old is None else f"{new / old:.2f}")
+        lines.append("| " + " | ".join([*what[1:], *cells]) + " |")
+    return "\n".join(lines)
+
+
+MOST = 1.05  # times what the table says
+
+
+def worse(now: Mapping[Key, Mapping[str, Any]], before: Mapping[Key, Mapping[str, Any]]) -> list[str]:
+    """A line for each of the rows `now` that is more than 5 % slower than in the table `before`, that spills, or that
+    the table lacks."""
+    lines = []
+    for name, row in now.items():
+        found = [] if name in before else ["is not in the table"]
+        for what in ("ps", "ps_with_replays") if name in before else ():
+            if not row[what] <= MOST * before[name][what]:
+                found.append(f"{what} {before[name][what]} -> {row[what]}")
+        if row["stack"]:
+            found.append(f"spills {row['stack']} bytes a thread")
+        lines += [f"{'/'.join(name)}: {text}" for text in found]
+    return lines
+
+
 def rounded(value: Any) -> Any:
     """To four digits, far more than the model is good for."""
-    if isinstance(value, dict):
-        return {name: rounded(part) for name, part in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
