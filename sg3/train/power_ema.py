@@ -159,18 +159,33 @@ def read_averages(path: Path) -> Kept:
     """A file that `PowerAverages.write` has made; its tensors are read when they are used. Raises DataError."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if content["format"] != FORMAT:
-            raise DataError(f"{path}: format {content['format']}, this version of sg3 reads {FORMAT}")
-        return Kept(path, content["nimg"], content["widths"], content["averages"], content["buffers"])
-    except DataError:
-        raise
     except Exception as error:
         raise DataError(f"{path}: holds no averages, or is damaged ({type(error).__name__})") from error
+    match content:
+        case {"format": int(found)} if found != FORMAT:
+            raise DataError(f"{path}: format {found}, this version of sg3 reads {FORMAT}")
+        case {"nimg": int(nimg), "widths": list(widths), "averages": list(averages), "buffers": dict(buffers)}:
+            known = all(isinstance(width, float) and 0 < width <= WIDEST for width in widths)
+            if nimg > 0 and known and len(widths) == len(averages) and all(map(_are_tensors, [*averages, buffers])):
+                return Kept(path, nimg, widths, averages, buffers)
+    raise DataError(f"{path}: holds no averages of a network's weights")
+
+
+def _are_tensors(value: object) -> bool:
+    """Whether this is a dictionary of tensors by name."""
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(name, str) and isinstance(entry, torch.Tensor) for name, entry in value.items())
 
 
 def combine(kept: Sequence[Kept], width: float, nimg: int) -> tuple[Tensors, float]:
     """The average of G's parameters of that width after `nimg` images, as far as files of a run allow, and how far
-    its profile is from the true one, relative to that."""
+    its profile is from the true one, relative to that. Raises DataError for files of different networks."""
+    shapes = {name: tensor.shape for name, tensor in kept[0].averages[0].items()}
+    for each in kept:
+        for average in each.averages:
+            if {name: tensor.shape for name, tensor in average.items()} != shapes:
+                raise DataError(f"{each.path}: is of another network than {kept[0].path}")
     pairs = [(each, index) for each in kept for index in range(len(each.widths))]
     profiles = [Profile(gamma_of(each.widths[index]), each.nimg) for each, index in pairs]
     factors, distance = combination(profiles, Profile(gamma_of(width), nimg))

@@ -15,6 +15,7 @@ from sg3.run_folder import averages
 from sg3.train.power_ema import WIDTHS, PowerAverages, Profile, beta, combination, gamma_of, read_averages, width_of
 from tests.helpers.compare import assert_same
 from tests.helpers.runs import tiny_config
+from tests.helpers.tiny_networks import generator3
 from tests.helpers.tiny_systems import config_of
 from tests.helpers.trainers import comparable, new_trainer, train
 
@@ -150,8 +151,37 @@ def test_without_it_nothing_is_kept(discs: Path, run, tmp_path: Path) -> None:
         assert said in result.error_line()
 
 
-def test_a_damaged_file_is_named(tmp_path: Path, run) -> None:
-    (tmp_path / "power-ema-0000001000.pt").write_bytes(b"PK\x03\x04 something")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 2}, "format 2, this version of sg3 reads 1"),
+        ({"nimg": 0}, "holds no averages of a network's weights"),
+        ({"widths": [0.05, 7.0]}, "holds no averages of a network's weights"),
+        ({"widths": [0.05]}, "holds no averages of a network's weights"),
+        ({"averages": [{"weight": 1.0}] * 2}, "holds no averages of a network's weights"),
+        ({"averages": [{"weight": torch.zeros(3)}] * 2}, "is of another network than"),
+        (None, "holds no averages, or is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, run, changes: dict | None, said: str) -> None:
+    averages = PowerAverages(nn.Linear(4, 2))
+    for nimg in (1000, 2000):
+        averages.write(tmp_path, nimg)
+    (tmp_path / "training_options.json").write_text("{}")
+    sg3.save(sg3.Snapshot(G_ema=generator3()), tmp_path / "network-snapshot-000002.pkl")
+    path = tmp_path / "power-ema-0000002000.pt"
+    if changes is None:
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        torch.save({**torch.load(path), **changes}, path)
+    result = run("ema", tmp_path, "--width=0.1", f"--output={tmp_path / 'a.pkl'}")
+    assert result.code == 65, result.err
+    assert f"{path}: {said}" in result.error_line()
+
+
+def test_averages_of_another_network_than_the_snapshots(tmp_path: Path, run) -> None:
+    PowerAverages(nn.Linear(4, 2)).write(tmp_path, 1000)
+    sg3.save(sg3.Snapshot(G_ema=generator3()), tmp_path / "network-snapshot-000001.pkl")
     result = run("ema", tmp_path, "--width=0.1", f"--output={tmp_path / 'a.pkl'}")
     assert result.code == 65
-    assert "power-ema-0000001000.pt: holds no averages, or is damaged" in result.error_line()
+    assert "power-ema-0000001000.pt: is of another network than" in result.error_line()
