@@ -69,7 +69,7 @@ class Uploads(TorchDispatchMode):
         {"cfg": "stylegan2", "aug": "ada", "augpipe": "bgcfnc"},
         {"cfg": "stylegan2", "aug": "fixed", "p": 0.7, "labels": 3},
         {"cfg": "r3gan", "aug": "fixed", "p": 0.7, "labels": 3},
-        {"cfg": "r3gan", "penalty": "approximate"},
+        {"cfg": "r3gan", "penalty": "approximate", "posthoc_ema": True},
         pytest.param(
             {"cfg": "fastgan", "resolution": 32, "labels": 3, "loss": "softplus", "blur_sigma": 3.0, "steps": 1},
             marks=pytest.mark.slow,
