@@ -10,11 +10,14 @@ from sg3.kernels.filtered_lrelu.geometry import CLAMPED, PASSED, SLOPED, Resampl
 from sg3.kernels.filtered_lrelu.marching_plan import Pointwise, build
 from tests.helpers.filtered_lrelu_cases import Case
 
+CPU = torch.device("cpu")
 
-def marches(case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None, dtype: torch.dtype) -> bool:
+
+def marches(case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None, dtype: torch.dtype,
+            with_signs: bool = True) -> bool:  # fmt: skip
     """Whether the case is one for marching programs; the others are for tiles."""
     resampling = Resampling.forward(case.up, case.down, case.padding, case.flip)
-    return build(fu, fd, resampling, Pointwise(1.3, case.slope, True, False), dtype, torch.device("cpu")) is not None
+    return build(fu, fd, resampling, Pointwise(1.3, case.slope, with_signs, False), dtype, CPU) is not None
 
 
 def of_lines(signs: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -9,15 +9,17 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu import impl_triton, marching
+from sg3.kernels.filtered_lrelu import impl_triton, marching, tiles
 from sg3.kernels.filtered_lrelu.marching_float32 import exponent, largest, times_power
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref, filtered_lrelu_triton
 from tests.helpers.compare import assert_within_budget
 from tests.helpers.filtered_lrelu_cases import Case
+from tests.helpers.filtered_lrelu_signs import marches
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 CASE = Case(shape=(1, 2, 17, 15))
+ON_TILES = Case(down_taps=-12, padding=(11, 10, 11, 10), shape=(1, 1, 15, 13))  # whose filter has many terms
 
 
 def compare(case: Case, x: torch.Tensor, b: torch.Tensor | None, g: torch.Tensor | None = None) -> torch.Tensor:
@@ -42,6 +44,14 @@ def compare(case: Case, x: torch.Tensor, b: torch.Tensor | None, g: torch.Tensor
 def test_any_scale(scale: float, device: str) -> None:
     x, b = CASE.inputs(torch.float32, device)
     compare(replace(CASE, clamp=0.8 * scale), x * scale, b * scale)
+
+
+@pytest.mark.parametrize(("scale", "clamp"), [(1e-38, 0.8), (1e30, 0.8), (1e10, 2.5e-18)])
+def test_any_scale_on_tiles(scale: float, clamp: float, device: str) -> None:
+    x, b = ON_TILES.inputs(torch.float32, device)
+    fu, fd = ON_TILES.filters(device)
+    assert not marches(ON_TILES, fu, fd, torch.float32)
+    compare(replace(ON_TILES, clamp=clamp * scale), x * scale, b * scale)
 
 
 def test_gradients_of_any_scale(device: str) -> None:
@@ -97,6 +107,7 @@ def test_ieee_remains(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="marches"):
         compare(CASE, x, b)
     monkeypatch.setenv("SG3_FLOAT32", "ieee")
+    monkeypatch.setattr(tiles, "largest", lambda _: pytest.fail("in parts"))
     compare(CASE, x.detach(), b)
     assert impl_triton.exact_float32()
 

@@ -70,6 +70,19 @@ def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) 
     assert abs(exact_left - exact_right) <= torch.finfo(dtype).eps * 2 * scale, "adjoint"
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("R, up", torch.float16), ("T, up", torch.float32)])
+def test_programs_that_march_only_without_signs(name: str, dtype: torch.dtype, device: str) -> None:
+    """Those whose gradient's would not: they keep none."""
+    case = CASES[name]
+    fu, fd = case.filters(device)
+    assert not marches(case, fu, fd, dtype)
+    assert marches(case, fu, fd, dtype, with_signs=False)
+    x, b = case.inputs(dtype, device)
+    y = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), False)[0]
+    exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
+    assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
+
+
 @pytest.mark.parametrize("outputs", [25, 26, 27, 51, 53])
 @pytest.mark.parametrize(("padding", "size"), [((9, 8), 0), ((10, 7), 1), ((-1, 4), 9)])
 def test_signs_at_the_edges_of_tiles(outputs: int, padding: tuple[int, int], size: int) -> None:

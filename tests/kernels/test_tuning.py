@@ -178,6 +178,7 @@ def test_candidates_are_distinct_and_begin_with_the_rule(arch: int) -> None:
         for up, up_taps, down, down_taps in ((1, 1, 1, 1), (2, 12, 2, 12), (4, 24, 2, -12), (2, -12, 4, 24))
         for dtype in ("float16", "float32") for mode in ("plain", "grad")
     ]  # fmt: skip
+    kinds += [(tiles.TILES, tiles.Kind(2, -12, 4, 24, "float32", "fp16x3", "grad"))]
     for dtype, shapes in (("float16", marching_plan.SHAPES), ("float32", marching_plan.SHAPES_FLOAT32)):
         for sizes in shapes:
             of_modes = (marching_plan.Kind(*sizes, dtype, mode) for mode in marching_plan.MODES)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.filtered_lrelu.powers import Powers, in_parts, scaled_taps
 
 Plan = TypeVar("Plan", bound=Any)  # has `used_by`, as FilterPlan; or None
 
@@ -42,8 +43,20 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class InParts:
+    """A tile whose float32 numbers are multiplied in two half-precision parts (`powers.py`); the nonlinearity's gain is
+    part of the matrices, and its slope says what room is left."""
+
+    tile: Tile
+    gain: float
+    slope: float
+
+
+@dataclass(frozen=True)
 class FilterPlan:
     """What the tiles of one op have in common. A matrix is None where a step passes its input through.
+
+    Matrices in parts begin with one more axis, of 2, and have `powers`.
 
     Tile number t along an axis makes outputs from t * step on, from samples between the filters from
     s_origin + t * step * down on, from input pixels from x_origin + t * x_step on. Origins are [x, y].
@@ -59,15 +72,16 @@ class FilterPlan:
     up_y: torch.Tensor | None    # [terms, tile.s, tile.x]
     down_x: torch.Tensor | None  # [terms, tile.s, tile.y]
     down_y: torch.Tensor | None  # [terms, tile.y, tile.s]
+    powers: Powers | None = None
     streams: set[torch.cuda.Stream] = field(default_factory=set, repr=False, compare=False)  # of `used_by`
 
     @property
     def up_terms(self) -> int:
-        return 0 if self.up_x is None else len(self.up_x)
+        return 0 if self.up_x is None else self.up_x.shape[-3]
 
     @property
     def down_terms(self) -> int:
-        return 0 if self.down_x is None else len(self.down_x)
+        return 0 if self.down_x is None else self.down_x.shape[-3]
 
     def used_by(self, stream: torch.cuda.Stream) -> None:
         """Work that is queued on this stream reads the matrices, which may have been allocated for another one."""
@@ -119,12 +133,13 @@ def fit(tile: Tile, up_taps: int, down_taps: int, up: int, down: int, lead: int)
 
 
 def build(
-    fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, tile: Tile, dtype: torch.dtype,
+    fu: torch.Tensor | None, fd: torch.Tensor | None, resampling: Resampling, kind: Tile | InParts, dtype: torch.dtype,
     device: torch.device,
 ) -> FilterPlan:  # fmt: skip
     """The plan for one tile size. Reads the filters back to the host. Raises ValueError if they do not fit the tile."""
     up, down = resampling.up, resampling.down
-    ux, uy = separable_taps(fu, resampling.filter_gains[0], resampling.flip_filter, dtype)
+    tile, gain = (kind.tile, kind.gain) if isinstance(kind, InParts) else (kind, 1.0)
+    ux, uy = separable_taps(fu, resampling.filter_gains[0] * gain, resampling.flip_filter, dtype)
     dx, dy = separable_taps(fd, resampling.filter_gains[1], resampling.flip_filter, dtype)
     # A tile's samples begin with a whole byte of signs, at a multiple of 4: up to three before the first that it needs.
     lead = (-resampling.down_padding[0]) % 4
@@ -152,10 +167,15 @@ def build(
         matrices[:, step:] = 0
         return matrices
 
-    ux, uy, dx, dy = (round_taps(t, n, dtype) for t, n in ((ux, up), (uy, up), (dx, down), (dy, down)))
+    powers = None
+    if isinstance(kind, InParts):
+        (ux, uy, dy, dx), powers = scaled_taps(ux, uy, dy, dx, up, kind.slope)  # tiles go down along x first
+    else:
+        ux, uy, dx, dy = (round_taps(t, n, dtype) for t, n in ((ux, up), (uy, up), (dx, down), (dy, down)))
 
     def on_device(matrices: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(matrices)).to(dtype).to(device)
+        matrices = np.ascontiguousarray(matrices)
+        return (torch.as_tensor(matrices).to(dtype) if powers is None else in_parts(matrices)).to(device)
 
     return FilterPlan(
         tile, step, step * down // up, step * down, (x_origin[0], x_origin[1]), s_origin,
@@ -163,6 +183,7 @@ def build(
         None if plain_up else on_device(stage_up(uy, 1)),
         None if plain_down else on_device(stage_down(dx, lead).transpose(0, 2, 1)),
         None if plain_down else on_device(stage_down(dy, 0)),
+        powers,
     )  # fmt: skip
 
 

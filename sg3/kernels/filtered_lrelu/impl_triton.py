@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from sg3.kernels.filtered_lrelu import marching, tiles
-from sg3.kernels.filtered_lrelu.geometry import Resampling, middle_size
+from sg3.kernels.filtered_lrelu.geometry import MARCHING, Resampling, middle_size
 from sg3.kernels.filtered_lrelu.marching_plan import Pointwise
 from sg3.kernels.fir import design_lowpass_filter
 from sg3.kernels.triton_launch import exact_float32
@@ -95,7 +95,7 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
             if precision != "highest":
                 kind += {"ieee": " ieee", "high": " bf16x3", "medium": " tf32"}[precision]
             for name, (up, up_taps, down, down_taps) in {**LAYERS, **GRADIENTS, **OTHERS}.items():
-                if precision == "ieee" and name not in ("2->2", "4->2"):  # which are something else without it
+                if precision == "ieee" and (up, down) not in MARCHING:  # those are the same without it
                     continue
                 fu, fd = (_test_filter(taps) for taps in (up_taps, down_taps))
                 resampling = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)

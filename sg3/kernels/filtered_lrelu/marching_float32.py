@@ -1,4 +1,4 @@
-"""float32 in marching programs: the powers of two of a plane (`powers.py` says what for), on the GPU."""
+"""float32 in half-precision parts: the powers of two of a plane (`powers.py` says what for), on the GPU."""
 
 from __future__ import annotations
 

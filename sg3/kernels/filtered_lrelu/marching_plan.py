@@ -158,6 +158,8 @@ SHAPES: Shapes = {
     (2, 2, 2, 1): ((3, 1), (2, 1), (2, 1)),
     (2, 1, 2, 3): ((3, 1), (2, 1), (2, 1)),
     (2, 3, 2, 1): ((2, 1), (2, 1), (2, 1)),
+    (4, 1, 2, 2): ((2, 1), None, None),  # the gradient's matrices, and what strips carry, do not fit
+    (4, 1, 2, 3): ((2, 1), None, None),
 }
 SHAPES_FLOAT32: Shapes = {
     (2, 1, 2, 1): ((3, 1), (2, 1), (2, 1)),

@@ -21,13 +21,16 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu.banded import Tile, fit, plans
-from sg3.kernels.filtered_lrelu.geometry import Resampling, both_sides
-from sg3.kernels.triton_launch import dot_precision, launch, operand
+from sg3.kernels.filtered_lrelu.banded import InParts, Tile, fit, plans
+from sg3.kernels.filtered_lrelu.geometry import MARCHING, Resampling, both_sides
+from sg3.kernels.filtered_lrelu.marching_float32 import largest, power, powers, times_power
+from sg3.kernels.filtered_lrelu.powers import Powers
+from sg3.kernels.triton_launch import dot_precision, exact_float32, launch, operand
 from sg3.kernels.tuning import Tunable
 from sg3.kernels.upfirdn2d.impl_torch import forward as resample
 
 DO_NOT_SPECIALIZE = [
+    "pixels_power", "samples_power", "up_power", "both_power",
     "channels", "x_height", "x_width", "y_height", "y_width", "s_height", "s_width", "x_n", "x_c", "x_h",
     "y_n", "y_c", "y_h", "tiles_x", "tiles_y", "step", "x_step", "s_step", "x_origin_x", "x_origin_y", "s_origin_x",
     "s_origin_y",
@@ -36,15 +39,16 @@ DO_NOT_SPECIALIZE = [
 
 @triton.jit(do_not_specialize=DO_NOT_SPECIALIZE)
 def _filtered_lrelu_kernel(
-    x_ptr, b_ptr, y_ptr, signs_ptr, up_x_ptr, up_y_ptr, down_x_ptr, down_y_ptr,
+    x_ptr, b_ptr, y_ptr, signs_ptr, largest_ptr, up_x_ptr, up_y_ptr, down_x_ptr, down_y_ptr,
     channels, x_height, x_width, y_height, y_width, s_height, s_width,
     x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,  # strides
     tiles_x, tiles_y, step, x_step, s_step, x_origin_x, x_origin_y, s_origin_x, s_origin_y,
     gain, slope, clamp,
+    pixels_power, samples_power, up_power, both_power,  # of float32 in parts: see powers.py
     UP_TERMS: tl.constexpr, DOWN_TERMS: tl.constexpr,  # 0: the step passes its input through
     WRITE: tl.constexpr, READ: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_CLAMP: tl.constexpr,
     X: tl.constexpr, S: tl.constexpr, Y: tl.constexpr, X_BLOCK: tl.constexpr, Y_BLOCK: tl.constexpr,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) % (tiles_x * tiles_y)
     tile_x, tile_y = tile % tiles_x, tile // tiles_x
@@ -76,6 +80,11 @@ def _filtered_lrelu_kernel(
     bias = 0.0
     if HAS_BIAS:
         bias = tl.load(b_ptr + c).to(tl.float32)
+    if PARTS == 2:
+        bias, clamp = tl.cast(bias, tl.float32), tl.cast(clamp, tl.float32)
+        scale, lift, clamp = powers(tl.load(largest_ptr + plane), bias, clamp, pixels_power, samples_power, up_power,
+                                    HAS_CLAMP)  # fmt: skip
+        gain, back, scale = power(lift), -(scale + lift + both_power), power(scale)
     if UP_TERMS == 0:
         in_x = ((row + i_s >= 0) & (row + i_s < x_height))[:, None]
         in_x = in_x & ((column + i_s >= 0) & (column + i_s < x_width))[None, :]
@@ -93,10 +102,18 @@ def _filtered_lrelu_kernel(
                     x = tl.load(x_ptr + i_row[:, None] * x_h + i_column[None, :] * x_w, mask=in_x, other=0)
                     if HAS_BIAS:
                         x = tl.where(in_x, x.to(tl.float32) + bias, 0.0)
-                    up_x = tl.load(up_x_ptr + t * X * S + i_column[:, None] * S + i_s[None, :])  # [X_BLOCK, S]
-                    wide = tl.dot(x.to(OPERAND), up_x.to(OPERAND), acc=wide, input_precision=PRECISION)
-                up_y = tl.load(up_y_ptr + t * S * X + i_s[:, None] * X + (i + i_b)[None, :])  # [S, X_BLOCK]
-                v = tl.dot(up_y.to(OPERAND), wide.to(OPERAND), acc=v, input_precision=PRECISION)
+                    up_x_ptrs = up_x_ptr + t * X * S + i_column[:, None] * S + i_s[None, :]  # [X_BLOCK, S]
+                    if PARTS == 2:
+                        wide = _three_products(_in_parts(x * scale), _load_parts(up_x_ptrs, UP_TERMS * X * S), wide)
+                    else:
+                        up_x = tl.load(up_x_ptrs)
+                        wide = tl.dot(x.to(OPERAND), up_x.to(OPERAND), acc=wide, input_precision=PRECISION)
+                up_y_ptrs = up_y_ptr + t * S * X + i_s[:, None] * X + (i + i_b)[None, :]  # [S, X_BLOCK]
+                if PARTS == 2:
+                    v = _three_products(_load_parts(up_y_ptrs, UP_TERMS * S * X), _in_parts(wide), v)
+                else:
+                    up_y = tl.load(up_y_ptrs)
+                    v = tl.dot(up_y.to(OPERAND), wide.to(OPERAND), acc=v, input_precision=PRECISION)
     v = v * gain
 
     if READ:
@@ -123,17 +140,51 @@ def _filtered_lrelu_kernel(
         in_y = (i_s < y_height)[:, None] & (i_s < y_width)[None, :]
         tl.store(y_ptr + i_s[:, None] * y_h + i_s[None, :] * y_w, v.to(y_ptr.dtype.element_ty), mask=in_y)
     else:
-        v = v.to(OPERAND)
+        if PARTS == 2:
+            v = _in_parts(v)
+        else:
+            v = v.to(OPERAND)
         for j in range(0, Y, Y_BLOCK):  # a block of output columns
             i_column = j + tl.arange(0, Y_BLOCK)
             y = tl.zeros([Y, Y_BLOCK], dtype=tl.float32)
             for t in range(DOWN_TERMS):
-                down_x = tl.load(down_x_ptr + t * S * Y + i_s[:, None] * Y + i_column[None, :])  # [S, Y_BLOCK]
-                narrow = tl.dot(v, down_x.to(OPERAND), input_precision=PRECISION)
-                down_y = tl.load(down_y_ptr + t * Y * S + i_y[:, None] * S + i_s[None, :])  # [Y, S]
-                y = tl.dot(down_y.to(OPERAND), narrow.to(OPERAND), acc=y, input_precision=PRECISION)
+                down_x_ptrs = down_x_ptr + t * S * Y + i_s[:, None] * Y + i_column[None, :]  # [S, Y_BLOCK]
+                down_y_ptrs = down_y_ptr + t * Y * S + i_y[:, None] * S + i_s[None, :]  # [Y, S]
+                if PARTS == 2:
+                    narrow = tl.zeros([S, Y_BLOCK], dtype=tl.float32)
+                    narrow = _three_products(v, _load_parts(down_x_ptrs, DOWN_TERMS * S * Y), narrow)
+                    y = _three_products(_load_parts(down_y_ptrs, DOWN_TERMS * Y * S), _in_parts(narrow), y)
+                else:
+                    down_x = tl.load(down_x_ptrs)
+                    narrow = tl.dot(v, down_x.to(OPERAND), input_precision=PRECISION)
+                    down_y = tl.load(down_y_ptrs)
+                    y = tl.dot(down_y.to(OPERAND), narrow.to(OPERAND), acc=y, input_precision=PRECISION)
+            if PARTS == 2:
+                y = times_power(y, back)
             in_y = (i_y < y_height)[:, None] & (i_column < y_width)[None, :]
             tl.store(y_ptr + i_y[:, None] * y_h + i_column[None, :] * y_w, y.to(y_ptr.dtype.element_ty), mask=in_y)
+
+
+# float32 numbers in two half-precision parts, whose sum is meant.
+
+
+@triton.jit
+def _in_parts(a):
+    high = a.to(tl.float16)
+    return high, (a - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def _load_parts(ptrs, step):
+    return tl.load(ptrs), tl.load(ptrs + step)
+
+
+@triton.jit
+def _three_products(a, b, total):
+    """total + a b, without the product of the low parts."""
+    total = tl.dot(a[0], b[0], acc=total, input_precision="ieee")
+    total = tl.dot(a[0], b[1], acc=total, input_precision="ieee")
+    return tl.dot(a[1], b[0], acc=total, input_precision="ieee")
 
 
 @dataclass(frozen=True)
@@ -158,6 +209,11 @@ TENSOR_CORES = {
 }
 TENSOR_CORES_OTHER = (Config(Tile(64, 64, 32), 64, 32, 4), Config(Tile(128, 64, 32), 64, 32, 8))
 TENSOR_CORES_FLOAT32 = (Config(Tile(64, 64, 32), 32, 32, 8), Config(Tile(128, 64, 32), 32, 32, 8))
+IN_PARTS = {  # float32
+    (2, 2): (Config(Tile(64, 64, 32), 32, 32, 8),),
+    (4, 2): (Config(Tile(32, 64, 32), 32, 32, 8),),
+    (2, 4): (Config(Tile(64, 64, 16), 32, 16, 8),),
+}
 EXACT = {
     (2, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
     (4, 2): (Config(Tile(32, 64, 32), 32, 16, 8),),
@@ -187,7 +243,16 @@ def _class_of(
     clamp: float | None,
 ) -> Kind:  # fmt: skip
     mode = "grad" if read else "plain" if signs is None else "with signs"
-    return Kind(resampling.up, _taps(fu), resampling.down, _taps(fd), str(x.dtype)[6:], dot_precision(x.dtype), mode)
+    precision = precision_of(x, resampling)
+    return Kind(resampling.up, _taps(fu), resampling.down, _taps(fd), str(x.dtype)[6:], precision, mode)
+
+
+def precision_of(x: torch.Tensor, resampling: Resampling) -> str:
+    """How tensor cores may treat float32 products: as PyTorch's switches say, or, where these ask for exact ones, in
+    half-precision parts, if the factors are those of StyleGAN3's filters (others have no configuration for it)."""
+    precision = dot_precision(x.dtype)
+    in_parts = x.dtype == torch.float32 and precision == "ieee" and not exact_float32()
+    return "fp16x3" if in_parts and (resampling.up, resampling.down) in MARCHING else precision
 
 
 def _taps(f: torch.Tensor | None) -> int:
@@ -199,6 +264,8 @@ def rule(kind: Kind, arch: int) -> Config:
     factors = kind.up, kind.down
     if kind.dtype != "float32":
         rows = *TENSOR_CORES.get(factors, ()), *TENSOR_CORES_OTHER
+    elif kind.precision == "fp16x3":
+        rows = *IN_PARTS[factors], *TENSOR_CORES_FLOAT32
     elif kind.precision == "ieee":
         rows = *EXACT.get(factors, ()), *EXACT_OTHER
     else:
@@ -274,23 +341,27 @@ def _launch(
 
     `signs`, of a plane of `middle` [height, width], are written, or instead read, unless they are None.
     """
-    plan = plans.get(fu, fd, resampling, config.tile, x.dtype, x.device)
+    in_parts = precision_of(x, resampling) == "fp16x3"
+    kind = InParts(config.tile, gain, slope) if in_parts else config.tile
+    plan = plans.get(fu, fd, resampling, kind, x.dtype, x.device)
+    powers_ = plan.powers or Powers(0, 0, 0, 0)
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
     tiles_x, tiles_y = triton.cdiv(out_width, plan.step), triton.cdiv(out_height, plan.step)
     matrices = plan.up_x, plan.up_y, plan.down_x, plan.down_y
     launch(
         _filtered_lrelu_kernel, (tiles_x * tiles_y * n * c,),
-        x, None if b is None else b.contiguous(), y, signs, *matrices,
+        x, None if b is None else b.contiguous(), y, signs, largest(x) if in_parts else None, *matrices,
         c, height, width, out_height, out_width, *middle,
         *x.stride(), *y.stride(),
         tiles_x, tiles_y, plan.step, plan.x_step, plan.s_step, *plan.x_origin, *plan.s_origin,
         gain, slope, 0.0 if clamp is None else clamp,
+        powers_.pixels, powers_.samples, powers_.up, powers_.both,
         like=x, fixed=tuple(m for m in matrices if m is not None),
         UP_TERMS=plan.up_terms, DOWN_TERMS=plan.down_terms, WRITE=signs is not None and not read, READ=read,
         HAS_BIAS=b is not None, HAS_CLAMP=clamp is not None and not read, X=plan.tile.x, S=plan.tile.s, Y=plan.tile.y,
         X_BLOCK=config.x_block, Y_BLOCK=config.y_block, OPERAND=operand(x.dtype), PRECISION=dot_precision(x.dtype),
-        num_warps=config.warps, num_stages=1, maxnreg=config.registers,
+        PARTS=2 if in_parts else 1, num_warps=config.warps, num_stages=1, maxnreg=config.registers,
     )  # fmt: skip
     return (y,) if signs is None or read else (y, signs)
 
