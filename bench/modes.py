@@ -43,11 +43,12 @@ from sg3.train.watchdog import Watchdog
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 CLASSES = 10
 MODES = CLASSES**2
-COMMON: dict[str, Any] = {"batch": 32, "kimg": 100000, "aug": "noaug", "cbase": 1024, "cmax": 64, "latent": 64}
+COMMON: dict[str, Any] = {"batch": 16, "kimg": 100000, "aug": "noaug", "cbase": 1024, "cmax": 64, "latent": 64}
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "r3gan": {"cfg": "r3gan", "blocks": 1, "gamma": 0.5, "glr": 0.0005, "dlr": 0.0005, "schedule_kimg": 100.0},
-    "stylegan2": {"cfg": "stylegan2", "map_depth": 2, "mbstd_group": 8, "gamma": 0.5, "pl_weight": 0.0,
-                  "style_mix": 0.0},
+    "r3gan": {"cfg": "r3gan", "blocks": 1, "gamma": 0.1, "glr": 0.002, "dlr": 0.002, "schedule_kimg": 100.0,
+              "ema_kimg": 20.0},
+    "stylegan2": {"cfg": "stylegan2", "map_depth": 2, "mbstd_group": 8, "gamma": 0.2, "pl_weight": 0.0,
+                  "style_mix": 0.0, "ema_kimg": 2.0},
 }  # fmt: skip
 
 
