@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from sg3.kernels import filtered_lrelu, upfirdn2d
-from sg3.kernels.filtered_lrelu import impl_triton
+from sg3.kernels.filtered_lrelu import marching, marching_plan
 from sg3.kernels.filtered_lrelu.banded import PlanCache
 from sg3.kernels.fir import design_lowpass_filter
+from sg3.kernels.repeats import repeats
 from sg3.models.stylegan3 import Generator
 
 pytestmark = pytest.mark.gpu
@@ -79,8 +80,8 @@ def test_a_dropped_plan_outlives_the_stream_that_uses_it(call, monkeypatch: pyte
     x, f, kwargs = call
     x = x.detach()
     expected = filtered_lrelu(x, f, f, **kwargs)
-    cache = PlanCache(most=1)
-    monkeypatch.setattr(impl_triton, "plans", cache)
+    monkeypatch.setattr(marching, "plans", PlanCache(1, marching_plan.build))
+    repeats.forget()
     filtered_lrelu(x, f, f, **kwargs)  # built on this stream
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
@@ -88,6 +89,7 @@ def test_a_dropped_plan_outlives_the_stream_that_uses_it(call, monkeypatch: pyte
         torch.cuda._sleep(50_000_000)
         y = filtered_lrelu(x, f, f, **kwargs)
     filtered_lrelu(x, f * 2, f, **kwargs)  # takes the plan's place
+    repeats.forget()  # which keep plans, too
     rubbish = [torch.full((2**size,), float("nan"), dtype=x.dtype, device="cuda") for size in range(9, 18)]
     side.synchronize()
     assert torch.equal(y, expected)
