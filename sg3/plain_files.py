@@ -16,6 +16,12 @@ _FLAGS = {"r": os.O_RDONLY, "a": os.O_WRONLY | os.O_APPEND | os.O_CREAT, "a+": o
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
+def is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: opening a pipe waits for somebody who writes,
+    reading a device need not end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 class NotPlainError(OSError):
     """What is there is a link, or no plain file."""
 

@@ -27,7 +27,7 @@ from typing import Any
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.plain_files import open_plain
+from sg3.plain_files import is_special, open_plain
 from sg3.portable import lock_for_this_process
 
 OPTIONS = "training_options.json"
@@ -205,6 +205,8 @@ def _parse(line: str) -> dict[str, Any] | None:
 def _read_all(path: Path) -> bytes:
     """Raises FileNotFoundError, DataError, StorageError."""
     try:
+        if is_special(path):
+            raise DataError(f"{path}: is no file, but a device or a pipe")
         if path.stat().st_size > limits.RUN_FILE:
             raise DataError(f"{path}: has more than {limits.RUN_FILE >> 20} MiB, which no run writes there")
         return path.read_bytes()

@@ -23,6 +23,7 @@ from sg3 import limits
 from sg3.data.image_kind import HEAD
 from sg3.data.unused import Unused
 from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.plain_files import is_special
 
 _LEFT_BEHIND = {
     "__MACOSX": "made by macOS",
@@ -248,6 +249,8 @@ def open_store(path: Path) -> Store:
         raise MissingInputError(f"{path}: no such file or folder")
     if path.is_dir():
         return FolderStore(path)
+    if is_special(path):
+        raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return ZipStore(path)
     raise DataError(f"{path}: neither a folder nor a zip; `sg3 dataset` makes one from further formats")

@@ -28,6 +28,7 @@ from sg3.data.image_files import LABELS_FILE, open_images
 from sg3.data.lmdb_source import LmdbImages
 from sg3.data.unused import Unused
 from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.plain_files import is_special
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
 OPENMOJI_SIDE = 64  # drawn at this size if none is asked for
@@ -69,6 +70,8 @@ def open_source(source: str | Path, side: int | None = None, with_labels: bool =
         if kind == "openmoji":
             return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE)
         raise MissingInputError(f"{source}: no such file or folder")
+    if is_special(path):
+        raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
     if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):
         return _lmdb_source(path, side)
     if path.name.endswith((".tar.gz", ".tgz")):

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.plain_files import is_special
 from sg3.terminal import clean, printable
 
 CAPTION = 14  # pixels above a picture
@@ -94,6 +95,8 @@ def _check_bytes(count: int, path: Path) -> None:
 
 @contextmanager
 def _failures(path: Path, kind: str) -> Iterator[None]:
+    if is_special(path):
+        raise DataError(f"{path}: is no file, but a device or a pipe")
     try:
         yield
     except FileNotFoundError:

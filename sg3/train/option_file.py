@@ -10,6 +10,7 @@ from typing import Any
 
 from sg3 import limits
 from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.plain_files import is_special
 from sg3.terminal import printable
 from sg3.train.options import Options, check_value
 from sg3.train.recipes import chosen_cfg, foreign_options, known_options, options_of, presets, unknown_option
@@ -24,6 +25,8 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
     and DataError for a file that is neither TOML nor JSON, an unknown name or a value of the wrong kind.
     """
     try:
+        if is_special(path):
+            raise ValueError("it is no file, but a device or a pipe")
         with path.open("rb") as file:
             text = file.read(limits.OPTION_FILE + 1).decode("utf-8")
         if len(text) > limits.OPTION_FILE:
