@@ -20,6 +20,7 @@ pytest.importorskip("triton")
 
 from bench.static import networks, predict
 from bench.static.classes import Class, classes
+from bench.static.machine import ARCHITECTURES
 from bench.static.predict import Prediction
 from bench.static.report import PLUGIN, TABLE, Key, against, key, load, table, worse
 from sg3.kernels.triton_launch import launch
@@ -33,9 +34,8 @@ QUICK = "|".join([
 ])  # fmt: skip
 
 
-# What the table holds. Convolutions, which 'auto' leaves to cuDNN and which are slow to replay, are there in float16 on
-# one architecture.
-TRACKED = {"sm_80": r"^(?!modulated_conv2d/.*/float32$)", "sm_90": r"^(?!modulated_conv2d/)"}
+# What the table holds: all but convolutions in exact float32, which 'auto' leaves to cuDNN and which replay slowly.
+TRACKED = r"^(?!modulated_conv2d/.*/float32$)"
 
 
 def predicted(folder: Path, *options: str) -> dict[Key, dict[str, Any]]:
@@ -57,14 +57,14 @@ def test_classes_that_are_quick_to_compile(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
-@pytest.mark.parametrize("arch", TRACKED)
-def test_all_tracked_classes(arch: str, tmp_path: Path) -> None:
-    assert worse(predicted(tmp_path, "--arch", arch, "--match", TRACKED[arch]), load(TABLE)) == []
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_all_tracked_classes(arch: int, tmp_path: Path) -> None:
+    assert worse(predicted(tmp_path, "--arch", f"sm_{arch}", "--match", TRACKED), load(TABLE)) == []
 
 
 def test_the_table_has_every_tracked_class() -> None:
-    names = {(arch, item.op, *item.key): item.name for arch in TRACKED for item in classes()}
-    tracked = {name for name, text in names.items() if re.search(TRACKED[name[0]], text)}
+    names = {(f"sm_{arch}", item.op, *item.key): item.name for arch in ARCHITECTURES for item in classes()}
+    tracked = {name for name, text in names.items() if re.search(TRACKED, text)}
     assert tracked <= set(load(TABLE)) <= set(names)
     assert set(load(PLUGIN)) <= tracked
 
