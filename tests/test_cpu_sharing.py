@@ -77,16 +77,24 @@ def test_halves_of_the_cpus() -> None:
 
 
 def test_usage_is_that_of_all_threads() -> None:
+    """Of a thread other than the one that asks, too, as long as it lives."""
     usage = Usage()
-    until = time.thread_time() + 0.05
+    worked, asked = threading.Event(), threading.Event()
 
     def work() -> None:
+        until = time.thread_time() + 0.05
         while time.thread_time() < until:
             pass
+        worked.set()
+        asked.wait()
 
     began = time.monotonic()
-    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    worked.wait()
     ran, waited = usage.since()
+    asked.set()
+    thread.join()
     assert ran * (time.monotonic() - began) >= 0.045
     assert 0 <= waited <= 1
 

@@ -80,7 +80,7 @@ def command(
         "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
     }  # fmt: skip
     with ranks(device) as world:
-        G = open_generator(network, str(world.device), class_idx)
+        G = world.together(lambda: open_generator(network, str(world.device), class_idx))
         settings["class"] = class_idx if G.c_dim else None
         if world.is_main:
             note_truncation(isinstance(G, StyleGenerator), truncation_psi)
@@ -96,23 +96,27 @@ def command(
             ) if mine else iter(())  # fmt: skip
         else:
             moved = translate != (0.0, 0.0) or rotate != 0.0
-            counts, pictures = pictures_of_files(
+            counts, pictures = world.together(lambda: pictures_of_files(
                 G, latents, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
                 keep_transform=moved, share=(world.rank, world.size),
                 note=lambda note: say(f"note: {note}") if world.is_main else None,
-            )  # fmt: skip
+            ))  # fmt: skip
             sources = [(path.name, k) for path, count in zip(latents, counts, strict=True) for k in range(count)]
             names = [(f"latent{i:04d}.png", {"latents": path, "index": k}) for i, (path, k) in enumerate(sources)]
             _check_room(grid, len(names))
-        make_folder(outdir)
-        kept: list[Pixels] = []
         due = world.mine(names)
-        for (name, more), pixels in track(zip(due, pictures, strict=True), "images", len(due)):
-            save_png(outdir / name, pixels, {**more, **settings})
-            show(outdir / name)
-            if grid is not None:
-                kept.append(pixels)
-        everyone = world.gather(kept)
+
+        def write() -> list[Pixels]:
+            make_folder(outdir)
+            kept: list[Pixels] = []
+            for (name, more), pixels in track(zip(due, pictures, strict=True), "images", len(due)):
+                save_png(outdir / name, pixels, {**more, **settings})
+                show(outdir / name)
+                if grid is not None:
+                    kept.append(pixels)
+            return kept
+
+        everyone = world.gather(world.together(write))
     if grid is None or not world.is_main:
         return
     columns, rows = grid

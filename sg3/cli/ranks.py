@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @contextmanager
 def ranks(device: str, gpus: int | None = None) -> Iterator[World]:
     """All processes of this command: those that torchrun or srun started, or this one alone. What goes wrong is said
-    once, by the first that it goes wrong in or, if it does in all, by rank 0.
+    once, by rank 0: a step that can fail in one process alone belongs into `World.together`.
 
     Raises what `sg3.processes.join` raises.
     """

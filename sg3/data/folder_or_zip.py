@@ -15,6 +15,7 @@ import re
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -272,7 +273,8 @@ def _by_plain_name(names: Iterable[str], path: Path) -> tuple[list[str], dict[st
         if plain[-1] != name:
             raw[plain[-1]] = name
     if raw and len(set(plain)) < len(plain):
-        twice = next(name for name in raw if plain.count(name) > 1)
+        counts = Counter(plain)
+        twice = next(name for name in raw if counts[name] > 1)
         raise DataError(f"{path}: the name {twice!r} occurs twice, written differently; rename one")
     return sorted(plain), raw
 

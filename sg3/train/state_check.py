@@ -47,6 +47,11 @@ def _check(value: Any, like: Any, path: str) -> None:
                 raise ValueError(f"{path} has no {name}")
             if not path.startswith("optimizers."):
                 _check(value[name], entry, f"{path}.{name}")
+    elif isinstance(like, list):
+        if not isinstance(value, list) or len(value) != len(like):
+            raise ValueError(f"{path} is no list of {len(like)}")
+        for index, (entry, its_like) in enumerate(zip(value, like, strict=True)):
+            _check(entry, its_like, f"{path}.{index}")
     elif isinstance(like, (bool, int, float)):
         _check_number(value, like, path)
 

@@ -58,6 +58,19 @@ def test_an_error_is_said_once(tmp_path: Path) -> None:
     assert [err.count("error: ") for _, _, err in ends] == [1, 0]
 
 
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
+    """The second cannot write its images: a folder stands where one of them goes."""
+    (tmp_path / "out" / "seed0001.png").mkdir(parents=True)
+    words = ["generate", f"--network={saved(tiny2(), tmp_path / 'net.pkl')}", "--seeds=0-2",
+             f"--outdir={tmp_path / 'out'}"]  # fmt: skip
+    ends = in_two_processes(words, TORCHRUN)
+    assert [code for code, _, _ in ends] == [74, 74], ends
+    said = "".join(err for _, _, err in ends)
+    assert said.count("error: ") == 1
+    assert "seed0001.png" in said
+
+
 WITH_PIXELS = """
 import sys
 from sg3.cli import _run

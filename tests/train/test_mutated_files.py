@@ -291,6 +291,15 @@ def test_states(every: int, state: Any) -> None:
     assert refused > 300 / every
 
 
+@pytest.mark.parametrize("averages", [None, {}, [], [{"w": torch.zeros(3)}] * 2, [{"w": torch.zeros(1)}], [{}], [3]])
+def test_lists_within_states(averages: Any) -> None:
+    """Those of --posthoc-ema. A tensor of one element would be copied into all of another without a word."""
+    like = {"power_averages": [{"w": torch.zeros(3)}]}
+    check_state({"power_averages": [{"w": torch.ones(3)}]}, like, {}, "run")
+    with pytest.raises(DataError, match="run: is no training state of this run: power_averages"):
+        check_state({"power_averages": averages}, like, {}, "run")
+
+
 @pytest.mark.parametrize("content", [None, 3, [], {}, {"format": [], "config": {}}, torch.zeros(2)])
 def test_files_that_are_no_states(content: Any, tmp_path: Path) -> None:
     path = save_state(tmp_path, {"nimg": 0, "config": {}})
