@@ -34,6 +34,14 @@ NUMBERS = {
 }  # fmt: skip
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what there is too little of, a GPU's included."""
+    if isinstance(error, RuntimeError) and "out of memory" in str(error).lower() and not hasattr(error, "exit_code"):
+        return True
+    known = shortage(error)
+    return known is not None and str(known) == WORDS[3][1]
+
+
 def shortage(error: BaseException) -> MachineError | None:
     """What the error means, if the machine has run out of something."""
     if isinstance(error, MemoryError):

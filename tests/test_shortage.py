@@ -14,7 +14,7 @@ import torch
 
 import sg3
 import sg3.cli
-from sg3.shortage import shortage
+from sg3.shortage import is_out_of_memory, shortage
 from tests.helpers import tiny_networks
 
 ERRORS = {
@@ -47,6 +47,13 @@ def test_errors_of_the_machine(what: str) -> None:
         assert known is not None, error
         assert known.exit_code == 71
         assert what in str(known)
+
+
+def test_what_is_out_of_memory() -> None:
+    for what, errors in ERRORS.items():
+        assert all(is_out_of_memory(error) == (what == "out of memory") for error in errors)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
 @pytest.mark.parametrize("error", [

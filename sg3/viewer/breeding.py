@@ -21,8 +21,8 @@ def breed(painter: Painter, parents: list[State], count: int, strength: float, s
     for _ in range(count):
         chosen = torch.from_numpy(rng.randint(len(parents), size=len(layers)))
         child = each[chosen, layers][None]
-        stranger = painter.ws(State(seed=int(rng.randint(2**31)), class_idx=parents[0].class_idx,
-                                    trunc=parents[0].trunc))  # fmt: skip
+        other = State(seed=int(rng.randint(2**31)), class_idx=parents[0].class_idx, trunc=parents[0].trunc)
+        stranger = painter.ws(other).clone()  # the painter keeps its own
         if isinstance(painter.walkable, LatentAsW):  # the label, behind the latent, is not for mixing
             stranger[..., painter.G.z_dim :] = child[..., painter.G.z_dim :]
         children.append(child.lerp(stranger, strength))

@@ -3,7 +3,8 @@
 Frames come first, one client after the other: a client waits for its frame before it asks for another, and which state
 that frame shows is decided when its turn comes, so that it is the newest. If a newer one comes while the frame is made,
 `outdate` tells the work, which may give up. Long work (a projection, a drag) is an iterator, taken a step further
-whenever no frame waits, so that neither holds up the other.
+whenever no frame waits, so that neither holds up the other. A drag is many steps, and others move between them; a
+projection is a single one, which makes the frames that wait by `breathe` and runs alone (`Tasks` sees to that).
 """
 
 from __future__ import annotations
@@ -105,11 +106,6 @@ class Engine:
     def is_ending(self) -> bool:
         """Whether long work should give up."""
         return self._ending
-
-    def stop(self, name: Hashable) -> None:
-        """Give up long work, if there is any of that name."""
-        with self._changed:
-            self._tasks.pop(name, None)
 
     def close(self) -> None:
         """End the thread; what waits fails."""

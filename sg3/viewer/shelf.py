@@ -18,17 +18,21 @@ import torch
 from numpy.typing import NDArray
 
 from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
+from sg3.terminal import printable
 from sg3.tools.directions import Directions
 from sg3.tools.files import load_arrays
 from sg3.tools.latent_as_w import Walkable
-from sg3.tools.latent_files import load_latents
+from sg3.tools.latent_files import load_latents, load_projection
 from sg3.tools.video import make_keyframes, map_keyframes
 
 Result = TypeVar("Result")
 Maps = dict[str, torch.Tensor]  # noise of StyleGAN2 by the name of its buffer, where a projection has found some
 
 MOST_LATENTS = 1_000
+MOST_PASSING = 200  # of those on the way of a drag, so that a long one takes no place from what was loaded
+MOST_LOADED = 100  # latents of a file
 MOST_SETS = 20
+MOST_DIRECTIONS = 1_000  # of a file
 UPLOAD = 2**24  # bytes
 
 
@@ -38,26 +42,28 @@ class Shelf:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latents: OrderedDict[str, tuple[torch.Tensor, Maps]] = OrderedDict()
+        self._passing: OrderedDict[str, tuple[torch.Tensor, Maps]] = OrderedDict()
         self._sets: OrderedDict[str, Directions] = OrderedDict()
 
-    def put_latent(self, ws: torch.Tensor, noise: Maps | None = None) -> str:
-        """Keep ws [1, num_ws, w_dim], and the noise that belongs to it; returns its name."""
+    def put_latent(self, ws: torch.Tensor, noise: Maps | None = None, passing: bool = False) -> str:
+        """Keep ws [1, num_ws, w_dim], and the noise that belongs to it; returns its name. What is only `passing` goes
+        earlier."""
         ws = ws.detach().cpu().clone()
         digest = hashlib.sha256(ws.numpy().tobytes())
         for key, values in sorted((noise or {}).items()):
             digest.update(key.encode() + values.numpy().tobytes())
         name = digest.hexdigest()[:16]
+        kept, most = (self._passing, MOST_PASSING) if passing else (self._latents, MOST_LATENTS)
         with self._lock:
-            self._latents[name] = ws, noise or {}
-            self._latents.move_to_end(name)
-            while len(self._latents) > MOST_LATENTS:
-                self._latents.popitem(last=False)
+            kept[name] = ws, noise or {}
+            kept.move_to_end(name)
+            while len(kept) > most:
+                kept.popitem(last=False)
         return name
 
     def latent(self, name: str, num_ws: int, w_dim: int) -> torch.Tensor:
         """[1, num_ws, w_dim]. Raises MissingInputError, and UsageError if it is another network's."""
-        with self._lock:
-            found = self._latents.get(name)
+        found = self._find(name)
         if found is None:
             raise MissingInputError(f"latent={name}: is not here any more; load its .npz again")
         ws, _ = found
@@ -68,8 +74,12 @@ class Shelf:
 
     def noise(self, name: str) -> Maps:
         """What belongs to a latent; nothing for most."""
+        found = self._find(name)
+        return {} if found is None else found[1]
+
+    def _find(self, name: str) -> tuple[torch.Tensor, Maps] | None:
         with self._lock:
-            return self._latents.get(name, (None, {}))[1]
+            return self._latents.get(name) or self._passing.get(name)
 
     def put_directions(self, data: bytes) -> tuple[str, int]:
         """Keep what `sg3 directions` writes, an .npz; returns its name and how many there are. Raises DataError."""
@@ -77,6 +87,8 @@ class Shelf:
         found = arrays.get("directions")
         if found is None or found.ndim != 2 or not len(found) or not _is_finite(found):
             raise DataError("directions: the file has no array `directions` [K, w_dim], as sg3 directions writes it")
+        if len(found) > MOST_DIRECTIONS:
+            raise DataError(f"directions: the file has {len(found)}, expected at most {MOST_DIRECTIONS}")
         scale = arrays.get("scale", np.ones(len(found)))
         if scale.shape != (len(found),) or not _is_finite(scale):
             raise DataError("directions: the file's array `scale` does not belong to its directions")
@@ -100,12 +112,21 @@ class Shelf:
         return found
 
 
-def read_latents(data: bytes, G: Walkable, class_idx: int | None) -> torch.Tensor:
-    """ws [N, num_ws, w_dim] of an .npz with `w` or `z`. Raises DataError, UsageError."""
-    space, points = _read(data, lambda path: load_latents([path], G))
+def read_latents(data: bytes, G: Walkable, class_idx: int | None) -> tuple[torch.Tensor, Maps]:
+    """ws [N, num_ws, w_dim] of an .npz with `w` or `z`, and the noise of StyleGAN2 that a projection found with it.
+    Raises DataError, UsageError."""
+    (space, points), beside = _read(data, lambda path: (load_latents([path], G), load_projection(path)))
+    if len(points) > MOST_LOADED:
+        raise UsageError(f"latents: the file has {len(points)}, expected at most {MOST_LOADED}")
+    known = dict(G.synthesis.named_buffers())
+    noise = {name: values for name, values in beside.items() if name != "input.transform"}  # a setting of the page
+    for name, values in noise.items():
+        if name not in known or known[name].shape != values.shape or not torch.isfinite(values).all():
+            raise DataError(f"the file: holds noise {printable(name)} of shape {list(values.shape)}, which is not this "
+                            "network's; use the network that was projected to")  # fmt: skip
     keys = make_keyframes(G, space, points, classes=() if class_idx is None else (class_idx,))
     w = map_keyframes(G, keys).points.to(torch.float32)
-    return w if w.ndim == 3 else w[:, None].expand(-1, G.num_ws, -1).contiguous()
+    return (w if w.ndim == 3 else w[:, None].expand(-1, G.num_ws, -1)), noise
 
 
 def _is_finite(array: NDArray[np.generic]) -> bool:

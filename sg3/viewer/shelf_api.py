@@ -20,7 +20,6 @@ from sg3.viewer.viewer import Viewer
 BYTES = "application/octet-stream"
 MOST_PARENTS = 16
 MOST_CHILDREN = 36
-MOST_LOADED = 100
 
 
 def routes(viewer: Viewer) -> list[Route]:
@@ -32,10 +31,8 @@ def routes(viewer: Viewer) -> list[Route]:
         data = await body_of(request, BYTES, UPLOAD)
 
         def read(painter: Painter) -> list[str]:
-            points = read_latents(data, painter.walkable, state.class_idx)
-            if len(points) > MOST_LOADED:
-                raise UsageError(f"latents: the file has {len(points)}, expected at most {MOST_LOADED}")
-            return [viewer.shelf.put_latent(ws[None]) for ws in points]
+            points, noise = read_latents(data, painter.walkable, state.class_idx)
+            return [viewer.shelf.put_latent(ws[None], noise) for ws in points]
 
         return JSONResponse({"latents": await viewer.with_network(place(request), state.network, read)})
 

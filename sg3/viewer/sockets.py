@@ -85,7 +85,10 @@ class Client:
     async def _listen(self) -> None:
         allowance, then = float(BURST), time.monotonic()
         while self._bad < MOST_BAD:
-            text = await self._socket.receive_text()
+            received = await self._socket.receive()
+            if received["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(received["code"])
+            text = received.get("text") or ""  # bytes are no message of ours: a bad one
             now = time.monotonic()
             allowance, then = min(BURST, allowance + (now - then) * MESSAGES_PER_SECOND) - 1, now
             if allowance < 0:  # who writes faster than that waits: we do not read on

@@ -24,10 +24,12 @@ from sg3.terminal import printable
 from sg3.tools import drag, project
 from sg3.tools.perceptual import Perceptual, open_perceptual
 from sg3.tools.targets import Target
+from sg3.viewer.engine import Busy
 from sg3.viewer.state import State
 from sg3.viewer.viewer import Viewer
 
 KEPT = 20  # that are over, or not
+MOST_EDITS = 3  # drags that can be gone on with: each holds a network, features and its history
 Make = Callable[["Task"], Iterator[None]]
 
 
@@ -38,9 +40,10 @@ class Stopped(Exception):
 class Task:
     """One of them. `status` is replaced as a whole, so that whoever reads it sees one moment."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, state: State) -> None:
         self.name = secrets.token_hex(8)
         self.kind = kind
+        self.state = state  # that it began with
         self.status: dict[str, Any] = {"running": True}
         self.stopping = threading.Event()
         self.edit: drag.Drag | None = None
@@ -61,21 +64,44 @@ class Tasks:
         self._viewer = viewer
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
-    def start(self, kind: str, make: Make) -> Task:
+    def start(self, kind: str, state: State, make: Make) -> Task:
         """Take up work. Raises Busy."""
-        task = Task(kind)
+        self._check_free(kind)
+        task = Task(kind, state)
         self._viewer.engine.start(task.name, self._guarded(task, make))
         self._tasks[task.name] = task
         while len(self._tasks) > KEPT:
             _, oldest = self._tasks.popitem(last=False)
             oldest.stopping.set()
+        self._free_edits()
         return task
 
     def resume(self, task: Task, make: Make) -> None:
         """Go on with a task that has stopped. Raises Busy."""
+        self._check_free(task.kind)
+        before = task.status
         task.stopping.clear()
-        task.report(running=True, ended=None)
-        self._viewer.engine.start(task.name, self._guarded(task, make))
+        task.report(running=True, ended=None)  # before it runs: it may end at once
+        try:
+            self._viewer.engine.start(task.name, self._guarded(task, make))
+        except Busy:
+            task.status = before
+            raise
+
+    def _check_free(self, kind: str) -> None:
+        """A projection is one step of the engine: what runs beside it could neither move nor be stopped. So it is
+        alone."""
+        for task in self._tasks.values():
+            if task.status["running"] and "project" in (kind, task.kind):
+                what = "projection" if task.kind == "project" else "drag"
+                raise Busy(f"the server is busy: a {what} runs; wait for it or stop it")
+
+    def _free_edits(self) -> None:
+        """The oldest drags that are over cannot be gone on with any more."""
+        drags = [task for task in self._tasks.values() if task.kind == "drag"]
+        for task in drags[:-MOST_EDITS]:
+            if not task.status["running"]:
+                task.edit = None
 
     def find(self, name: object) -> Task:
         """Raises MissingInputError."""
@@ -89,9 +115,12 @@ class Tasks:
             yield from make(task)
         except Stopped:
             task.report(ended="stopped")
-        except (Exception, torch.OutOfMemoryError) as error:
-            task.report(error=dict(zip(("status", "message"), self._viewer.explain(error), strict=True)))
+        except Exception as error:
+            full = self._viewer.memory_full(error)
+            task.report(error=dict(zip(("status", "message"), self._viewer.explain(full or error), strict=True)))
         finally:
+            if task.edit is not None:
+                task.report(latent=self._viewer.shelf.put_latent(task.edit.ws))
             task.report(running=False)
 
 
@@ -124,26 +153,24 @@ def steps(viewer: Viewer, state: State) -> Make:
     def go_on(task: Task) -> Iterator[None]:
         edit = task.edit
         assert edit is not None
-        report_drag(viewer, task)
+        report_drag(viewer, task, edit)
         while not task.stopping.is_set():
             set_transform(edit.G, state.translate, state.rotate, state.scale)  # frames in between may have changed it
             if not edit.step():
                 task.report(ended=edit.ended)
                 return
-            report_drag(viewer, task)
+            report_drag(viewer, task, edit)
             yield
         raise Stopped
 
     return go_on
 
 
-def report_drag(viewer: Viewer, task: Task) -> None:
-    """Where it is: the latent, the handles, how far they have to go."""
-    edit = task.edit
-    assert edit is not None
+def report_drag(viewer: Viewer, task: Task, edit: drag.Drag, passing: bool = True) -> None:
+    """Where it is: the latent (`passing`: one of many on the way), the handles, how far they have to go."""
     task.report(
-        latent=viewer.shelf.put_latent(edit.ws), iteration=edit.iteration, handles=edit.handles.tolist(),
-        targets=edit.targets.tolist(), distances=edit.distances(), layer=edit.layer.name,
+        latent=viewer.shelf.put_latent(edit.ws, passing=passing), iteration=edit.iteration,
+        handles=edit.handles.tolist(), targets=edit.targets.tolist(), distances=edit.distances(), layer=edit.layer.name,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from sg3.tools import drag, project
 from sg3.viewer.requests import body_of, explained, json_object, may_change, place, state_of_query
 from sg3.viewer.settings import Choice, Kind, Pair, Real, Switch, Text, Whole
 from sg3.viewer.state import State
-from sg3.viewer.tasks import Task, Tasks, dragging, projecting, report_drag, steps
+from sg3.viewer.tasks import MOST_EDITS, Task, Tasks, dragging, projecting, report_drag, steps
 from sg3.viewer.viewer import Viewer
 
 MOST_POINTS = 32
@@ -29,7 +29,6 @@ DRAG_SETTINGS: dict[str, Kind] = {
 def routes(viewer: Viewer) -> list[Route]:
     """All of it."""
     tasks = Tasks(viewer)
-    states: dict[str, State] = {}
 
     async def start_drag(request: Request) -> Response:
         may_change(request)
@@ -39,9 +38,8 @@ def routes(viewer: Viewer) -> list[Route]:
         handles, targets = (_points(name, asked.get(name)) for name in ("handles", "targets"))
         settings = {name: _read(name, kind, asked[name]) for name, kind in DRAG_SETTINGS.items()
                     if asked.get(name) is not None}  # fmt: skip
-        task = tasks.start("drag", dragging(viewer, state, handles, targets, _runs(asked.get("mask")),
-                                            drag.Settings(**settings)))  # fmt: skip
-        states[task.name] = state
+        begin = dragging(viewer, state, handles, targets, _runs(asked.get("mask")), drag.Settings(**settings))
+        task = tasks.start("drag", state, begin)
         return JSONResponse(task.shown())
 
     async def start_projection(request: Request) -> Response:
@@ -54,7 +52,7 @@ def routes(viewer: Viewer) -> list[Route]:
         )
         state = state_of_query(request, besides=("steps", "space", "lr"))
         image = await body_of(request, "application/octet-stream", IMAGE_BYTES)
-        return JSONResponse(tasks.start("project", projecting(viewer, state, image, settings)).shown())
+        return JSONResponse(tasks.start("project", state, projecting(viewer, state, image, settings)).shown())
 
     async def look(request: Request) -> Response:
         return JSONResponse(tasks.find(request.query_params.get("task")).shown())
@@ -67,14 +65,14 @@ def routes(viewer: Viewer) -> list[Route]:
         if action == "stop":
             task.stopping.set()
         else:
-            state = states.get(task.name)
-            if task.edit is None or state is None or task.status.get("running"):
-                raise UsageError(f"action={action}: is for a drag that has stopped")
+            edit = task.edit
+            if edit is None or task.status.get("running"):
+                raise UsageError(f"action={action}: is for one of the last {MOST_EDITS} drags, when it has stopped")
             if action == "undo":
-                count = asked.get("steps", 1)
-                await viewer.with_network(place(request), state.network, lambda _: _undo(viewer, task, count))
+                count, network = asked.get("steps", 1), task.state.network
+                await viewer.with_network(place(request), network, lambda _: _undo(viewer, task, edit, count))
             else:
-                tasks.resume(task, steps(viewer, state))
+                tasks.resume(task, steps(viewer, task.state))
         return JSONResponse(task.shown())
 
     return [
@@ -85,11 +83,10 @@ def routes(viewer: Viewer) -> list[Route]:
     ]
 
 
-def _undo(viewer: Viewer, task: Task, count: object) -> None:
-    assert task.edit is not None
-    task.edit.undo(_read("steps", Whole(1, 10_000), count))
+def _undo(viewer: Viewer, task: Task, edit: drag.Drag, count: object) -> None:
+    edit.undo(_read("steps", Whole(1, 10_000), count))
     task.report(ended=None)
-    report_drag(viewer, task)
+    report_drag(viewer, task, edit, passing=False)
 
 
 def _points(name: str, value: object) -> list[drag.Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 
 from sg3._version import __version__
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
+from sg3.shortage import is_out_of_memory
 from sg3.terminal import printable, say
 from sg3.tools.files import Pixels
 from sg3.viewer.catalogue import Catalogue, public
@@ -32,7 +34,6 @@ FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a n
 SMALL_FIRST = 0.1  # seconds: where a frame takes longer, a small one comes first
 MOST_TIMES = 100
 REQUESTS = 8  # of HTTP, for those who may everything and for those who look, that are at the networks together
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate", "cannot allocate")
 
 
 class MemoryFull(Sg3Error):
@@ -123,17 +124,24 @@ class Viewer:
         def work(is_stale: IsStale) -> Result:
             try:
                 return use(is_stale)
-            except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-                if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _is_memory(error):
+            except Exception as error:
+                full = self.memory_full(error)
+                if full is None:
                     raise
-            # Only out here has the failed picture let go of its tensors.
-            self._library.forget()
-            raise MemoryFull("out of memory: this picture does not fit; close other programs or use a smaller network")
+            raise full  # out here, without the tensors of what has failed
 
         if not isinstance(place, Visit):
             return await asyncio.wrap_future(self.engine.submit(place, work))
         async with self._turns[place.role]:  # however many requests there are, the pages have their turns
             return await asyncio.wrap_future(self.engine.submit(place, work))
+
+    def memory_full(self, error: Exception) -> MemoryFull | None:
+        """If this is what the error says: the error to tell. Frees what can be freed; on the networks' thread."""
+        if not is_out_of_memory(error):
+            return None
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of what has failed
+        self._library.forget()
+        return MemoryFull("out of memory: this does not fit; close other programs or use a smaller network")
 
     def painter(self, network: str) -> Painter:
         """A network, for work on the networks' thread. Raises Sg3Error."""
@@ -164,7 +172,3 @@ class Viewer:
     def close(self) -> None:
         """End the networks' thread."""
         self.engine.close()
-
-
-def _is_memory(error: Exception) -> bool:
-    return any(words in str(error).lower() for words in NO_MEMORY)

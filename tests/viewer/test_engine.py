@@ -105,17 +105,17 @@ def test_long_work_goes_on_between_frames(engine: Engine) -> None:
     assert done.wait(SOON)
     assert steps == [0, 1, 2]
 
-    ticks = threading.Event()
+    ticks, stopping = threading.Event(), threading.Event()
 
     def endless() -> Iterator[None]:
-        while True:
+        while not stopping.is_set():
             ticks.set()
             yield
 
     engine.start("endless", endless())
     assert ticks.wait(SOON)
     assert engine.submit("a", lambda _: "frame").result(SOON) == "frame"
-    engine.stop("endless")
+    stopping.set()
     engine.submit("a", lambda _: ticks.clear()).result(SOON)
     engine.submit("a", lambda _: None).result(SOON)
     assert not ticks.is_set()

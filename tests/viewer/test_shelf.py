@@ -16,10 +16,12 @@ from sg3.sampling import to_uint8
 from sg3.tools.directions import principal_components, sefa
 from sg3.tools.latents import sample_w
 from sg3.viewer import shelf as shelves
+from sg3.viewer.breeding import breed
 from sg3.viewer.pictures import Painter
 from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import State
 from tests.helpers.for_tools import tiny2, tiny3
+from tests.helpers.gan_files import fastgan_generator
 from tests.helpers.viewers import FULL, LOOK, networks, pixels_of, viewer_of
 
 pytest.importorskip("httpx2", reason="httpx2, which starlette's test client needs, is not installed")
@@ -124,6 +126,8 @@ def test_children(client: Any) -> None:
         ("/api/latents", npz(w=np.full((1, 8), np.nan, np.float32)), 422, "the file"),
         ("/api/latents", npz(w=np.zeros((101, 1, 8), np.float32)), 422, "the file"),
         ("/api/latents", npz(w=np.array([{}], dtype=object)), 422, "the file"),
+        ("/api/latents", npz(z=np.zeros((101, 8))), 400, "the file has 101, expected at most 100"),
+        ("/api/directions", npz(directions=np.zeros((1001, 8))), 422, "the file has 1001, expected at most 1000"),
         ("/api/directions", b"", 422, "the file"),
         ("/api/directions", npz(directions=np.zeros(4)), 422, "has no array `directions`"),
         ("/api/directions", npz(directions=np.zeros((2, 4)), scale=np.zeros(3)), 422, "`scale` does not belong"),
@@ -166,6 +170,39 @@ def test_the_shelf_is_not_endless(monkeypatch) -> None:
         shelf.latent(names[0], 2, 3)
     with pytest.raises(UsageError, match="has 2 x 3 numbers, this network takes 4 x 3"):
         shelf.latent(names[2], 4, 3)
+
+
+def test_steps_on_the_way_push_nothing_out(monkeypatch) -> None:
+    monkeypatch.setattr(shelves, "MOST_PASSING", 2)
+    shelf = Shelf()
+    loaded = shelf.put_latent(torch.zeros(1, 2, 3))
+    names = [shelf.put_latent(torch.full((1, 2, 3), float(n)), passing=True) for n in range(1, 4)]
+    assert torch.equal(shelf.latent(loaded, 2, 3), torch.zeros(1, 2, 3))
+    assert torch.equal(shelf.latent(names[2], 2, 3), torch.full((1, 2, 3), 3.0))
+    with pytest.raises(MissingInputError):
+        shelf.latent(names[0], 2, 3)
+
+
+def test_the_noise_of_a_projection_comes_back_with_its_file(client: Any) -> None:
+    G = tiny2()
+    shape = dict(G.synthesis.named_buffers())["b8.conv1.noise_const"].shape
+    file = npz(w=Painter(G).ws(State(seed=2)).numpy(), **{"noise/b8.conv1.noise_const": np.ones(shape, np.float32)})
+    (name,) = client.post("/api/latents?network=noisy.pkl", content=file, headers=BYTES).json()["latents"]
+    again = np.load(BytesIO(client.get(f"/api/latent.npz?network=noisy.pkl&latent={name}").content))
+    assert np.array_equal(again["noise/b8.conv1.noise_const"], np.ones(shape))
+    wrong = npz(w=np.zeros((1, 8), np.float32), **{"noise/b8.conv1.noise_const": np.ones((3, 3), np.float32)})
+    answer = client.post("/api/latents?network=noisy.pkl", content=wrong, headers=BYTES)
+    assert answer.status_code == 422
+    assert "use the network that was projected to" in answer.json()["error"]["message"]
+
+
+def test_children_change_no_latent_that_the_painter_keeps() -> None:
+    G = fastgan_generator(c_dim=3)
+    painter = Painter(G)
+    breed(painter, [State(seed=1, class_idx=1), State(seed=2, class_idx=2)], count=6, strength=0.5, seed=0)
+    for (seed, label), ws in painter._latents.items():
+        class_idx = int(np.frombuffer(label, np.float32).argmax())
+        assert torch.equal(ws, Painter(G).ws(State(seed=seed, class_idx=class_idx)))
 
 
 def test_a_picture_between_two_seeds_is_that_of_a_video(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sg3.sampling import to_uint8
 from sg3.tools import drag
@@ -145,11 +146,41 @@ def test_a_projection(client: Any, monkeypatch) -> None:
     assert done["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean((shown - target) ** 2)))
 
 
+def test_a_drag_that_cannot_go_on_says_so_and_old_ones_are_let_go(client: Any, monkeypatch) -> None:
+    asked = {**ASKED, "iterations": 1}
+    names = [client.post("/api/drag", json=asked).json()["task"] for _ in range(tasks.MOST_EDITS)]
+    last = [until(client, name) for name in names][-1]
+    with monkeypatch.context() as patch:
+        patch.setattr("sg3.viewer.engine.MOST_TASKS", 0)
+        assert act(client, names[-1], "continue").status_code == 503
+    assert client.get(f"/api/task?task={names[-1]}").json() == last
+    until(client, client.post("/api/drag", json=asked).json()["task"])
+    assert act(client, names[0], "undo").status_code == 400
+    assert act(client, names[1], "undo").json()["iteration"] == 0
+
+
+def test_out_of_memory_in_a_drag_is_said_and_memory_freed(client: Any, monkeypatch) -> None:
+    freed: list[bool] = []
+    monkeypatch.setattr(Painter, "forget", lambda painter: freed.append(True))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(drag, "start", full)
+    error = until(client, client.post("/api/drag", json=ASKED).json()["task"])["error"]
+    assert error["status"] == 507
+    assert error["message"].startswith("out of memory: this does not fit")
+    assert freed
+
+
 def test_a_projection_is_stopped_and_bad_images_are_said(client: Any, monkeypatch) -> None:
     monkeypatch.setattr(tasks, "_perceptual", lambda device: pyramid)
     image = encode.png(Painter(tiny3()).picture(State()))
     task = client.post("/api/project?steps=10000", content=image, headers=BYTES).json()["task"]
     until(client, task, lambda status: status.get("step", 0) >= 2)
+    for answer in (client.post("/api/drag", json=ASKED), client.post("/api/project", content=image, headers=BYTES)):
+        assert answer.status_code == 503
+        assert "a projection runs" in answer.json()["error"]["message"]
     act(client, task, "stop")
     assert until(client, task)["ended"] == "stopped"
     for content in (b"", b"no image", image[:50]):
