@@ -186,9 +186,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_lines(path: Path, newest_first: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects in a .jsonl file, but for lines that a crash has cut off. None without the file."""
+def read_lines(path: Path, newest_first: bool = False, most: int | None = None) -> Iterator[dict[str, Any]]:
+    """The objects in a .jsonl file, but for lines that a crash has cut off. None without the file. `most`: of more
+    lines, so many that are spread evenly, with the last one; the others are not parsed."""
     lines = _read_all(path).decode(errors="replace").splitlines() if path.is_file() else []
+    if most is not None and len(lines) > most:
+        while lines and _parse(lines[-1]) is None:
+            lines.pop()
+        step = max(1, -(-len(lines) // most))
+        lines = lines[(len(lines) - 1) % step :: step]
     for line in reversed(lines) if newest_first else lines:
         if (entry := _parse(line)) is not None:
             yield entry

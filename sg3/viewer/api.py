@@ -29,7 +29,7 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def render(request: Request, state: State) -> Response:
         frame = await viewer.frame(place(request), state)
-        settings = viewer.settings(state)
+        settings = await asyncio.to_thread(viewer.settings, state)
         return Response(await asyncio.to_thread(encode.png, frame.pixels, settings), media_type="image/png")
 
     async def latent(request: Request) -> Response:

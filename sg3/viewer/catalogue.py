@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sg3.terminal import printable
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth")
 MOST = 2_000  # networks in one list
+SECONDS = 1.0  # that a list is good for to look a name up; frames ask for one each
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Catalogue:
     def __init__(self, networks: list[Path], folders: list[Path]) -> None:
         self._networks = networks
         self._folders = folders
+        self._listed: tuple[float, dict[str, Entry]] | None = None  # when, and what there was
 
     def entries(self) -> dict[str, Entry]:
         """What there is now, by name."""
@@ -52,11 +55,17 @@ class Catalogue:
                 count += 1
                 name = f"{entry.name} ({count})"
             found.setdefault(name, Entry(name, entry.path, entry.run, entry.kimg))
+        self._listed = time.monotonic(), found
         return found
 
     def find(self, name: str) -> Entry:
         """The network of that name; the first one for an empty name. Raises MissingInputError."""
-        entries = self.entries()
+        listed = self._listed
+        entries = {} if listed is None or time.monotonic() - listed[0] > SECONDS else listed[1]
+        entry = entries.get(name) if name else next(iter(entries.values()), None)
+        if entry is not None and entry.path.exists():
+            return entry
+        entries = self.entries()  # it may have come since
         if not name and entries:
             return next(iter(entries.values()))
         if name not in entries:

@@ -6,7 +6,7 @@ The moved picture is compared with the unmoved one, moved as a continuous image 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite, radians
+from math import radians
 
 import torch
 
@@ -14,6 +14,7 @@ from sg3.errors import UsageError
 from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_fractional
 from sg3.metrics.equivariance_psnr import psnr
 from sg3.models import stylegan3
+from sg3.viewer.layers import finite
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 
@@ -40,5 +41,4 @@ def readings(painter: Painter, state: State) -> dict[str, float | None]:
 
 def _level(reference: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> float | None:
     squares = float(((reference - image).double().square() * mask).sum())
-    level = psnr(squares, float(mask.expand_as(image).sum()))
-    return level if isfinite(level) else None
+    return finite(psnr(squares, float(mask.expand_as(image).sum())))

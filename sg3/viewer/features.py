@@ -12,7 +12,7 @@ import torch
 from sg3.errors import UsageError
 from sg3.tools.files import Pixels
 from sg3.tools.video import near_square
-from sg3.viewer.layers import watched
+from sg3.viewer.layers import finite, watched
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 
@@ -82,7 +82,7 @@ def spectrum(x: torch.Tensor, beta: float) -> torch.Tensor:
 
 
 def radial(painter: Painter, state: State) -> dict[str, Any]:
-    """The spectrum as a curve: decibels, averaged around circles, over cycles per map."""
+    """The spectrum as a curve: decibels, averaged around circles, over cycles per map; None for no number."""
     x = features(painter, state)
     if state.channel >= len(x):
         raise UsageError(f"channel={state.channel}: {state.layer} has channels 0 to {len(x) - 1}")
@@ -94,8 +94,8 @@ def radial(painter: Painter, state: State) -> dict[str, Any]:
     power = 10 ** (level / 10)
     total = torch.zeros(side // 2 + 1, dtype=torch.float64).index_add_(0, radius[inside], power[inside])
     count = torch.bincount(radius[inside], minlength=side // 2 + 1)
-    curve = 10 * torch.log10(total / count)
-    return {"frequency": (torch.arange(side // 2 + 1) / PADDED).tolist(), "decibels": curve.tolist()}
+    curve = [finite(value) for value in (10 * torch.log10(total / count)).tolist()]
+    return {"frequency": (torch.arange(side // 2 + 1) / PADDED).tolist(), "decibels": curve}
 
 
 def _sheet(maps: np.ndarray) -> Pixels:

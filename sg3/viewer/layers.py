@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ Watch = Callable[[str, torch.Tensor], None]
 
 
 def statistics(painter: Painter, state: State, check: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
-    """For each layer, in the order they run: name, shape [C, H, W], type, mean, std and largest magnitude."""
+    """For each layer, in the order they run: name, shape [C, H, W], type, mean, std and largest magnitude; None for
+    what is no finite number."""
     found: list[dict[str, Any]] = []
 
     def note(name: str, x: torch.Tensor) -> None:
@@ -25,13 +27,19 @@ def statistics(painter: Painter, state: State, check: Callable[[], None] = lambd
         values = x.detach()[0].double()
         found.append({
             "name": name, "shape": list(values.shape), "type": str(x.dtype).removeprefix("torch."),
-            "mean": float(values.mean()), "std": float(values.std(unbiased=False)), "max": float(values.abs().max()),
+            "mean": finite(float(values.mean())), "std": finite(float(values.std(unbiased=False))),
+            "max": finite(float(values.abs().max())),
         })  # fmt: skip
 
     with watched(painter, note):
         painter.stepwise.forget()  # a layer that is not run shows nothing
         painter.image(state, check, by_layers=True)
     return found
+
+
+def finite(value: float) -> float | None:
+    """The number; None for what JSON has no word for."""
+    return value if isfinite(value) else None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ SEEDS = 2**32
 ROW = 100  # seeds from one row of the plane to the next, as in the original's visualizer
 KEPT_LATENTS = 256
 MOST_DIRECTIONS = 16  # that are found
+KEPT_DIRECTIONS = 16  # sets: PCA has one for each label, and labels can be blended
 
 
 class Painter:
@@ -38,14 +39,14 @@ class Painter:
         self.G = G
         self.shelf = shelf or Shelf()
         self.features: tuple[Hashable, torch.Tensor] | None = None  # of a layer, and of which
-        self._directions: dict[Hashable, Directions] = {}
+        self._directions: OrderedDict[Hashable, Directions] = OrderedDict()
         self.device = next(G.parameters()).device
         self.walkable: StyleGenerator | LatentAsW
         self.walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(self.device)
         self.stepwise = Stepwise(self.walkable.synthesis)
         is_recorded = self.device.type == "cuda" and not isinstance(self.walkable, LatentAsW)
         self.graphs = Repeated(self.walkable.synthesis) if is_recorded else None
-        self.preview = Preview(self.stepwise, self.walkable.synthesis)
+        self.preview = Preview(self.walkable.synthesis)
         self._last: torch.Tensor | None = None
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
@@ -72,10 +73,14 @@ class Painter:
         return untransformed(image, state) if state.untransform else image
 
     @torch.no_grad()
-    def learn(self) -> None:
-        """Have the small pictures learn from the last whole one."""
-        if self._last is not None:
-            self.preview.learn(self._last)
+    def learn(self, state: State) -> None:
+        """Have the small pictures learn from the last whole one, which is that of `state`."""
+        step = self.preview.step
+        if self._last is None or step is None or not self.preview.is_learning():
+            return
+        # The early layers of this very picture: kept, unless a graph was replayed.
+        carry = self.stepwise.run_to(step, *self._prepared(state), lambda: None, self._maps(state))
+        self.preview.learn(self._last, carry)
 
     @torch.no_grad()
     def small(self, state: State, check: Callable[[], None] = lambda: None) -> Pixels | None:
@@ -140,15 +145,18 @@ class Painter:
     def directions(self, kind: str, labels: torch.Tensor) -> Directions:
         """SeFa's, PCA's, or those of a file that was loaded. Raises UsageError."""
         assert not isinstance(self.walkable, LatentAsW)
+        if kind not in ("sefa", "pca"):
+            return self.shelf.directions(kind, self.walkable.w_dim)
         key = kind, labels.numpy().tobytes() if kind == "pca" else b""
         if key not in self._directions:
             count = min(MOST_DIRECTIONS, self.walkable.w_dim)
             if kind == "sefa":
                 self._directions[key] = sefa(self.walkable, count, range(self.walkable.num_ws))
-            elif kind == "pca":
-                self._directions[key] = principal_components(sample_w(self.walkable, labels), count)
             else:
-                return self.shelf.directions(kind, self.walkable.w_dim)
+                self._directions[key] = principal_components(sample_w(self.walkable, labels), count)
+            if len(self._directions) > KEPT_DIRECTIONS:
+                self._directions.popitem(last=False)
+        self._directions.move_to_end(key)
         return self._directions[key]
 
     def _stored(self, name: str) -> torch.Tensor:
@@ -170,6 +178,7 @@ class Painter:
         """Free what is kept."""
         self.stepwise.forget()
         self._latents.clear()
+        self._directions.clear()
         self.features = self._last = None
 
     def _check_layers(self, layers: list[int]) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sg3.models import stylegan2, stylegan3
 from sg3.sampling import to_uint8
 from sg3.tools.files import Pixels
-from sg3.viewer.stepwise import Carry, Stepwise
+from sg3.viewer.stepwise import Carry
 
 LARGEST = 64  # samples across the small picture
 PLACES = 4_096  # of a picture that are learnt from
@@ -23,8 +23,7 @@ RIDGE = 1e-3  # of the features' mean power: keeps what a few pictures cannot te
 class Preview:
     """For one network; for the networks' thread alone."""
 
-    def __init__(self, stepwise: Stepwise, network: torch.nn.Module) -> None:
-        self._stepwise = stepwise
+    def __init__(self, network: torch.nn.Module) -> None:
         self.step, self._margin = _early(network)
         self._lessons = 0
         self._power: torch.Tensor | None = None  # [C + 1, C + 1], of the features and 1
@@ -35,11 +34,12 @@ class Preview:
         """Whether there is such a layer, and something has been learnt."""
         return self._map is not None
 
-    def learn(self, image: torch.Tensor) -> None:
-        """From a whole picture [1, C, R, R] that has just been made."""
-        carry = None if self.step is None else self._stepwise.kept(self.step)
-        if carry is None or self._lessons >= LESSONS:
-            return
+    def is_learning(self) -> bool:
+        """Whether more pictures would help."""
+        return self._lessons < LESSONS
+
+    def learn(self, image: torch.Tensor, carry: Carry) -> None:
+        """From a whole picture [1, C, R, R] and what its early layer gave."""
         rows = self._rows(carry)  # [S * S, C + 1]
         side = round(len(rows) ** 0.5)
         colours = F.interpolate(image, size=(side, side), mode="area")[0].flatten(1).t().double()

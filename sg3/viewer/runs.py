@@ -43,9 +43,9 @@ def describe(catalogue: Catalogue, name: str) -> dict[str, Any]:
     """Snapshots, curves over thousands of images, metrics. Raises MissingInputError."""
     folder = _folder(catalogue, name)
     entries = [entry for entry in catalogue.entries().values() if entry.run == name and entry.kimg is not None]
-    lines = list(_lines(folder / run_folder.STATS))
+    lines = list(_lines(folder / run_folder.STATS, MOST_POINTS))
     curves: dict[str, list[tuple[float, float]]] = {}
-    for line in lines[:: max(1, -(-len(lines) // MOST_POINTS))]:
+    for line in lines:
         kimg = _mean(line, "Progress/kimg")
         for curve in CURVES:
             value = _mean(line, curve)
@@ -97,13 +97,13 @@ def _folder(catalogue: Catalogue, name: str) -> Path:
     return runs[name]
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _lines(path: Path, most: int | None = None) -> Iterable[dict[str, Any]]:
     try:
         if path.stat().st_size > MOST_BYTES:
             return []
     except OSError:
         return []
-    return run_folder.read_lines(path)
+    return run_folder.read_lines(path, most=most)
 
 
 def _mean(line: dict[str, Any], name: str) -> float | None:

@@ -64,10 +64,6 @@ class Stepwise:
         image: torch.Tensor = carry[1] if isinstance(carry, tuple) else carry
         return image
 
-    def kept(self, step: int) -> Carry | None:
-        """What is kept of a step of the last run."""
-        return self._kept[step][1] if step < len(self._kept) else None
-
     def run_to(
         self, last: int, ws: torch.Tensor, noise: Noise, fp32: bool, check: Callable[[], None],
         maps: Mapping[str, torch.Tensor] | None = None,

@@ -108,7 +108,7 @@ class Viewer:
             pixels = view(want.state, self._library.painter, check)
             seconds = time.perf_counter() - began
             if is_plain and seconds > SMALL_FIRST:
-                painter.learn()
+                painter.learn(want.state)
             self._usual[kind] = max(seconds, 0.8 * usual)  # what is kept makes some frames quicker than others
             while len(self._usual) > MOST_TIMES:
                 self._usual.popitem(last=False)

@@ -62,6 +62,19 @@ def test_other_names(tmp_path: Path, name: str) -> None:
         catalogue.find(name)
 
 
+def test_looking_up_a_name_does_not_list_the_folders_each_time(tmp_path: Path, monkeypatch) -> None:
+    saved(tiny3(), tmp_path / "a.pkl")
+    catalogue = Catalogue([], [tmp_path])
+    name = next(iter(catalogue.entries()))
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalogue, "_all", lambda _: pytest.fail("it lists them again"))
+        assert catalogue.find(name).path == catalogue.find("").path == tmp_path / "a.pkl"
+    (tmp_path / "a.pkl").rename(tmp_path / "b.pkl")
+    with pytest.raises(MissingInputError, match="there is none of that name"):
+        catalogue.find(name)
+    assert catalogue.find("").path == tmp_path / "b.pkl"
+
+
 def test_a_run_stands_for_its_newest_and_files_are_read_again(tmp_path: Path) -> None:
     run = run_of(tmp_path / "00000-t", 0)
     library = Library(Catalogue([run], []), torch.device("cpu"), Shelf())

@@ -10,6 +10,7 @@ from sg3.sampling import to_uint8
 from sg3.viewer import viewer as viewers
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
+from sg3.viewer.stepwise import Noise
 from tests.helpers.for_tools import tiny2, tiny3
 
 
@@ -18,7 +19,7 @@ def test_a_small_picture_looks_like_the_whole_one() -> None:
     assert painter.small(State(seed=1)) is None  # nothing is learnt yet
     for seed in range(6):
         painter.picture(State(seed=seed))
-        painter.learn()
+        painter.learn(State(seed=seed))
     error, spread = [], []
     for seed in range(20, 26):
         small = painter.small(State(seed=seed))
@@ -33,7 +34,7 @@ def test_a_small_picture_looks_like_the_whole_one() -> None:
 def test_the_whole_picture_goes_on_from_the_small_one() -> None:
     painter = Painter(tiny3(64))
     painter.picture(State(seed=0))
-    painter.learn()
+    painter.learn(State(seed=0))
     ran: list[str] = []
     for name in ("input", *painter.G.synthesis.layer_names):
         painter.G.synthesis.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
@@ -52,17 +53,30 @@ def test_the_whole_picture_goes_on_from_the_small_one() -> None:
 def test_a_small_picture_of_stylegan2() -> None:
     painter = Painter(tiny2(64))
     painter.picture(State(seed=0))
-    painter.learn()
+    painter.learn(State(seed=0))
     small = painter.small(State(seed=0))
     assert small is not None
     assert small.shape == (16, 16, 3)
     assert small.std() > 0
 
 
+def test_it_learns_from_the_layers_of_its_own_picture() -> None:
+    """Even if they are not kept, as after a graph was replayed, or those of another picture are."""
+    plain, other = Painter(tiny2(64)), Painter(tiny2(64))
+    for painter in (plain, other):
+        painter.picture(State(seed=0))
+    other.stepwise.run(other.ws(State(seed=9)), Noise(), False, lambda: None)
+    for painter in (plain, other):
+        painter.learn(State(seed=0))
+    wanted, got = (painter.small(State(seed=1)) for painter in (plain, other))
+    assert wanted is not None
+    assert np.array_equal(got, wanted)
+
+
 def test_networks_without_an_early_layer_have_none() -> None:
     painter = Painter(tiny2(8))
     painter.picture(State())
-    painter.learn()
+    painter.learn(State())
     assert painter.small(State()) is None
 
 

@@ -60,9 +60,12 @@ def test_the_newest_snapshot_is_shown_when_it_is_there(client: Any, run_dir: Pat
 
 
 def test_long_statistics_are_thinned_out(client: Any, run_dir: Path) -> None:
-    (run_dir / "stats.jsonl").write_text("".join(tick(n, n) for n in range(5000)))
-    curve = client.get(f"/api/run?run={RUN}").json()["curves"]["Loss/G/loss"]
+    (run_dir / "stats.jsonl").write_text("".join(tick(n, n) for n in range(5000)) + "cut of")
+    found = client.get(f"/api/run?run={RUN}").json()
+    curve = found["curves"]["Loss/G/loss"]
     assert 200 <= len(curve) <= 300
+    assert curve[-1] == [4999, 4999]
+    assert found["kimg"] == 4999
 
 
 def test_what_is_not_there(client: Any, run_dir: Path) -> None:

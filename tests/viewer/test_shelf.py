@@ -63,6 +63,15 @@ def test_steps_along_directions() -> None:
                                (2 * pca.scale[1] * pca.directions[1]).float().expand_as(plain))  # fmt: skip
 
 
+def test_found_directions_are_kept_up_to_a_number() -> None:
+    painter = Painter(tiny2(c_dim=3))
+    for n in range(20):
+        painter.ws(State(class_idx=0, class_b=1, class_mix=n / 40, directions=("pca.0:1",)))
+    assert len(painter._directions) == 16
+    painter.forget()
+    assert not painter._directions
+
+
 @pytest.mark.parametrize(
     ("directions", "words"),
     [(("sefa.99:1",), "sefa has directions 0 to 7"), (("sefa.0:1:3-9",), "this network has layers 0 to"),

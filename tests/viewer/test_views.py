@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import pi
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from sg3.errors import UsageError
 from sg3.viewer import features
 from sg3.viewer.equivariance import readings
+from sg3.viewer.layers import statistics
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from sg3.viewer.views import view
@@ -26,8 +28,9 @@ def test_a_layer_as_colours_with_a_gain() -> None:
     louder = view(State(layer=name, channel=2, gain_db=20), lambda _: painter).astype(int) - 128
     quiet = (shown.astype(int) - 128)[np.abs(louder) < 120]
     assert np.abs(louder[np.abs(louder) < 120] - 10 * quiet).max() <= 10
-    largest = view(State(layer=name, normalize=True), lambda _: painter)
-    assert largest.min() <= 1 or largest.max() >= 254 or x[:3].abs().max() < x.abs().max()
+    best = int(x.abs().amax((1, 2)).argmax())
+    largest = view(State(layer=name, normalize=True, channel=best), lambda _: painter)
+    assert largest.min() <= 1 or largest.max() >= 254
     alone = view(State(layer=name, channel=len(x) - 1), lambda _: painter)
     assert alone.shape == (*x.shape[1:], 1)
 
@@ -79,6 +82,18 @@ def test_the_radial_curve_and_the_picture_of_a_spectrum() -> None:
     shown = view(state, lambda _: painter)
     assert shown.shape[0] == 2 * features.features(painter, state).shape[1]
     assert shown.max() == 255
+
+
+def test_what_is_not_finite_is_null() -> None:
+    painter = Painter(tiny2())
+    with torch.no_grad():
+        painter.G.synthesis.get_submodule("b16.conv1").weight.fill_(float("nan"))
+    stats = {layer["name"]: layer for layer in statistics(painter, State())}
+    assert stats["b8.conv1"]["max"] > 0
+    assert [stats["b16.conv1"][name] for name in ("mean", "std", "max")] == [None, None, None]
+    curve = features.radial(painter, State(layer="b16.conv1"))
+    assert set(curve["decibels"]) == {None}
+    json.dumps([stats, curve], allow_nan=False)
 
 
 def test_two_networks() -> None:

@@ -28,7 +28,8 @@ export class Layers {
     this.#table(layers);
     if (this.store.get("layer")) {
       const { frequency, decibels } = await ask(`/api/spectrum?${this.store.query()}`);
-      chart(byId("radial"), frequency.map((f, n) => [f, decibels[n]]), { unit: "cycles" });
+      const points = frequency.map((f, n) => [f, decibels[n]]).filter(([, level]) => level !== null);
+      chart(byId("radial"), points, { unit: "cycles" });
     }
   }
 
@@ -40,7 +41,7 @@ export class Layers {
       byId("layer").replaceChildren(new Option("the picture", ""), ...names.map((name) => new Option(name, name)));
     }
     byId("layer").value = chosen;
-    const short = (value) => String(Number(value.toPrecision(3)));
+    const short = (value) => (value === null ? "not finite" : String(Number(value.toPrecision(3))));
     byId("layer_table").tBodies[0].replaceChildren(...layers.map((layer) => {
       const row = document.createElement("tr");
       const button = document.createElement("button");
