@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import rich_click as click
@@ -82,14 +84,13 @@ def command(
     if not is_local(host):
         say("note: whoever can reach this machine and has the address may look; it is not encrypted")
     say("Ctrl-C stops it")
-    if open or (open is None and has_screen()):
-        import webbrowser
+    with ExitStack() as stack:
+        stack.callback(viewer.close)
+        if open or (open is None and has_screen()):
+            import webbrowser
 
-        webbrowser.open(url)
-    try:
+            webbrowser.open(stack.enter_context(leading_to(url)).as_uri())
         serve(application(viewer, host), listening)
-    finally:
-        viewer.close()
 
 
 def address(host: str, port: int, token: str) -> str:
@@ -98,6 +99,22 @@ def address(host: str, port: int, token: str) -> str:
 
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/#token={token}"
+
+
+@contextmanager
+def leading_to(url: str) -> Iterator[Path]:
+    """A file that only its owner may read and that sends a browser to `url`; gone afterwards. An address among a
+    program's arguments is seen by everybody on the machine (ps), and so would be the token."""
+    from html import escape
+    from tempfile import mkstemp
+
+    handle, name = mkstemp(prefix="sg3-view-", suffix=".html")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(url)}"><title>sg3</title>')
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def has_screen() -> bool:

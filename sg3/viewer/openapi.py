@@ -25,6 +25,11 @@ def description() -> dict[str, Any]:
          "schema": {key: value for key, value in kind.items() if key != "description"}}
         for name, kind in state["properties"].items()
     ]  # fmt: skip
+    search = [{"name": name, "in": "query", "schema": kind} for name, kind in {
+        "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 300},
+        "space": {"type": "string", "enum": ["w", "w+"], "default": "w"},
+        "lr": {"type": "number", "minimum": 1e-6, "maximum": 10, "default": 0.1},
+    }.items()]  # fmt: skip
     network = [parameter for parameter in query if parameter["name"] == "network"]
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}}}
     run = [{"name": "run", "in": "query", "required": True, "schema": {"type": "string"}}]
@@ -73,7 +78,8 @@ def description() -> dict[str, Any]:
             "/api/children": {"post": {**_does("Breed: latents, each layer from one of the parents", [], OBJECT),
                                        "requestBody": parents}},
             "/api/drag": {"post": {**_does("Drag points of the picture", [], OBJECT), "requestBody": points}},
-            "/api/project": {"post": {**_does("Find the latent of an image", query, OBJECT), "requestBody": IMAGE}},
+            "/api/project": {"post": {**_does("Find the latent of an image", [*query, *search], OBJECT),
+                                      "requestBody": IMAGE}},
             "/api/task": {
                 "get": _does("How far a drag or a projection is", task, OBJECT),
                 "post": {**_does("Stop it; take back steps of a drag, or go on with it", [], OBJECT),

@@ -111,6 +111,7 @@ def test_the_walk_walks(page: Any) -> None:
     assert state(page) == place
 
 
+@pytest.mark.slow
 def test_classes_noise_and_networks(page: Any, golden: Path) -> None:
     assert page.is_hidden("#classes")
     page.select_option("#network", CLASSES)
@@ -153,6 +154,7 @@ def test_style_mixing(page: Any, golden: Path) -> None:
     assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
 
 
+@pytest.mark.slow
 def test_moving_rotating_scaling(page: Any, golden: Path) -> None:
     open_all(page)
     set_range(page, "translate_x", 0.125)
@@ -235,6 +237,7 @@ def test_what_goes_wrong_is_said_in_the_page(page: Any, browser: Any, server: Se
         assert "token is missing or wrong" in lost.inner_text("#message")
 
 
+@pytest.mark.slow
 def test_labels_keyboard_and_themes(page: Any) -> None:
     open_all(page)
     nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, [tabindex]")]

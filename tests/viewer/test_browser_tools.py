@@ -65,6 +65,7 @@ def rgb(pixels: np.ndarray) -> np.ndarray:
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
+@pytest.mark.slow
 def test_layers(page: Any, golden: Path) -> None:
     page.click("#layer_table tbody tr:nth-child(4) button")
     settled(page)
@@ -101,6 +102,11 @@ def test_directions(page: Any, golden: Path, tmp_path: Path) -> None:
     settled(page)
     assert state(page)["directions"] == "sefa.0:3:1-3,pca.1:-2:1-3"
     assert np.array_equal(shown(page), expected(golden, state(page)))
+    page.reload()
+    settled(page)
+    assert state(page)["directions"] == "sefa.0:3:1-3,pca.1:-2:1-3"
+    assert np.array_equal(shown(page), expected(golden, state(page)))
+    open_all(page)
     file = tmp_path / "directions.npz"
     np.savez(file, directions=np.eye(averaged_generator(sg3.load(golden / MOVES), "").w_dim, dtype=np.float32)[:2])
     page.set_input_files("#directions_file", file)
@@ -245,6 +251,7 @@ def test_presets_and_recordings(page: Any) -> None:
     assert Path(download.value.path()).read_bytes()[:4] == b"\x1aE\xdf\xa3"  # Matroska, WebM
 
 
+@pytest.mark.slow
 def test_dragging_points(page: Any, golden: Path) -> None:
     start = shown(page)
     box = page.locator("#picture").bounding_box()

@@ -73,6 +73,28 @@ def test_a_port_that_is_taken(tmp_path: Path, run) -> None:
     assert "try --port=0 for any that is free" in result.error_line()
 
 
+def test_the_token_is_in_no_argument_of_a_browser(tmp_path: Path, run, monkeypatch) -> None:
+    opened: list[str] = []
+    seen: list[tuple[int, str]] = []
+
+    def browse(url: str) -> None:
+        opened.append(url)
+        path = Path(urlsplit(url).path)
+        seen.append((path.stat().st_mode & 0o777, path.read_text()))
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    monkeypatch.setattr("sg3.viewer.server.serve", lambda application, listening: listening.close())
+    result = run("view", f"--network={saved(tiny3(), tmp_path / 'net.pkl')}", "--port=0", "--open=1")
+    assert result.code == 0, result.err
+    url = result.out.strip()
+    ((mode, text),) = seen
+    assert opened[0].startswith("file:///")
+    assert mode == 0o600
+    assert f"url={url}" in text
+    assert url.partition("token=")[2] not in opened[0]
+    assert not Path(urlsplit(opened[0]).path).exists()
+
+
 @pytest.mark.parametrize("words", [["view", "--help"]])
 def test_help_imports_no_torch(words: list[str]) -> None:
     code = f"import sys; from sg3.cli import _run; _run({words}, False); print('torch' in sys.modules)"

@@ -28,7 +28,7 @@ export class Grid {
     return this.#fill(Array.from({ length: COUNT }, (_, n) => ({ seed: (first + n) % 2 ** 32, x: null, y: null, latent: null })));
   }
 
-  /** Children of the ticked ones, which stay at the front. */
+  /** Children of the ticked ones, in place of all. */
   async breed() {
     const parents = this.cells.filter(({ box }) => box.checked);
     this.generation += 1;
@@ -39,13 +39,13 @@ export class Grid {
         count: COUNT, strength: Number(byId("mutation").value), seed: this.generation,
       }),
     });
-    await this.#fill(latents.map((latent) => ({ latent, trunc: null, mix_seed: null, mix_layers: null, directions: null })));
+    await this.#fill(latents.map((latent) => ({ latent, trunc: null, mix_seed: null, mix_layers: null, directions: null })), "child");
   }
 
   async #load(file) {
     const headers = { "content-type": "application/octet-stream" };
     const { latents } = await ask(`/api/latents?${this.store.query()}`, { method: "POST", body: file, headers });
-    await this.#fill(latents.map((latent) => ({ latent, trunc: null })));
+    await this.#fill(latents.map((latent) => ({ latent, trunc: null })), "latent");
     this.store.set({ latent: latents[0], trunc: null });
   }
 
@@ -54,9 +54,9 @@ export class Grid {
     return rest;
   }
 
-  async #fill(all) {
+  async #fill(all, kind = "seed") {
     for (const { image } of this.cells) URL.revokeObjectURL(image.src);
-    this.cells = all.map((changes, n) => this.#cell(changes, n));
+    this.cells = all.map((changes, n) => this.#cell(changes, kind === "seed" ? `seed ${changes.seed}` : `${kind} ${n + 1}`));
     byId("thumbs").replaceChildren(...this.cells.map(({ figure }) => figure));
     this.#ticked();
     for (const { changes, image } of this.cells) {
@@ -69,10 +69,9 @@ export class Grid {
     }
   }
 
-  #cell(changes, n) {
+  #cell(changes, name) {
     const figure = document.createElement("figure"), button = document.createElement("button");
     const image = document.createElement("img"), box = document.createElement("input");
-    const name = changes.latent ? `child ${n + 1}` : `seed ${changes.seed}`;
     button.type = "button";
     button.setAttribute("aria-label", `Show ${name}`);
     button.title = name;

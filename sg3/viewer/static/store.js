@@ -108,8 +108,10 @@ function read(kind, text) {
   }
   if (kind.type === "boolean") return text === "true" || text === "1";
   if (kind.type === "array") {
-    const parts = text.split(",").filter((part) => part !== "").map(Number);
-    return parts.every(Number.isFinite) ? parts : undefined;
+    const parts = text.split(",").filter((part) => part !== "");
+    if (kind.items.type === "string") return parts;
+    const numbers = parts.map(Number);
+    return numbers.every(Number.isFinite) ? numbers : undefined;
   }
   return text;
 }
