@@ -104,8 +104,9 @@ export class Plane {
         c.beginPath();
         c.arc(px, py, 2.5, 0, 7);
         c.fill();
-        const there = wrapped(seed + column + ROW * row);
-        c.fillText(String(there > SEEDS - 1e5 ? there - SEEDS : there), px + 5, py + 12, CELL - 8);
+        const there = seed + column + ROW * row;
+        // Beyond the ends the plane goes on at the other end; ten digits there would only confuse.
+        if (there >= 0 && there < SEEDS) c.fillText(String(there), px + 5, py + 12, CELL - 8);
       }
     }
     c.fillStyle = style.getPropertyValue("--accent");
