@@ -7,6 +7,7 @@ sorted) decides size and channels; every other one must agree.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,16 @@ class ImageFolderDataset(Dataset[Item]):
         return self._files.unused.lines() + ([] if self._raw_labels is None else notes_on(self._raw_labels))
 
     def content_hash(self) -> str:
-        """Hex digest that tells whether images or labels have changed, wherever they lie; from `folder_or_zip`."""
+        """Hex digest that tells whether any file has changed, wherever they lie; from `folder_or_zip`."""
         return self._files.content_hash()
+
+    def training_hash(self) -> str:
+        """Hex digest that tells whether images or labels in use have changed, but not who made the set when, from which
+        folder and with which versions, as dataset.json has it."""
+        digest = hashlib.sha256(self._files.images_hash().encode())
+        if self._raw_labels is not None:
+            digest.update(str(self._raw_labels.dtype).encode() + self._raw_labels.tobytes())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close this process's handle on the zip; reading opens it again."""

@@ -16,7 +16,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +110,18 @@ class FolderStore:
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror or error}") from error
 
-    def content_hash(self) -> str:
-        """Changes when files come, go, change their size, or when one of 256 of them, evenly spread, changes.
+    def content_hash(self, names: Sequence[str] | None = None) -> str:
+        """Changes when files come, go, change their size, or when one of 256 of them, evenly spread, changes; of all
+        files, or of these.
 
         Reading all of a large folder would take hours; a zip notices every change.
         """
         digest = hashlib.sha256()
-        for name in self.names:
+        names = self.names if names is None else names
+        for name in names:
             path = self._file(name)
             digest.update(os.fsencode(f"{self._raw.get(name, name)}\0{path.stat().st_size}\n"))
-        for name in self.names[:: max(len(self.names) // 256, 1)]:
+        for name in names[:: max(len(names) // 256, 1)]:
             digest.update(self.read(name, limits.HASHED))
         return digest.hexdigest()
 
@@ -225,10 +227,11 @@ class ZipStore:
             raise DataError(f"{where}: compressed more than {limits.COMPRESSION}:1, as zip bombs are; "
                             "make the zip anew, stored")
 
-    def content_hash(self) -> str:
-        """Changes with any file's name or content: made of the checksums that the zip keeps of its entries."""
+    def content_hash(self, names: Sequence[str] | None = None) -> str:
+        """Changes with the name or content of any file, or of any of these: made of the checksums that the zip keeps
+        of its entries."""
         digest = hashlib.sha256()
-        for name in self.names:
+        for name in self.names if names is None else names:
             name = self._raw.get(name, name)
             entry = self._open().getinfo(name)
             digest.update(f"{name}\0{entry.file_size}\0{entry.CRC:08x}\n".encode())

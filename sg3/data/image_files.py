@@ -72,6 +72,10 @@ class ImageFiles:
         """Hex digest that changes with the files; from `folder_or_zip`."""
         return self.store.content_hash()
 
+    def images_hash(self) -> str:
+        """The same of the images alone."""
+        return self.store.content_hash([self.shared + name for name in self.names])
+
     def _kind(self, name: str) -> str | None:
         """The kind of image, by suffix if that tells: looking into a million files takes long. None if it is none."""
         suffix = PurePosixPath(name).suffix.lower()

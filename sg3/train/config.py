@@ -24,7 +24,7 @@ class DatasetFacts:
     """What the configuration needs to know of a dataset; `name` goes into the run folder's name.
 
     `label_dim` is the width of its labels if the run is conditional, else 0; `has_labels` says whether there are any;
-    `content` is a hash of all images and labels.
+    `content` is a hash of all images and of the labels in use.
     """
 
     path: str

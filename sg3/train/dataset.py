@@ -53,7 +53,7 @@ def probe_dataset(options: Options) -> DatasetFacts:
     return DatasetFacts(
         path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
-        content=data.content_hash(),
+        content=data.training_hash(),
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def open_dataset(config: TrainConfig) -> ImageFolderDataset:
             f"{facts.path}: has changed since the run began, {found[0]} images of {found[1]} channels instead of "
             f"{facts.size} of {facts.channels}; give the old one with --data, or start a new run"
         )
-    if dataset.content_hash() != facts.content:
+    if dataset.training_hash() != facts.content != dataset.content_hash():  # the latter: runs of earlier versions
         raise DataError(
             f"{facts.path}: has changed since the run began, other images or labels under the same names; give the old "
             "one with --data, or start a new run"

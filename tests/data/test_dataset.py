@@ -334,3 +334,26 @@ def test_zip_replaced_while_in_use(tmp_path: Path) -> None:
     write_zip(path, {"other.png": FILES["a.png"]})
     with pytest.raises(DataError, match=r"a\.png: gone"):
         dataset[0]
+
+
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_what_training_sees_has_a_hash(write: Any, tmp_path: Path) -> None:
+    """It is the same when the set is made anew elsewhere, and another with another pixel, name or label in use."""
+
+    def hashes(number: int, files: dict[str, bytes], labels: list[Any], **how: str) -> tuple[str, str, str]:
+        manifest = json.dumps({"labels": labels, "sg3": how}).encode()
+        path = write(tmp_path / f"{number}.zip", files | {"dataset.json": manifest})
+        with_them, without = (ImageFolderDataset(path, use_labels=use) for use in (True, False))
+        return with_them.training_hash(), without.training_hash(), without.content_hash()
+
+    labels = [[name, seed] for seed, name in enumerate(NAMES)]
+    first = hashes(0, FILES, labels, source="photos", version="0.1.0")
+    again = hashes(1, FILES, labels[::-1], source="there/photos", version="0.2.0")
+    assert again[:2] == first[:2]
+    assert again[2] != first[2]
+    labelled = hashes(2, FILES, [[name, 4 - seed] for seed, name in enumerate(NAMES)])
+    assert labelled[0] != first[0]
+    assert labelled[1] == first[1]
+    assert hashes(3, FILES | {"a.png": encoded(pixels(9))}, labels)[1] != first[1]
+    renamed = {("d.png" if name == "c.png" else name): data for name, data in FILES.items()}
+    assert hashes(4, renamed, [["d.png" if name == "c.png" else name, label] for name, label in labels])[1] != first[1]

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.train.changes import apply_changes, require_same_run
+from sg3.train.dataset import open_dataset
 from sg3.train.launch import read_run
 from sg3.train.option_file import origins, read_options
 from sg3.train.recipes import presets, read_config, resolve
 from sg3.train.recipes.stylegan.config import default_gamma
 from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
 from sg3.train.state import load_state
+from tests.helpers.image_files import encoded, pixels, write_zip
 from tests.helpers.runs import TINY_ARGS, facts, tiny_config
 from tests.helpers.trainers import new_trainer
 
@@ -80,6 +83,16 @@ def test_a_state_of_another_run_is_refused_with_the_difference() -> None:
         "run: was saved by another run than this one would be: mirror True there, False here; cmax 16 there, 8 here; "
         "dataset size 13 there, 12 here; dataset content xyz there, abc here"
     )
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    """Runs of earlier versions keep a hash of every file, dataset.json among them."""
+    data = write_zip(tmp_path / "a.zip", {"a.png": encoded(pixels(1, 16)), "dataset.json": b'{"labels": null}'})
+    dataset = ImageFolderDataset(data)
+    for known in (dataset.training_hash(), dataset.content_hash()):
+        assert len(open_dataset(tiny_config(data, facts(path=str(data), size=1, content=known)))) == 1
+    with pytest.raises(DataError, match=r"a\.zip: has changed since the run began, other images"):
+        open_dataset(tiny_config(data, facts(path=str(data), size=1, content="of other images")))
 
 
 def test_options_from_toml_and_json(tmp_path: Path) -> None:
