@@ -61,15 +61,17 @@ def open_dataset(config: TrainConfig) -> ImageFolderDataset:
     """The images that the configuration speaks of. Raises DataError if they have changed, and what opening raises."""
     facts = config.dataset
     dataset = ImageFolderDataset(
-        facts.path, resolution=facts.resolution, max_size=config.subset, use_labels=config.cond, xflip=config.mirror,
-        random_seed=config.seed,
-    )  # fmt: skip
-    found = (len(dataset), dataset.num_channels)
-    if found != (facts.size, facts.channels):
-        raise DataError(
-            f"{facts.path}: has changed since the run began, {found[0]} images of {found[1]} channels instead of "
-            f"{facts.size} of {facts.channels}; give the old one with --data, or start a new run"
+        facts.path, max_size=config.subset, use_labels=config.cond, xflip=config.mirror, random_seed=config.seed
+    )
+    found, wanted = (
+        f"{size} images of {channels} channels, {side}x{side}"
+        for size, channels, side in (
+            (len(dataset), dataset.num_channels, dataset.resolution), (facts.size, facts.channels, facts.resolution)
         )
+    )  # fmt: skip
+    if found != wanted:
+        raise DataError(f"{facts.path}: has changed since the run began, {found} instead of {wanted}; give the old one "
+                        "with --data, or start a new run")
     if dataset.training_hash() != facts.content != dataset.content_hash():  # the latter: runs of earlier versions
         raise DataError(
             f"{facts.path}: has changed since the run began, other images or labels under the same names; give the old "

@@ -93,6 +93,9 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         assert len(open_dataset(tiny_config(data, facts(path=str(data), size=1, content=known)))) == 1
     with pytest.raises(DataError, match=r"a\.zip: has changed since the run began, other images"):
         open_dataset(tiny_config(data, facts(path=str(data), size=1, content="of other images")))
+    there = tiny_config(data, facts(path=str(data), size=1, resolution=32, channels=1))
+    with pytest.raises(DataError, match="1 images of 3 channels, 16x16 instead of 1 images of 1 channels, 32x32"):
+        open_dataset(there)
 
 
 def test_options_from_toml_and_json(tmp_path: Path) -> None:
