@@ -8,6 +8,7 @@ else. Folders that everything shares are no part of the names: `photos.zip` with
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from sg3.data.folder_or_zip import Store, open_store
@@ -102,8 +103,9 @@ def refuse_other_formats(files: ImageFiles) -> None:
     """Raise DataError if some of the images are in a format that is not read."""
     if files.refused:
         name, kind = files.refused[0]
-        raise DataError(f"{files.where(name)}: {kind} images are not read ({len(files.refused)} such files); "
-                        "convert them to PNG")
+        counts = Counter(kind for _, kind in files.refused)
+        others = "" if len(files.refused) == 1 else f" (in all {', '.join(f'{n} {k}' for k, n in counts.items())})"
+        raise DataError(f"{files.where(name)}: {kind} images are not read{others}; convert them to PNG")
 
 
 def _shared_folder(names: list[str]) -> str:

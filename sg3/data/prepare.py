@@ -91,7 +91,7 @@ def prepare(
         others = set(labelling.labels or ()).difference(opened.keys)
         usable, offenders = scan(opened, keys, plan, labelling.labels, min(others, default=""), progress)
         if not usable or (offenders and not skip_unusable):
-            raise UnusableImages(opened, offenders, len(keys))
+            raise UnusableImages(opened, usable, offenders, plan)
         header = usable[0].header
         target = Target(plan.output_size(header.width, header.height)[0], plan.output_mode(header.mode))
         with new_dataset(dest, force) as add:

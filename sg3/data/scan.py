@@ -6,6 +6,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from sg3 import limits
@@ -31,24 +32,24 @@ class Found(NamedTuple):
 
 
 class Offender(NamedTuple):
-    """An image that cannot be used, why (naming it), and the option that would help, if one would."""
+    """An image that cannot be used, and why (naming it); its header if it does not fit, but could be made to."""
 
     key: str
     message: str
-    fix: str | None = None
+    header: Header | None = None
 
 
 class UnusableImages(DataError):
     """Images that cannot be used: how many, the first, and what would help. `messages` has one line for each."""
 
-    def __init__(self, source: Source, offenders: list[Offender], total: int) -> None:
+    def __init__(self, source: Source, usable: list[Found], offenders: list[Offender], plan: ImagePlan) -> None:
         self.messages = [offender.message for offender in offenders]
-        fixes = list(dict.fromkeys(offender.fix for offender in offenders if offender.fix))
-        if len(offenders) < total:
-            fixes.append("--on-error=skip to leave them out")
-        advice = f"; use {', or '.join(fixes)}" if fixes else ""
-        super().__init__(f"{source.name}: {len(offenders)} of {total} images cannot be used, first "
-                         f"{self.messages[0]}{advice}")
+        advice = [f"{words} would make {count} of them usable" for words, count in
+                  _remedies(source, usable, offenders, plan)]  # fmt: skip
+        if usable:
+            advice.append("--on-error=skip leaves them out")
+        super().__init__(f"{source.name}: {len(offenders)} of {len(usable) + len(offenders)} images cannot be used, "
+                         f"first {'; '.join([self.messages[0], *advice])}")
 
 
 def scan(
@@ -129,34 +130,53 @@ def _examine(source: Source, key: str, payload: ReadResult) -> Found | Offender:
         return Offender(key, str(error))
 
 
+def _remedies(
+    source: Source, usable: list[Found], offenders: list[Offender], plan: ImagePlan
+) -> Iterator[tuple[str, int]]:
+    """Options that help, and how many images more could be used with them."""
+    odd = [Found(offender.key, offender.header) for offender in offenders if offender.header is not None]
+    if not odd:
+        return
+    found = usable + odd
+    convert, converted = "--convert=rgb (or gray, rgba)", replace(plan, convert="rgb")
+    resize, resized = "", plan
+    if plan.resolution is None:
+        side = nearest_side(statistics.median_low(min(header.width, header.height) for _, header in found))
+        resize, resized = f"--resolution={side}x{side}", replace(plan, resolution=(side, side))
+        if plan.crop is None and any(header.width != header.height for _, header in odd):
+            resize, resized = f"--transform=center-crop {resize}", replace(resized, crop="center-crop")
+
+    def helped(other: ImagePlan) -> int:
+        return len(odd) - len(_odd_ones_out(source, found, other))
+
+    alone = {convert: helped(converted), resize: helped(resized)}
+    yield from ((words, count) for words, count in alone.items() if count > 0)
+    if (count := helped(replace(resized, convert="rgb"))) > max(*alone.values(), 0):
+        yield f"{resize} {convert}", count
+
+
 def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[Offender]:
     """Images whose result would not be a square power of two, or not like most others."""
     if not found:
         return []
-    usual_side = statistics.median_low(min(header.width, header.height) for _, header in found)
-    side = nearest_side(usual_side)
-    resize = f"--resolution={side}x{side}"
-    crop = "--transform=center-crop " if plan.crop is None else ""
     offenders: list[Offender] = []
-    fitting: list[tuple[str, str, str]] = []  # key, size, mode of those that could be a dataset on their own
-    for key, header in found:
+    fitting: list[tuple[Found, str, str]] = []  # with size and mode, those that could be a dataset on their own
+    for one in found:
+        key, header = one
         width, height = plan.output_size(header.width, header.height)
         size = f"{width}x{height}"
         if width != height:
-            message = f"{source.where(key)}: {size}, not square"
-            offenders.append(Offender(key, message, crop + resize))
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, not square", header))
         elif not is_trainable(width):
-            message = f"{source.where(key)}: {size}, the networks take {SIDES}"
-            offenders.append(Offender(key, message, resize))
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, the networks take {SIDES}", header))
         else:
-            fitting.append((key, size, MODE_WORDS[plan.output_mode(header.mode)]))
+            fitting.append((one, size, MODE_WORDS[plan.output_mode(header.mode)]))
     if not fitting:
         return offenders
     (usual_size, usual_mode), _ = Counter((size, mode) for _, size, mode in fitting).most_common(1)[0]
-    for key, size, mode in fitting:
+    for (key, header), size, mode in fitting:
         if size != usual_size:
-            offenders.append(Offender(key, f"{source.where(key)}: {size}, most are {usual_size}", resize))
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, most are {usual_size}", header))
         elif mode != usual_mode:
-            message = f"{source.where(key)}: {mode}, most are {usual_mode}"
-            offenders.append(Offender(key, message, "--convert=rgb (or gray, rgba)"))
+            offenders.append(Offender(key, f"{source.where(key)}: {mode}, most are {usual_mode}", header))
     return offenders

@@ -62,7 +62,11 @@ def test_suffixes_do_not_matter(write: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.gif"])
 def test_other_formats_are_refused_under_any_name(write: Any, name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x", {name: encoded(pixels(0), "GIF"), "b.png": PNG})
-    with pytest.raises(DataError, match=rf"{name}: GIF images are not read \(1 such files\); convert them to PNG"):
+    with pytest.raises(DataError, match=rf"{name}: GIF images are not read; convert them to PNG"):
+        ImageFolderDataset(path)
+    path = write(tmp_path / "y", {name: encoded(pixels(0), "GIF"), "b.tiff": encoded(pixels(0), "TIFF"),
+                                  "c.gif": encoded(pixels(0), "GIF")})
+    with pytest.raises(DataError, match=rf"{name}: GIF images are not read \(in all 2 GIF, 1 TIFF\); convert them to"):
         ImageFolderDataset(path)
 
 

@@ -241,10 +241,30 @@ def test_every_offender_is_named(tmp_path: Path, dest: Path) -> None:
     text = str(caught.value)
     assert text.startswith("in: 8 of 12 images cannot be used, first ")
     assert "\n" not in text
-    for option in ("--convert=rgb", "--transform=center-crop --resolution=8x8", "--on-error=skip"):
-        assert option in text
+    convert, resize = "--convert=rgb (or gray, rgba)", "--transform=center-crop --resolution=8x8"
+    assert text.endswith(
+        f"; {convert} would make 1 of them usable; {resize} would make 3 of them usable; "
+        f"{resize} {convert} would make 4 of them usable; --on-error=skip leaves them out")
     assert files_below(tmp_path) == files_below(source.parent)
     assert not dest.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "advice"),
+    [
+        ({"broken.png": b""}, ["--on-error=skip leaves them out"]),  # no option mends a file
+        ({"large.png": encoded(pixels(0, side=16))}, ["--resolution=8x8 would make 1 of them usable",
+                                                      "--on-error=skip leaves them out"]),
+        # Neither option alone helps.
+        ({"gray.png": encoded(pixels(0, side=16, channels=1))}, [
+            "--resolution=8x8 --convert=rgb (or gray, rgba) would make 1 of them usable",
+            "--on-error=skip leaves them out"]),
+    ],
+)
+def test_only_what_helps_is_advised(tmp_path: Path, dest: Path, more: dict[str, bytes], advice: list[str]) -> None:
+    with pytest.raises(UnusableImages) as caught:
+        prepare(write_folder(tmp_path / "in", FILES | more), dest)
+    assert str(caught.value).partition(caught.value.messages[0])[2] == "".join(f"; {words}" for words in advice)
 
 
 def test_offenders_can_be_left_out(tmp_path: Path, dest: Path) -> None:
