@@ -120,6 +120,8 @@ def command(
     if grid is None or not world.is_main:
         return
     columns, rows = grid
+    if len(names) < columns * rows:
+        say(f"note: --grid={columns}x{rows}: {len(names)} images for {columns * rows} places, the rest stays black")
     pixels_of = [everyone[i % world.size][i // world.size] for i in range(len(names))]
     places = [*pixels_of, *[None] * (columns * rows - len(pixels_of))]
     more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}

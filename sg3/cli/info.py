@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def command(path: str, as_json: bool) -> None:
     if as_json:
         show(*json.dumps(facts, indent=2).splitlines())
         return
-    lines = list(_flatten(facts))
+    lines = list(_flatten(_for_reading(facts) if facts["kind"] == "run" else facts))
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
         show(f"{key:<{width}}  {value}")
@@ -170,6 +171,26 @@ def _in_short(path: Path) -> str:
     if "exit_code" in ended:
         words.append(f"ended with exit code {ended['exit_code']}")
     return ", ".join(words)
+
+
+def _for_reading(run: dict[str, Any]) -> dict[str, Any]:
+    """A run's facts with times as dates, and names that say what the last line of the statistics tells: it is older
+    than the end."""
+    last = {"kimg": "kimg at the last tick", "sec_per_kimg": "sec_per_kimg at the last tick"}
+    shown = {last.get(name, name): value for name, value in run.items()}
+    ended = {
+        name: _moment(value) if name in ("started", "ended") and isinstance(value, (int, float)) else value
+        for name, value in run.get("exit", {}).items()
+    }
+    return {**shown, "exit": ended} if ended else shown
+
+
+def _moment(seconds: float) -> str:
+    """Seconds since 1970 as date and time here; as they are if they are none that a calendar has."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def _flatten(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

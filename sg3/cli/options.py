@@ -73,12 +73,14 @@ class IntRangeList(click.ParamType[list[int]]):
             return value
         numbers: list[int] = []
         for part in str(value).split(","):
-            match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+            match = re.fullmatch(r"\s*(-?\d+)(?:-(-?\d+))?\s*", part)
             if match is None:
                 self.fail(f"{part!r} is neither a number nor a range like 5-8", param, ctx)
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last >= 2**32:
-                self.fail(f"{last} is too large, seeds go up to {2**32 - 1}", param, ctx)
+            ends = [word.lstrip("0") or "0" for word in (match[1], match[2] or match[1])]
+            for word in ends:
+                if len(word) > 10 or not 0 <= int(word) < 2**32:  # int() itself takes only so many digits
+                    self.fail(f"{word[:20]} is out of range, numbers go from 0 to {2**32 - 1}", param, ctx)
+            first, last = int(ends[0]), int(ends[1])
             if last - first >= 10**6:
                 self.fail(f"range {part!r} has more than a million numbers", param, ctx)
             if last < first:

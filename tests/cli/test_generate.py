@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,10 @@ def test_classes(networks, run, tmp_path: Path) -> None:
         (["--network=SG2", "--seeds=5-2"], 2, "runs backwards"),
         (["--network=SG2", "--seeds=0-9", "--grid=3x3"], 2, "--grid=3x3: expected room for 10 images"),
         (["--network=SG2", "--seeds=0", "--grid=99999x99999"], 2, "at most 100000"),
-        (["--network=SG2", "--seeds=4294967296"], 2, "seeds go up to 4294967295"),
+        (["--network=SG2", "--seeds=4294967296"], 2, "4294967296 is out of range, numbers go from 0 to 4294967295"),
+        (["--network=SG2", "--seeds=0-99999999999"], 2, "99999999999 is out of range, numbers go from 0 to 4294967295"),
+        (["--network=SG2", "--seeds=-1"], 2, "-1 is out of range, numbers go from 0 to 4294967295"),
+        (["--network=SG2", "--seeds=3--1"], 2, "-1 is out of range"),
         (["--network=SG2", "--seeds=0-99999999"], 2, "more than a million"),
         (["--network=SG2", "--seeds=0", "--trunc=nan"], 2, "--trunc': 'nan' is not a finite number"),
         (["--network=SG2", "--seeds=0", "--translate=1"], 2, "is not two numbers"),
@@ -165,7 +169,9 @@ def test_info_of_a_folder_of_runs(run, tmp_path: Path) -> None:
 
 def test_grid_with_captions(networks, run, tmp_path: Path) -> None:
     args = ["generate", f"--network={networks['sg2']}", "--seeds=3-5", f"--outdir={tmp_path}", "--grid=2x2"]
-    assert run(*args, "--captions").code == 0
+    captioned = run(*args, "--captions")
+    assert captioned.code == 0
+    assert "note: --grid=2x2: 3 images for 4 places, the rest stays black" in captioned.err
     grid = pixels(tmp_path / "grid.png")
     assert grid.shape == (2 * (96 + 14), 2 * 96, 3)  # pictures of 16 pixels, six times as large
     assert np.array_equal(grid[14:110:6, 96::6], pixels(tmp_path / "seed0004.png"))
@@ -180,6 +186,13 @@ def test_info_of_a_run_that_was_killed(run, tmp_path: Path) -> None:
     (tmp_path / "stats.jsonl").write_text(json.dumps(tick) + "\n" + json.dumps(tick)[:20])
     facts = json.loads(run("info", "--json", tmp_path).out)
     assert (facts["kimg"], facts["snapshots"]) == (4.0, [])
+    ended = {"exit_code": 75, "kimg": 4.976, "started": 1e9, "ended": 1e9 + 90}
+    (tmp_path / "exit.json").write_text(json.dumps(ended))
+    assert json.loads(run("info", "--json", tmp_path).out)["exit"] == ended
+    told = dict(line.split("  ", 1) for line in run("info", tmp_path).out.splitlines())
+    assert told["kimg at the last tick"].strip() == "4.0"
+    began, end = (datetime.fromisoformat(told[f"exit.{name}"].strip()) for name in ("started", "ended"))
+    assert (began.timestamp(), end.timestamp()) == (1e9, 1e9 + 90)
     assert "continue" not in facts  # there is no state to continue from
     (tmp_path / "training_options.json").write_text('{"config": ')
     broken = run("info", tmp_path)

@@ -20,8 +20,8 @@ METRICS = ["metrics", "--network=NET"]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*GENERATE, f"--seeds={LONG}"], "is neither a number nor a range"),
-        ([*GENERATE, f"--seeds=0-{LONG}"], "is neither a number nor a range"),
+        ([*GENERATE, f"--seeds={LONG}"], "is out of range, numbers go from 0 to 4294967295"),
+        ([*GENERATE, f"--seeds=0-{LONG}"], "is out of range, numbers go from 0 to 4294967295"),
         ([*GENERATE, "--seeds=0", f"--grid={LONG}x1"], "is not columns x rows"),
         ([*GENERATE, "--seeds=0", f"--class={LONG}"], "is not a valid integer"),
         ([*VIDEO, f"--bitrate={LONG}"], "is not a bit rate"),

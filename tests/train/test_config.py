@@ -72,6 +72,7 @@ def test_gamma_default() -> None:
         ({"batch": 30, "gpus": 1, "batch_gpu": 4}, {}, "--batch=30: must be a multiple of --gpus x --batch-gpu = 4"),
         ({"batch_gpu": 2}, {}, "--batch-gpu=2: cannot be smaller than --mbstd-group=4"),
         ({"batch": 36, "batch_gpu": 6}, {}, "--batch-gpu=6: must be a multiple of --mbstd-group=4"),
+        ({"gpus": 3, "batch_gpu": 2}, {}, "--batch-gpu=2: cannot be smaller than --mbstd-group=4"),
         ({"gpus": 3}, {}, "--batch=8: must be a multiple of --gpus=3"),
         ({"p": 0.5}, {}, "--p: belongs to --aug=fixed, not to --aug=ada"),
         ({"target": 0.5, "aug": "noaug"}, {}, "--target: belongs to --aug=ada, not to --aug=noaug"),
@@ -87,6 +88,12 @@ def test_contradictions_are_named(said: dict, dataset: dict, message: str) -> No
         resolve(Options(**{"batch": 8, **said}), facts(**dataset))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_follows_from_a_contradiction_is_none() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(Options(batch=7, gpus=2), facts())  # the batch of each GPU, 3, is less than the group
+    assert str(caught.value) == "--batch=7: must be a multiple of --gpus=2"
 
 
 @pytest.mark.parametrize(

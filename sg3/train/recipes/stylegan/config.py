@@ -76,6 +76,8 @@ class StyleGANConfig(TrainConfig):
     def problems(self, said: Options) -> list[str]:
         """As in TrainConfig."""
         problems = super().problems(said)
+        if said.batch_gpu is None and self.batch % self.gpus:
+            return problems  # what follows from a batch that is not to be shared out is no problem of its own
         if self.batch_gpu < self.mbstd_group:
             problems.append(f"--batch-gpu={self.batch_gpu}: cannot be smaller than --mbstd-group={self.mbstd_group}")
         elif self.batch_gpu % self.mbstd_group:
