@@ -156,8 +156,7 @@ class ImageFolderDataset(Dataset[Item]):
     @property
     def name(self) -> str:
         """Name of the folder, or of the zip without its suffix."""
-        path = self._path.absolute()
-        return path.name if path.is_dir() else path.stem
+        return dataset_name(self._path)
 
     @property
     def image_shape(self) -> list[int]:
@@ -204,6 +203,12 @@ class ImageFolderDataset(Dataset[Item]):
         except DataError:  # the file is not in use, so it may be anything
             return False
         return manifest is not None and bool(manifest.get("labels"))
+
+
+def dataset_name(path: Path) -> str:
+    """Name of the folder, or of the zip without its suffix."""
+    path = path.absolute()
+    return path.name if path.is_dir() else path.stem
 
 
 def _width(labels: RawLabels | None) -> int:

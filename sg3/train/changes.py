@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sg3.data.dataset import dataset_name
 from sg3.errors import DataError, UsageError
 from sg3.terminal import printable
 from sg3.train.config import TrainConfig, metric_names
@@ -28,7 +29,8 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
         )
     new: dict[str, Any] = dict(words)
     if "data" in new:
-        new["dataset"] = replace(config.dataset, path=str(Path(new.pop("data")).resolve()))
+        path = Path(new.pop("data"))
+        new["dataset"] = replace(config.dataset, path=str(path.resolve()), name=dataset_name(path))
     if "metrics" in new:
         new["metrics"] = metric_names(new["metrics"])
     if "gpus" in new and "batch_gpu" not in new and config.batch % (new["gpus"] * config.batch_gpu):

@@ -35,6 +35,11 @@ def test_changes_are_listed_with_their_effect() -> None:
     assert apply_changes(config, Options()) == (config, [])
 
 
+def test_a_dataset_that_has_moved_has_its_new_name(tmp_path: Path) -> None:
+    moved = apply_changes(tiny_config(), Options(data=str(tmp_path / "q1.zip")))[0].dataset
+    assert (moved.path, moved.name) == (str(tmp_path / "q1.zip"), "q1")
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
