@@ -218,10 +218,7 @@ def start(
     """
     settings = settings or Settings()
     size = G.img_resolution
-    if not handles or len(handles) != len(targets):
-        raise UsageError(f"handles, targets: got {len(handles)} and {len(targets)}, expected as many, at least one")
-    if not all(0 <= c <= size - 1 for point in (*handles, *targets) for c in point):
-        raise UsageError(f"handles, targets: expected places in the picture, 0 to {size - 1}")
+    check_points(handles, targets, size)
     if mask is not None and mask.shape != (size, size):
         raise UsageError(f"mask: got {mask.shape}, expected {(size, size)}")
     layer = feature_layer(G, settings.layer)
@@ -238,6 +235,14 @@ def start(
     rounded = torch.tensor([[round(c) for c in point] for point in handles], dtype=torch.float32, device=on)
     wanted = torch.tensor(targets, dtype=torch.float32, device=on)
     return Drag(G, ws.detach().clone(), rounded, wanted, settings, layer, fixed, stop)
+
+
+def check_points(handles: Sequence[Point], targets: Sequence[Point], size: int) -> None:
+    """Raises UsageError for points outside of a picture of `size` pixels, and unequal numbers of them."""
+    if not handles or len(handles) != len(targets):
+        raise UsageError(f"handles, targets: got {len(handles)} and {len(targets)}, expected as many, at least one")
+    if not all(0 <= c <= size - 1 for point in (*handles, *targets) for c in point):
+        raise UsageError(f"handles, targets: expected places in the picture, 0 to {size - 1}")
 
 
 def feature_layer(G: StyleGenerator, name: str | None = None) -> FeatureLayer:

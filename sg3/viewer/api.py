@@ -14,7 +14,7 @@ from sg3.viewer import encode, features
 from sg3.viewer.equivariance import readings
 from sg3.viewer.layers import statistics
 from sg3.viewer.openapi import description
-from sg3.viewer.requests import Answer, explained, json_object, place, state_of_query
+from sg3.viewer.requests import Answer, explained, json_object, needed, place, state_of_query
 from sg3.viewer.state import State
 from sg3.viewer.viewer import Viewer
 
@@ -29,7 +29,7 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def render(request: Request, state: State) -> Response:
         frame = await viewer.frame(place(request), state)
-        settings = await asyncio.to_thread(viewer.settings, state)
+        settings = await asyncio.to_thread(viewer.settings, state, frame.classes)
         return Response(await asyncio.to_thread(encode.png, frame.pixels, settings), media_type="image/png")
 
     async def latent(request: Request) -> Response:
@@ -62,6 +62,7 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def spectrum(request: Request) -> Response:
         state = state_of_query(request)
+        needed(request, "layer", "a name from /api/layers")
         use = partial(features.radial, state=state)
         return JSONResponse(await viewer.with_network(place(request), state.network, use))
 

@@ -31,6 +31,7 @@ def description() -> dict[str, Any]:
         "lr": {"type": "number", "minimum": 1e-6, "maximum": 10, "default": 0.1},
     }.items()]  # fmt: skip
     network = [parameter for parameter in query if parameter["name"] == "network"]
+    of_layer = [{**parameter, "required": parameter["name"] == "layer"} for parameter in query]
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}}}
     run = [{"name": "run", "in": "query", "required": True, "schema": {"type": "string"}}]
     which = {"name": "which", "in": "query", "schema": {"type": "string", "enum": ["reals", "fakes"]}}
@@ -68,7 +69,7 @@ def description() -> dict[str, Any]:
             "/api/networks": {"get": _does("Networks that may be opened", [], OBJECT)},
             "/api/network": {"get": _does("What a network is: sizes, classes, layers", network, OBJECT)},
             "/api/layers": {"get": _does("Sizes and statistics of all layers for a picture", query, OBJECT)},
-            "/api/spectrum": {"get": _does("Power spectrum of a layer, averaged around circles", query, OBJECT)},
+            "/api/spectrum": {"get": _does("Power spectrum of a layer, averaged around circles", of_layer, OBJECT)},
             "/api/equivariance": {"get": _does("EQ-T and EQ-R of this picture, in decibels", query, OBJECT)},
             "/api/run": {"get": _does("Snapshots, curves and metrics of a run", run, OBJECT)},
             "/api/run.png": {"get": _does("Its grid of real images, or the newest of fakes", [*run, which], PNG)},

@@ -14,7 +14,7 @@ from sg3.errors import Sg3Error, UsageError
 from sg3.viewer.engine import Stale
 from sg3.viewer.guard import error_body
 from sg3.viewer.state import State
-from sg3.viewer.viewer import Forbidden, Viewer, Visit
+from sg3.viewer.viewer import Forbidden, TooLarge, Viewer, Visit
 
 JSON_BYTES = 2**16
 FIELDS = 100  # in a query
@@ -50,8 +50,16 @@ def state_of_query(request: Request, besides: Collection[str] = ()) -> State:
     return State.read({name: value for name, value in given if name != "token" and name not in besides})
 
 
+def needed(request: Request, name: str, what: str) -> str:
+    """A parameter of the query that there is no answer without. Raises UsageError."""
+    value = request.query_params.get(name)
+    if not value:
+        raise UsageError(f"{name}: needed, {what}")
+    return value
+
+
 async def json_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:
-    """The body. Raises UsageError if it is too large or no JSON object."""
+    """The body. Raises TooLarge, and UsageError if it is no JSON object."""
     body = await body_of(request, "application/json", most)
     try:
         content = json.loads(body)
@@ -63,7 +71,7 @@ async def json_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any
 
 
 async def body_of(request: Request, kind: str, most: int) -> bytes:
-    """The body. Raises UsageError if it is of another type, or larger: no more of it is read then."""
+    """The body. Raises UsageError if it is of another type, TooLarge if larger: no more of it is read then."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != kind:
         raise UsageError(f"Content-Type: expected {kind}")
     pieces, size = [], 0
@@ -71,7 +79,7 @@ async def body_of(request: Request, kind: str, most: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > most:
-            raise UsageError(f"body: expected at most {most} bytes")
+            raise TooLarge(f"body: expected at most {most} bytes")
     return b"".join(pieces)
 
 

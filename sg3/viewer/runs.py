@@ -17,9 +17,10 @@ from sg3.errors import MissingInputError, UsageError
 from sg3.plain_files import open_plain
 from sg3.terminal import printable
 from sg3.viewer.catalogue import Catalogue
-from sg3.viewer.requests import explained
+from sg3.viewer.requests import explained, needed
 from sg3.viewer.viewer import Viewer
 
+A_RUN = "the name of a run from /api/networks"
 MOST_POINTS = 300  # of a curve
 MOST_BYTES = 2**26  # of an image or of the statistics that are read
 CURVES = ("Loss/G/loss", "Loss/D/loss", "Loss/scores/real", "Loss/scores/fake", "Progress/augment", "Loss/r1_penalty")
@@ -29,11 +30,11 @@ def routes(viewer: Viewer) -> list[Route]:
     """All of it."""
 
     async def run(request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(describe, viewer.catalogue, request.query_params.get("run", "")))
+        return JSONResponse(await asyncio.to_thread(describe, viewer.catalogue, needed(request, "run", A_RUN)))
 
     async def images(request: Request) -> Response:
         which = request.query_params.get("which", "reals")
-        data = await asyncio.to_thread(image, viewer.catalogue, request.query_params.get("run", ""), which)
+        data = await asyncio.to_thread(image, viewer.catalogue, needed(request, "run", A_RUN), which)
         return Response(data, media_type="image/png")
 
     return [Route("/api/run", explained(viewer, run)), Route("/api/run.png", explained(viewer, images))]

@@ -39,12 +39,17 @@ def application(viewer: Viewer, host: str = "127.0.0.1") -> ASGIApp:
         status = int(getattr(error, "status_code", 500))
         return JSONResponse(error_body(status, "there is nothing like that here; see /api/openapi.json"), status)
 
+    async def other_method(_: Request, error: Exception) -> Response:
+        given = dict(getattr(error, "headers", None) or {})
+        methods = [method for method in given.get("Allow", "").split(", ") if method != "HEAD"]
+        return JSONResponse(error_body(405, f"this address takes {' and '.join(sorted(methods))}"), 405, given)
+
     answers = [*api.routes(viewer), *shelf_api.routes(viewer), *runs.routes(viewer), *tasks_api.routes(viewer)]
     app = Starlette(
         routes=[
             *answers, WebSocketRoute("/api/socket", Sockets(viewer).serve), Route("/", page), Route("/{path}", page),
         ],
-        exception_handlers={404: nothing, 405: nothing},
+        exception_handlers={404: nothing, 405: other_method},
     )
     return Guard(app, viewer.tokens, host)
 

@@ -10,12 +10,13 @@ from starlette.routing import Route
 
 from sg3.errors import UsageError
 from sg3.tools import drag, project
-from sg3.viewer.requests import body_of, explained, json_object, may_change, place, state_of_query
+from sg3.viewer.requests import body_of, explained, json_object, may_change, needed, place, state_of_query
 from sg3.viewer.settings import Choice, Kind, Pair, Real, Switch, Text, Whole
 from sg3.viewer.state import State
 from sg3.viewer.tasks import MOST_EDITS, Task, Tasks, dragging, projecting, report_drag, steps
 from sg3.viewer.viewer import Viewer
 
+A_TASK = "the name that /api/drag or /api/project has answered with"
 MOST_POINTS = 32
 MOST_RUNS = 20_000  # of a mask
 IMAGE_BYTES = 2**25
@@ -38,7 +39,12 @@ def routes(viewer: Viewer) -> list[Route]:
         handles, targets = (_points(name, asked.get(name)) for name in ("handles", "targets"))
         settings = {name: _read(name, kind, asked[name]) for name, kind in DRAG_SETTINGS.items()
                     if asked.get(name) is not None}  # fmt: skip
-        begin = dragging(viewer, state, handles, targets, _runs(asked.get("mask")), drag.Settings(**settings))
+        runs = _runs(asked.get("mask"))
+        await viewer.with_network(
+            place(request), state.network,
+            lambda painter: drag.check_points(handles, targets, painter.G.img_resolution),
+        )  # fmt: skip
+        begin = dragging(viewer, state, handles, targets, runs, drag.Settings(**settings))
         task = tasks.start("drag", state, begin)
         return JSONResponse(task.shown())
 
@@ -55,12 +61,14 @@ def routes(viewer: Viewer) -> list[Route]:
         return JSONResponse(tasks.start("project", state, projecting(viewer, state, image, settings)).shown())
 
     async def look(request: Request) -> Response:
-        return JSONResponse(tasks.find(request.query_params.get("task")).shown())
+        return JSONResponse(tasks.find(needed(request, "task", A_TASK)).shown())
 
     async def change(request: Request) -> Response:
         may_change(request)
         asked = await json_object(request)
-        task = tasks.find(asked.get("task"))
+        if "task" not in asked:
+            raise UsageError(f"task: needed, {A_TASK}")
+        task = tasks.find(asked["task"])
         action = _read("action", Choice(("stop", "undo", "continue")), asked.get("action"))
         if action == "stop":
             task.stopping.set()
@@ -75,11 +83,13 @@ def routes(viewer: Viewer) -> list[Route]:
                 tasks.resume(task, steps(viewer, task.state))
         return JSONResponse(task.shown())
 
+    async def task(request: Request) -> Response:  # one address, so that others are told of both methods
+        return await (change if request.method == "POST" else look)(request)
+
     return [
         Route("/api/drag", explained(viewer, start_drag), methods=["POST"]),
         Route("/api/project", explained(viewer, start_projection), methods=["POST"]),
-        Route("/api/task", explained(viewer, look), methods=["GET"]),
-        Route("/api/task", explained(viewer, change), methods=["POST"]),
+        Route("/api/task", explained(viewer, task), methods=["GET", "POST"]),
     ]
 
 

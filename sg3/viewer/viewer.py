@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +44,10 @@ class Forbidden(Sg3Error):
     """The token is not for this."""
 
 
+class TooLarge(UsageError):
+    """The body is larger than this takes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Visit:
     """A place in the queue for one request, of somebody who may do everything ('full') or only look."""
@@ -68,6 +72,7 @@ class Frame:
     pixels: Pixels
     seconds: float
     is_small: bool = False  # a first impression, the whole picture is to come
+    classes: int = 0  # of the network
 
 
 class Viewer:
@@ -112,7 +117,7 @@ class Viewer:
             self._usual[kind] = max(seconds, 0.8 * usual)  # what is kept makes some frames quicker than others
             while len(self._usual) > MOST_TIMES:
                 self._usual.popitem(last=False)
-            return want, Frame(pixels, seconds)
+            return want, Frame(pixels, seconds, classes=painter.G.c_dim)
 
         return await self._on_thread(place, paint)
 
@@ -147,8 +152,11 @@ class Viewer:
         """A network, for work on the networks' thread. Raises Sg3Error."""
         return self._library.painter(network)
 
-    def settings(self, state: State) -> dict[str, object]:
-        """What goes into the metadata of a picture: the names of `sg3 generate`, and what else is not the default."""
+    def settings(self, state: State, classes: int) -> dict[str, object]:
+        """What goes into the metadata of a picture: the names of `sg3 generate`, and what else is not the default. Of a
+        network without `classes` none, whatever the state says."""
+        if classes == 0 and state.compare == "none":  # the second network may have some
+            state = replace(state, class_idx=None, class_b=None, class_mix=0.0)
         return {
             "seed": state.seed, **state.plain(), "network": Path(self.catalogue.find(state.network).name).name,
             "trunc": state.trunc, "class": state.class_idx, "noise_mode": state.noise_mode,
@@ -159,8 +167,8 @@ class Viewer:
         """Status and words for a client; what is a bug goes to the terminal."""
         if isinstance(error, Sg3Error) or hasattr(error, "exit_code"):
             statuses: list[tuple[type[Exception], int]] = [
-                (Busy, 503), (MemoryFull, 507), (Forbidden, 403), (UsageError, 400), (DataError, 422),
-                (MissingInputError, 404), (StorageError, 500),
+                (Busy, 503), (MemoryFull, 507), (Forbidden, 403), (TooLarge, 413), (UsageError, 400),
+                (DataError, 422), (MissingInputError, 404), (StorageError, 500),
             ]  # fmt: skip
             status = next((status for kind, status in statuses if isinstance(error, kind)), 500)
             return status, public(error, self.catalogue).removeprefix("--")

@@ -50,6 +50,7 @@ def client(folder: Path) -> Iterator[TestClient]:
         ("noisy.pkl", "seed=4", ["--seeds=4"]),
         ("noisy.pkl", "seed=4&noise_mode=none&trunc=-0.5", ["--seeds=4", "--noise-mode=none", "--trunc=-0.5"]),
         ("classes.pkl", "seed=5&class=2", ["--seeds=5", "--class=2"]),
+        ("moves.pkl", "seed=3&class=1", ["--seeds=3", "--class=1"]),  # without effect, and not in the metadata
     ],
 )  # fmt: skip
 def test_pixels_and_settings_are_those_of_generate(
@@ -127,7 +128,6 @@ def test_errors_are_json_and_say_what_to_do(
     ("body", "headers"),
     [
         (b"[1]", {"content-type": "application/json"}),
-        (b"{" * 100000, {"content-type": "application/json"}),
         (b"[" * 60000, {"content-type": "application/json"}),
         (b'{"seed": 1}', {"content-type": "text/plain"}),
         (b"", {}),
@@ -145,7 +145,27 @@ def test_other_addresses_and_methods_answer_in_json(client: TestClient) -> None:
     assert client.get("/api/nothing").json()["error"]["status"] == 404
     assert client.get("/nothing.js").json()["error"]["status"] == 404
     assert client.get("/..%2f..%2fetc%2fpasswd").status_code == 404
-    assert client.delete("/api/render").json()["error"]["status"] == 405
+    for method, path, takes in [("delete", "/api/render", "POST"), ("delete", "/", "GET"),
+                                ("post", "/api/networks", "GET"), ("delete", "/api/task", "GET and POST")]:  # fmt: skip
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["status"]) == (405, 405)
+        assert answer.json()["error"]["message"] == f"this address takes {takes}"
+        assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == set(takes.split(" and "))
+
+
+def test_a_body_that_is_too_large(client: TestClient) -> None:
+    answer = client.post("/api/render", content=b"{" * 100000, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (413, "body: expected at most 65536 bytes")
+
+
+def test_parameters_that_are_needed(client: TestClient) -> None:
+    for path, name in [("/api/task", "task"), ("/api/spectrum?seed=1", "layer"), ("/api/run", "run"),
+                       ("/api/run.png", "run")]:  # fmt: skip
+        answer = client.get(path)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(f"{name}: needed, ")
+    answer = client.post("/api/task", json={"action": "stop"})
+    assert (answer.status_code, "task: needed, " in answer.text) == (400, True)
 
 
 def test_out_of_memory_is_an_answer(client: TestClient, monkeypatch) -> None:

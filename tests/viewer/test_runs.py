@@ -70,7 +70,7 @@ def test_long_statistics_are_thinned_out(client: Any, run_dir: Path) -> None:
 
 def test_what_is_not_there(client: Any, run_dir: Path) -> None:
     for query, status, words in [
-        ("run?run=../x", 404, "there is none of that name"), ("run?run=", 404, "there is none of that name"),
+        ("run?run=../x", 404, "there is none of that name"), ("run?run=", 400, "run: needed, the name of a run"),
         (f"run.png?run={RUN}&which=log.txt", 400, "which: expected reals or fakes"),
     ]:  # fmt: skip
         answer = client.get(f"/api/{query}")

@@ -159,6 +159,7 @@ def test_requests_that_make_no_sense(client: Any, monkeypatch) -> None:
         assert words in answer.json()["error"]["message"]
     monkeypatch.setattr("sg3.viewer.shelf_api.UPLOAD", 1000)
     answer = client.post("/api/latents", content=b"x" * 2000, headers=BYTES)
+    assert answer.status_code == 413
     assert "expected at most 1000 bytes" in answer.json()["error"]["message"]
 
 

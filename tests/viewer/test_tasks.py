@@ -117,11 +117,14 @@ def test_drags_that_make_no_sense(client: Any, change: dict, words: str) -> None
     assert words in answer.json()["error"]["message"]
 
 
-def test_what_only_the_network_knows_is_said_later(client: Any) -> None:
-    for change, words in [({"handles": [[99, 1]]}, "0 to 15"), ({"layer": "x"}, "layer=x: cannot be followed"),
-                          ({"state": {"network": "no.pkl"}}, "none of that name")]:  # fmt: skip
-        status = until(client, client.post("/api/drag", json={**ASKED, **change}).json()["task"])
-        assert words in status["error"]["message"]
+def test_what_only_the_network_knows(client: Any) -> None:
+    status = until(client, client.post("/api/drag", json={**ASKED, "layer": "x"}).json()["task"])
+    assert "layer=x: cannot be followed" in status["error"]["message"]
+    for change, code, words in [({"handles": [[99, 1]]}, 400, "0 to 15"), ({"targets": [[1, 16]]}, 400, "0 to 15"),
+                                ({"handles": [[1, 1], [2, 2]]}, 400, "got 2 and 1, expected as many"),
+                                ({"state": {"network": "no.pkl"}}, 404, "none of that name")]:  # fmt: skip
+        answer = client.post("/api/drag", json={**ASKED, **change})
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (code, True)
     assert act(client, "nothing", "stop").status_code == 404
     assert client.get("/api/task?task=x").status_code == 404
     look = {"authorization": f"Bearer {LOOK}"}
