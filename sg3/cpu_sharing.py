@@ -1,17 +1,13 @@
-"""How PyTorch's threads share the CPUs with others, second by second, without a change to any result.
+"""How PyTorch's threads wait for each other where others want the CPUs, while no result changes with it.
 
-The number of threads stays: another one adds in another order. Two things follow the load instead, and neither touches
-a number.
+The number of threads stays: another one adds in another order. How they wait touches no number. By itself GNU's OpenMP
+looks for the next loop for milliseconds before it sleeps. On an idle machine that is the fastest; with others on the
+CPUs it burns the time that a thread had coming. While there are more threads than CPUs it looks only 100 times, and
+that is what `Brevity` makes it believe.
 
-How threads wait for each other. By itself GNU's OpenMP looks for the next loop for milliseconds before it sleeps. On an
-idle machine that is the fastest; with others on the CPUs it burns the time that a thread had coming. While there are
-more threads than CPUs it looks only 100 times, and that is what `Brevity` makes it believe.
+On which CPUs threads run is left to the system: what a process sets for itself, its children begin with.
 
-Where threads run. Beside endless processes, threads spread over all CPUs keep waiting for the one whose CPU somebody
-else has; kept close together on half of the CPUs, they leave the other half to the others. Which gives more depends on
-the others, so it is measured: the arrangement with the most processor time per second is kept for a while.
-
-`python -m bench.busy` shows what all this gains.
+`python -m bench.busy` shows what this gains.
 """
 
 from __future__ import annotations
@@ -28,31 +24,26 @@ NAME = "CPU sharing"  # of the thread
 SETTING = "SG3_THREADS"  # variable: 'all' leaves the threads to PyTorch and the system
 SAID_OTHERWISE = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables: the user has decided how threads wait
 LOOK_SECONDS = 1.0  # between two looks at the load
-TRY_SECONDS = 0.5  # that an arrangement is tried for
-KEEP_SECONDS = 15.0  # before others are tried again
+KEEP_SECONDS = 5.0  # for which threads wait briefly at least
 BUSY = 0.12  # share of its time for which a thread has to wait for a CPU: somebody else wants it
 CALM = 0.05
-BETTER = 1.15  # times as much processor time, for which it is worth to move
-
-Cpus = frozenset[int]
 
 
 class Usage:
-    """Processor time of this process's threads, and the time for which they wanted a CPU and got none."""
+    """For how much of the time in which this process's threads wanted a CPU they got none."""
 
     def __init__(self) -> None:
-        self._before, self._at = _schedules(), time.monotonic()
+        self._before = _schedules()
 
-    def since(self) -> tuple[float, float]:
-        """(CPUs that ran for it, share of the time that its threads wanted to run and could not), since the last
-        call; (0, 0) where the system does not say."""
-        now, at = _schedules(), time.monotonic()
+    def since(self) -> float:
+        """The share of it, since the last call; 0 where the system does not say."""
+        now = _schedules()
         ran = waited = 0
         for thread, (r, w) in now.items():
             known_r, known_w = self._before.get(thread, (0, 0))
             ran, waited = ran + r - known_r, waited + w - known_w
-        seconds, self._before, self._at = at - self._at, now, at
-        return ran / 1e9 / max(seconds, 1e-9), waited / max(ran + waited, 1)
+        self._before = now
+        return waited / max(ran + waited, 1)
 
 
 class Brevity:
@@ -78,13 +69,12 @@ class Brevity:
 
 
 class Sharing:
-    """A thread that watches the load, and arranges the others; see above."""
+    """A thread that watches the load, and how the others wait."""
 
-    def __init__(self, cpus: Cpus) -> None:
+    def __init__(self, cpus: int) -> None:
         self._cpus = cpus
         self._usage = Usage()
         self._brevity = Brevity()
-        self._place = cpus
 
     def run(self) -> None:
         """Without an end."""
@@ -95,45 +85,20 @@ class Sharing:
     def wait_until_busy(self) -> None:
         """As long as nobody else wants the CPUs, do nothing but look."""
         self._usage.since()
-        while self.look(LOOK_SECONDS)[1] < BUSY:
+        while self.look(LOOK_SECONDS) < BUSY:
             pass
 
     def share_until_calm(self) -> None:
-        """Until nobody else wants them any more, wait briefly and keep where most is to be had."""
-        if can_wait_briefly():
-            self._brevity.on(len(self._cpus))
-        while True:
-            self.move(self.best())
-            _, waited = self.look(KEEP_SECONDS)
-            if self._place == self._cpus and waited < CALM:
-                break
+        """Until nobody else wants them any more, wait briefly."""
+        self._brevity.on(self._cpus)
+        while self.look(KEEP_SECONDS) >= CALM:
+            pass
         self._brevity.off()
 
-    def best(self) -> Cpus:
-        """The arrangement with the most processor time, by a try of each; the present one unless another is better."""
-        found: dict[Cpus, float] = {}
-        present = self._place
-        for place in arrangements(self._cpus):
-            self.move(place)
-            ran, waited = self.look(TRY_SECONDS)
-            if place == self._cpus and waited < CALM:
-                return place
-            found[place] = ran * (BETTER if place == present else 1)
-        return max(found, key=lambda place: found[place])
-
-    def look(self, seconds: float) -> tuple[float, float]:
+    def look(self, seconds: float) -> float:
         """What `Usage` says of the next seconds."""
         time.sleep(seconds)
         return self._usage.since()
-
-    def move(self, place: Cpus) -> None:
-        """Have all threads of this process run there."""
-        if place != self._place:
-            for thread in _threads():
-                with suppress(OSError):  # it has ended, or the system no longer grants that CPU
-                    os.sched_setaffinity(thread, place)
-            self._place = place
-        self._usage.since()
 
 
 def can_wait_briefly() -> bool:
@@ -142,23 +107,14 @@ def can_wait_briefly() -> bool:
 
 
 def share_cpus() -> None:
-    """From now on, and until the process ends, have its threads share the CPUs with others, if there are several.
-    Processes that it forks begin with all of them."""
+    """From now on, and until the process ends, have its threads share the CPUs with others, if there are several."""
     import torch
 
-    if os.environ.get(SETTING) == "all" or torch.get_num_threads() == 1 or not _is_possible():
+    if os.environ.get(SETTING) == "all" or torch.get_num_threads() == 1 or not _schedules() or not can_wait_briefly():
         return
-    cpus = frozenset(os.sched_getaffinity(0))
-    if len(cpus) > 1 and not any(thread.name == NAME for thread in threading.enumerate()):
-        os.register_at_fork(after_in_child=lambda: _take_back(cpus))
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cpus > 1 and not any(thread.name == NAME for thread in threading.enumerate()):
         threading.Thread(target=Sharing(cpus).run, name=NAME, daemon=True).start()
-
-
-def arrangements(cpus: Cpus) -> list[Cpus]:
-    """All of the CPUs, and either half of them."""
-    ordered = sorted(cpus)
-    half = len(ordered) // 2
-    return [cpus, frozenset(ordered[:half]), frozenset(ordered[half:])]
 
 
 def _lead(size: int, begun: threading.Event, ended: threading.Event) -> None:
@@ -178,15 +134,6 @@ def _openmp() -> list[str]:
     except OSError:
         return []
     return sorted({line.split()[-1] for line in lines if Path(line.split()[-1]).name.startswith("libgomp")})
-
-
-def _take_back(cpus: Cpus) -> None:
-    with suppress(OSError):
-        os.sched_setaffinity(0, cpus)
-
-
-def _is_possible() -> bool:
-    return hasattr(os, "sched_setaffinity") and bool(_schedules())
 
 
 def _threads() -> Sequence[int]:

@@ -290,7 +290,7 @@ class Options:
     compile: str | None = option(
         "torch.compile for the main phases; graphs: and CUDA graphs.", MACHINE, default="off",
         choices=("off", "on", "graphs"),
-        changes="results are rounded otherwise, and layer noise (StyleGAN2, FastGAN) is drawn otherwise",
+        changes="results are rounded otherwise, and StyleGAN2's layer noise is drawn otherwise",
     )  # fmt: skip
     nobench: bool | None = option(
         "Do not let cuDNN time its algorithms.", MACHINE, default=False, changes=NO_EFFECT
