@@ -29,15 +29,17 @@ BUSY = 0.12  # share of its time for which a thread has to wait for a CPU: someb
 CALM = 0.05
 
 
-class Usage:
-    """For how much of the time in which this process's threads wanted a CPU they got none."""
+class Waiting:
+    """For how much of the time in which threads of this process wanted a CPU they got none: one, by its native id, or
+    all."""
 
-    def __init__(self) -> None:
-        self._before = _schedules()
+    def __init__(self, thread: int | None = None) -> None:
+        self._thread = thread
+        self._before = _schedules(thread)
 
-    def since(self) -> float:
-        """The share of it, since the last call; 0 where the system does not say."""
-        now = _schedules()
+    def share(self) -> float:
+        """Since the last call, 0 to 1; 0 where the system does not say."""
+        now = _schedules(self._thread)
         ran = waited = 0
         for thread, (r, w) in now.items():
             known_r, known_w = self._before.get(thread, (0, 0))
@@ -73,7 +75,7 @@ class Sharing:
 
     def __init__(self, cpus: int) -> None:
         self._cpus = cpus
-        self._usage = Usage()
+        self._waiting = Waiting()
         self._brevity = Brevity()
 
     def run(self) -> None:
@@ -84,7 +86,7 @@ class Sharing:
 
     def wait_until_busy(self) -> None:
         """As long as nobody else wants the CPUs, do nothing but look."""
-        self._usage.since()
+        self._waiting.share()
         while self.look(LOOK_SECONDS) < BUSY:
             pass
 
@@ -96,9 +98,9 @@ class Sharing:
         self._brevity.off()
 
     def look(self, seconds: float) -> float:
-        """What `Usage` says of the next seconds."""
+        """What `Waiting` says of the next seconds."""
         time.sleep(seconds)
-        return self._usage.since()
+        return self._waiting.share()
 
 
 def can_wait_briefly() -> bool:
@@ -136,18 +138,18 @@ def _openmp() -> list[str]:
     return sorted({line.split()[-1] for line in lines if Path(line.split()[-1]).name.startswith("libgomp")})
 
 
+def _schedules(thread: int | None = None) -> dict[int, tuple[int, int]]:
+    """By thread, of all or of one: nanoseconds for which it has run, and has waited for a CPU."""
+    found = {}
+    for number in _threads() if thread is None else [thread]:
+        with suppress(OSError, ValueError):
+            ran, waited, _ = Path(f"/proc/self/task/{number}/schedstat").read_text().split()
+            found[number] = int(ran), int(waited)
+    return found
+
+
 def _threads() -> Sequence[int]:
     try:
         return [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:
         return []
-
-
-def _schedules() -> dict[int, tuple[int, int]]:
-    """By thread: nanoseconds for which it has run, and has waited for a CPU."""
-    found = {}
-    for thread in _threads():
-        with suppress(OSError, ValueError):
-            ran, waited, _ = Path(f"/proc/self/task/{thread}/schedstat").read_text().split()
-            found[thread] = int(ran), int(waited)
-    return found

@@ -13,7 +13,6 @@ import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from sg3.cpu_sharing import SETTING, can_wait_briefly, share_cpus
 from sg3.resources import usable_cpus
@@ -67,26 +66,3 @@ def fitting(most: int, share: float) -> int:
         return most
     others = most * (1 - share) / max(share, 1e-3)
     return max(most - round(others), most // 2, 1)
-
-
-class Waiting:
-    """Which share of its time the calling thread could have run and had to wait for a CPU."""
-
-    def __init__(self) -> None:
-        self._before = _schedule()
-
-    def share(self) -> float:
-        """Since the last call; 0 where the system does not say."""
-        now, before = _schedule(), self._before
-        self._before = now
-        ran, waited = now[0] - before[0], now[1] - before[1]
-        return waited / max(ran + waited, 1)
-
-
-def _schedule() -> tuple[int, int]:
-    """Nanoseconds that the calling thread has run, and has waited for a CPU."""
-    try:
-        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
-        return int(ran), int(waited)
-    except (OSError, ValueError):
-        return 0, 0

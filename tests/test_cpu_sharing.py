@@ -11,7 +11,7 @@ import time
 import pytest
 
 from sg3 import cpu_sharing
-from sg3.cpu_sharing import Sharing, Usage
+from sg3.cpu_sharing import Sharing, Waiting
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not say who waits")
 
@@ -46,7 +46,7 @@ def test_waiting_is_brief_until_the_others_have_gone() -> None:
 
 def test_usage_is_that_of_all_threads() -> None:
     """Of a thread other than the one that asks, too, as long as it lives."""
-    usage = Usage()
+    waiting = Waiting()
     worked, asked = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -59,8 +59,8 @@ def test_usage_is_that_of_all_threads() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     worked.wait()
-    ran = sum(now[0] - usage._before.get(thread, (0, 0))[0] for thread, now in cpu_sharing._schedules().items())
-    waited = usage.since()
+    ran = sum(now[0] - waiting._before.get(thread, (0, 0))[0] for thread, now in cpu_sharing._schedules().items())
+    waited = waiting.share()
     asked.set()
     thread.join()
     assert ran >= 0.045e9

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from sg3.threads import Waiting, fitting, share_of_cpus
+from sg3.cpu_sharing import Waiting
+from sg3.threads import fitting, share_of_cpus
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,7 @@ def test_shares_are_measured() -> None:
     share = share_of_cpus(2, 0.1)
     assert 0 < share <= 1.05  # the clocks of threads and machine differ in the microseconds
     assert time.monotonic() - began < 5
-    waiting = Waiting()
+    waiting = Waiting(threading.get_native_id())
     while time.thread_time() < 0.01:
         pass
     assert 0 <= waiting.share() <= 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import torch
 
-from sg3.threads import Waiting
+from sg3.cpu_sharing import Waiting
 from sg3.train.display import Display, Progress
 from sg3.train.log import StatsWriter, Tick, memory_usage
 from sg3.train.outlook import Outlook
@@ -53,7 +54,7 @@ class TickEnd:
         self.data_seconds = 0.0  # spent waiting for images since the last tick
         self.maintenance = 0.0  # seconds that the end of the last tick took
         self.waited = 0.0  # share of the last tick for which this thread wanted a CPU and got none
-        self._waiting = Waiting()
+        self._waiting = Waiting(threading.get_native_id())
 
     def is_due(self, moment: Moment) -> bool:
         """At the end of a tick."""

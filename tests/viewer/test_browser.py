@@ -17,7 +17,7 @@ import sg3
 from sg3.formats import averaged_generator
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
-from tests.helpers.browsers import chromium, opened, settled, shown, state
+from tests.helpers.browsers import opened, settled, shown, state
 from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.viewers import FULL, LOOK, Served, pixels_of, served, viewer_of
 
@@ -29,19 +29,6 @@ def server(golden: Path, tmp_path_factory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("more")
     (folder / "broken.pkl").write_bytes(b"\x80\x04" + b"garbage" * 10)
     with served(viewer_of(golden / MOVES, golden / CLASSES, folders=(folder,))) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def browser(server: Served) -> Iterator[Any]:
-    with chromium() as made:
-        yield made
-
-
-@pytest.fixture
-def page(browser: Any, server: Served) -> Iterator[Any]:
-    with opened(browser, server.url(f"/#token={FULL}")) as made:
-        settled(made)
         yield made
 
 

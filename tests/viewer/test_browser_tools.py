@@ -15,11 +15,11 @@ from sg3.viewer import encode, tasks
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from sg3.viewer.views import view
-from tests.helpers.browsers import chromium, opened, settled, shown, state
+from tests.helpers.browsers import settled, shown, state
 from tests.helpers.for_tools import pyramid, saved, tiny3
 from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.run_folders import run_folder
-from tests.helpers.viewers import FULL, Served, served, viewer_of
+from tests.helpers.viewers import Served, served, viewer_of
 
 MOVES, CLASSES, RUN = "sg3t-64.pkl", "sg2-32-cond.pkl", "00000-stylegan3-t-discs"
 
@@ -40,18 +40,11 @@ def server(golden: Path, run_dir: Path) -> Iterator[Served]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def browser(server: Served) -> Iterator[Any]:
-    with chromium() as made:
-        yield made
-
-
 @pytest.fixture
-def page(browser: Any, server: Served) -> Iterator[Any]:
-    with opened(browser, server.url(f"/#token={FULL}")) as made:
-        settled(made)
-        open_all(made)
-        yield made
+def page(page: Any) -> Any:
+    """With all its parts unfolded."""
+    open_all(page)
+    return page
 
 
 def expected(golden: Path, words: dict[str, str]) -> np.ndarray:
