@@ -11,13 +11,8 @@ import pytest
 
 from tests.helpers.for_tools import saved, tiny2, tiny3
 from tests.helpers.run_folders import run_folder, tick
+from tests.helpers.viewer_clients import client_of
 from tests.helpers.viewers import LOOK, pixels_of, viewer_of
-
-pytest.importorskip("httpx2", reason="httpx2, which starlette's test client needs, is not installed")
-
-from starlette.testclient import TestClient
-
-from sg3.viewer.server import application
 
 RUN = "00000-stylegan2-discs"
 
@@ -32,11 +27,8 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(run_dir: Path) -> Iterator[Any]:
-    viewer = viewer_of(folders=(run_dir.parent,))
-    with TestClient(application(viewer), base_url="http://localhost") as made:
-        made.headers["authorization"] = f"Bearer {LOOK}"
+    with client_of(viewer_of(folders=(run_dir.parent,)), LOOK) as made:
         yield made
-    viewer.close()
 
 
 def test_what_a_run_shows(client: Any, run_dir: Path) -> None:

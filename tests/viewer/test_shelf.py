@@ -22,13 +22,8 @@ from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import State
 from tests.helpers.for_tools import tiny2, tiny3
 from tests.helpers.gan_files import fastgan_generator
-from tests.helpers.viewers import FULL, LOOK, networks, pixels_of, viewer_of
-
-pytest.importorskip("httpx2", reason="httpx2, which starlette's test client needs, is not installed")
-
-from starlette.testclient import TestClient
-
-from sg3.viewer.server import application
+from tests.helpers.viewer_clients import client_of
+from tests.helpers.viewers import LOOK, networks, pixels_of, viewer_of
 
 BYTES = {"content-type": "application/octet-stream"}
 
@@ -41,11 +36,8 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory) -> Iterator[Any]:
-    viewer = viewer_of(*networks(tmp_path_factory.mktemp("networks")))
-    with TestClient(application(viewer), base_url="http://localhost") as made:
-        made.headers["authorization"] = f"Bearer {FULL}"
+    with client_of(viewer_of(*networks(tmp_path_factory.mktemp("networks")))) as made:
         yield made
-    viewer.close()
 
 
 def test_steps_along_directions() -> None:
