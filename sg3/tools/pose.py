@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import product
 from math import radians
 
@@ -25,13 +25,18 @@ def transform_matrix(pose: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows).reshape(3, 3)
 
 
-def starting_poses(distance: Callable[[torch.Tensor], float], count: int) -> list[torch.Tensor]:
-    """No movement, and the `count` of a coarse grid of poses with the smallest distance; each is [3].
+def pose_grid() -> list[torch.Tensor]:
+    """A coarse grid of poses [3], the first of them no movement."""
+    numbers = product(SEARCH_ANGLES, SEARCH_SHIFTS, SEARCH_SHIFTS)
+    return [torch.tensor([radians(angle), x, y]) for angle, x, y in numbers]
+
+
+def starting_poses(distances: Sequence[float], count: int) -> list[torch.Tensor]:
+    """No movement, and the `count` of the other poses of the grid with the smallest distance.
 
     A gradient finds the way only over less than the size of what is to be matched, so projection starts from
     several of these. Angles up to some 40 degrees and shifts up to 0.2 are within reach.
     """
-    numbers = product(SEARCH_ANGLES, SEARCH_SHIFTS, SEARCH_SHIFTS)
-    grid = [torch.tensor([radians(angle), x, y]) for angle, x, y in numbers]
-    ranked = sorted(grid[1:], key=distance)
-    return [grid[0], *ranked[:count]]
+    still, *others = pose_grid()
+    ranked = sorted(zip(distances, others, strict=True), key=lambda pair: pair[0])
+    return [still, *(pose for _, pose in ranked[:count])]

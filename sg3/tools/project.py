@@ -11,7 +11,7 @@ what w leaves over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from math import cos, degrees, isfinite, pi
 from typing import Literal
@@ -28,7 +28,7 @@ from sg3.sampling import class_labels, to_uint8
 from sg3.tools.files import Pixels
 from sg3.tools.latents import sample_w
 from sg3.tools.perceptual import Perceptual
-from sg3.tools.pose import starting_poses, transform_matrix
+from sg3.tools.pose import pose_grid, starting_poses, transform_matrix
 
 Report = Callable[[int, int, float], None]  # steps done, steps in all, distance
 
@@ -100,6 +100,28 @@ def project(
     that the network does not have, or that it needs; DataError for a network with alpha; NumericalError if the distance
     stops being a number.
     """
+    search = project_steps(
+        G, target, perceptual, settings, class_idx=class_idx, report=report, report_pose=report_pose
+    )
+    while True:
+        try:
+            next(search)
+        except StopIteration as end:
+            found: Projection = end.value
+            return found
+
+
+def project_steps(
+    G: StyleGenerator,
+    target: Pixels,
+    perceptual: Perceptual,
+    settings: Settings | None = None,
+    *,
+    class_idx: int | None = None,
+    report: Report | None = None,
+    report_pose: Report | None = None,
+) -> Generator[None, None, Projection]:
+    """The same picture by picture, for who has something else to do in between. Needs gradients to be enabled."""
     settings = settings or Settings()
     if G.img_channels not in (1, 3):
         raise DataError(f"network: its images have {G.img_channels} channels; only gray and RGB can be projected to")
@@ -117,17 +139,25 @@ def project(
     )
     report = report or (lambda done, total, distance: None)
     if not isinstance(G, stylegan3.Generator) or settings.pose_starts == 0:
-        return search.run(None, settings, report)
+        return (yield from search.run(None, settings, report))
 
     trial = replace(settings, steps=max(1, round(settings.steps * settings.pose_trial)))
-    poses = starting_poses(search.distance_of_mean, settings.pose_starts)
+    distances = []
+    for pose in pose_grid()[1:]:
+        distances.append(search.distance_of_mean(pose))
+        yield
+    poses = starting_poses(distances, settings.pose_starts)
     total = len(poses) * trial.steps
     tell = report_pose or report
+
+    def counting(before: int) -> Report:
+        return lambda done, _, distance: tell(before + done, total, distance)
+
     trials = []
     for k, pose in enumerate(poses):
-        trials.append(search.run(pose, trial, lambda done, _, d, k=k: tell(k * trial.steps + done, total, d)))  # type: ignore[misc]
+        trials.append((yield from search.run(pose, trial, counting(k * trial.steps))))
     best = min(trials, key=lambda found: found.distances[-1])
-    return search.run(best.pose, settings, report)
+    return (yield from search.run(best.pose, settings, report))
 
 
 @dataclass(frozen=True)
@@ -140,7 +170,9 @@ class _Search:
     w_mean: torch.Tensor  # [1, 1 or num_ws, w_dim]
     w_std: float
 
-    def run(self, pose_start: torch.Tensor | None, settings: Settings, report: Report) -> Projection:
+    def run(
+        self, pose_start: torch.Tensor | None, settings: Settings, report: Report
+    ) -> Generator[None, None, Projection]:
         """Optimise from the mean w; `pose_start` None leaves the pose alone."""
         G, device = self.G, self.w_mean.device
         rng = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same numbers for every device
@@ -178,6 +210,7 @@ class _Search:
             if not isfinite(distances[-1]):
                 raise NumericalError(f"projection: the distance became {distances[-1]} at step {step}; lower --lr")
             report(step + 1, settings.steps, distances[-1])
+            yield
 
         return Projection(
             w=w.detach().expand(-1, G.num_ws, -1).cpu().clone(),

@@ -3,8 +3,7 @@
 Frames come first, one client after the other: a client waits for its frame before it asks for another, and which state
 that frame shows is decided when its turn comes, so that it is the newest. If a newer one comes while the frame is made,
 `outdate` tells the work, which may give up. Long work (a projection, a drag) is an iterator, taken a step further
-whenever no frame waits, so that neither holds up the other. A drag is many steps, and others move between them; a
-projection is a single one, which makes the frames that wait by `breathe` and runs alone (`Tasks` sees to that).
+whenever no frame waits, one after the other in turns, so that none holds up the others.
 """
 
 from __future__ import annotations
@@ -90,22 +89,6 @@ class Engine:
                 raise Busy("the server is busy: other projections or drags run; try again when they are done")
             self._tasks[name] = steps
             self._changed.notify()
-
-    def breathe(self) -> None:
-        """From inside of long work: make the frames that wait now."""
-        while True:
-            with self._changed:
-                if not self._waiting or self._ending:
-                    return
-                self._running = self._waiting.popitem(last=False)
-                job = self._running[1]
-            self._do(job)
-            with self._changed:
-                self._running = None
-
-    def is_ending(self) -> bool:
-        """Whether long work should give up."""
-        return self._ending
 
     def close(self) -> None:
         """End the thread; what waits fails."""

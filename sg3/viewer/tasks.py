@@ -66,7 +66,6 @@ class Tasks:
 
     def start(self, kind: str, state: State, make: Make) -> Task:
         """Take up work. Raises Busy."""
-        self._check_free(kind)
         task = Task(kind, state)
         self._viewer.engine.start(task.name, self._guarded(task, make))
         self._tasks[task.name] = task
@@ -78,7 +77,6 @@ class Tasks:
 
     def resume(self, task: Task, make: Make) -> None:
         """Go on with a task that has stopped. Raises Busy."""
-        self._check_free(task.kind)
         before = task.status
         task.stopping.clear()
         task.report(running=True, ended=None)  # before it runs: it may end at once
@@ -87,14 +85,6 @@ class Tasks:
         except Busy:
             task.status = before
             raise
-
-    def _check_free(self, kind: str) -> None:
-        """A projection is one step of the engine: what runs beside it could neither move nor be stopped. So it is
-        alone."""
-        for task in self._tasks.values():
-            if task.status["running"] and "project" in (kind, task.kind):
-                what = "projection" if task.kind == "project" else "drag"
-                raise Busy(f"the server is busy: a {what} runs; wait for it or stop it")
 
     def _free_edits(self) -> None:
         """The oldest drags that are over cannot be gone on with any more."""
@@ -185,7 +175,7 @@ def unpacked(runs: list[int], size: int) -> NDArray[np.bool_]:
 
 
 def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Settings) -> Make:
-    """A search for the latent whose picture is closest to an image; frames are made between its steps."""
+    """A search for the latent whose picture is closest to an image; others move between its steps."""
 
     def search(task: Task) -> Iterator[None]:
         painter = viewer.painter(state.network)
@@ -194,22 +184,22 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
             raise UsageError("project: this network has no w to search in; StyleGAN2 and StyleGAN3 have")
         target = Target("image", "the image", lambda: image).pixels(G.img_resolution, G.img_channels)
         perceptual = _perceptual(painter.device)
-        yield
-
-        def looking(images: torch.Tensor) -> torch.Tensor:
-            """Every picture of the search passes here, in its trials too: a place to make the frames that wait."""
-            viewer.engine.breathe()
-            if task.stopping.is_set() or viewer.engine.is_ending():
-                raise Stopped
-            return perceptual(images)
 
         def report(done: int, total: int, distance: float) -> None:
             task.report(step=done, steps=total, distance=distance)
 
-        with torch.enable_grad():
-            found = project.project(
-                G, target, looking, settings, class_idx=state.class_idx if G.c_dim else None, report=report
-            )
+        steps = project.project_steps(
+            G, target, perceptual, settings, class_idx=state.class_idx if G.c_dim else None, report=report
+        )
+        while True:
+            yield
+            if task.stopping.is_set():
+                raise Stopped
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: project.Projection = end.value
+                break
         place: dict[str, Any] = {}
         if found.pose is not None:
             angle, x, y = found.pose.tolist()

@@ -17,7 +17,7 @@ from sg3.sampling import seed_latents, set_transform, to_uint8
 from sg3.tools import perceptual
 from sg3.tools.latents import sample_w
 from sg3.tools.perceptual import efflite_embedding, shrink
-from sg3.tools.pose import starting_poses, transform_matrix
+from sg3.tools.pose import pose_grid, starting_poses, transform_matrix
 from sg3.tools.project import (
     Projection,
     Settings,
@@ -53,7 +53,7 @@ def test_the_matrix_is_set_transforms(angle: float, x: float, y: float) -> None:
 def test_starting_poses() -> None:
     """No movement comes first; then those nearest to the best."""
     goal = torch.tensor([radians(14), 0.1, 0.02])
-    poses = starting_poses(lambda pose: float((pose - goal).norm()), 2)
+    poses = starting_poses([float((pose - goal).norm()) for pose in pose_grid()[1:]], 2)
     assert [[round(degrees(p[0])), round(float(p[1]), 2), round(float(p[2]), 2)] for p in poses] == [
         [0, 0, 0], [15, 0.15, 0], [15, 0, 0],
     ]  # fmt: skip
