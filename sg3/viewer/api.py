@@ -51,7 +51,7 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def network(request: Request) -> Response:
         name = request.query_params.get("network", "")
-        facts = await viewer.with_network(place(request), name, lambda painter: painter.facts())
+        facts = await viewer.facts(name)
         entry = await asyncio.to_thread(viewer.catalogue.find, name)
         return JSONResponse({"name": entry.name, "run": entry.run, "kimg": entry.kimg, **facts})
 

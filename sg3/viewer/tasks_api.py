@@ -40,10 +40,7 @@ def routes(viewer: Viewer) -> list[Route]:
         settings = {name: _read(name, kind, asked[name]) for name, kind in DRAG_SETTINGS.items()
                     if asked.get(name) is not None}  # fmt: skip
         runs = _runs(asked.get("mask"))
-        await viewer.with_network(
-            place(request), state.network,
-            lambda painter: drag.check_points(handles, targets, painter.G.img_resolution),
-        )  # fmt: skip
+        drag.check_points(handles, targets, (await viewer.facts(state.network))["resolution"])
         begin = dragging(viewer, state, handles, targets, runs, drag.Settings(**settings))
         task = tasks.start("drag", state, begin)
         return JSONResponse(task.shown())
@@ -58,6 +55,7 @@ def routes(viewer: Viewer) -> list[Route]:
         )
         state = state_of_query(request, besides=("steps", "space", "lr"))
         image = await body_of(request, "application/octet-stream", IMAGE_BYTES)
+        await viewer.facts(state.network)  # the network is read before the work begins
         return JSONResponse(tasks.start("project", state, projecting(viewer, state, image, settings)).shown())
 
     async def look(request: Request) -> Response:

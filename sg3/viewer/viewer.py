@@ -7,9 +7,10 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +22,7 @@ from sg3.tools.files import Pixels
 from sg3.viewer.catalogue import Catalogue, public
 from sg3.viewer.engine import Busy, Engine, IsStale, Stale
 from sg3.viewer.guard import Tokens
-from sg3.viewer.library import Library
+from sg3.viewer.library import Library, Unread
 from sg3.viewer.pictures import Painter
 from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import State
@@ -33,6 +34,7 @@ Check = Callable[[], None]
 FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a newer one, or motion would never show
 SMALL_FIRST = 0.1  # seconds: where a frame takes longer, a small one comes first
 MOST_TIMES = 100
+MOST_READINGS = 8  # for one picture: where many want many networks, they would only push out one another's
 REQUESTS = 8  # of HTTP, for those who may everything and for those who look, that are at the networks together
 
 
@@ -85,6 +87,7 @@ class Viewer:
         self.shelf = Shelf()
         self._turns = {role: asyncio.Semaphore(REQUESTS) for role in ("full", "look")}
         self._library = Library(catalogue, device, self.shelf)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sg3-reader")
         self._usual: OrderedDict[Hashable, float] = OrderedDict()  # seconds of the last whole frame of a kind
 
     async def frame(self, place: Hashable, state: State) -> Frame:
@@ -97,13 +100,13 @@ class Viewer:
 
         def paint(is_stale: IsStale) -> tuple[Wanted, Frame]:
             want = wanted()
-            painter = self._library.painter(want.state.network)  # reading the file is not part of the frame's time
+            painter = self._library.painter(want.state.network)
             began = time.perf_counter()
             kind = want.state.network, want.state.compare, want.state.layer
             usual = self._usual.get(kind, 0.0)
 
             def check() -> None:
-                if usual > FINISHED_ANYWAY and is_stale():
+                if max(usual, time.perf_counter() - began) > FINISHED_ANYWAY and is_stale():
                     raise Stale
 
             is_plain = not want.state.layer and want.state.compare == "none"
@@ -125,6 +128,15 @@ class Viewer:
         """What `use` makes of a network, on the networks' thread. Raises Sg3Error."""
         return await self._on_thread(place, lambda _: use(self._library.painter(network)))
 
+    async def facts(self, network: str) -> dict[str, Any]:
+        """What a page has to know of a network; it waits for no frame. Raises Sg3Error."""
+        for _ in range(MOST_READINGS):
+            painter = await asyncio.to_thread(self._library.known, network)
+            if painter is not None:
+                return painter.facts()
+            await self._read(network)
+        raise Unread(network)
+
     async def _on_thread(self, place: Hashable, use: Callable[[IsStale], Result]) -> Result:
         def work(is_stale: IsStale) -> Result:
             try:
@@ -136,9 +148,37 @@ class Viewer:
             raise full  # out here, without the tensors of what has failed
 
         if not isinstance(place, Visit):
-            return await asyncio.wrap_future(self.engine.submit(place, work))
+            return await self._with_reading(place, work)
         async with self._turns[place.role]:  # however many requests there are, the pages have their turns
-            return await asyncio.wrap_future(self.engine.submit(place, work))
+            return await self._with_reading(place, work)
+
+    async def _with_reading(self, place: Hashable, work: Callable[[IsStale], Result]) -> Result:
+        """Have it done; again, when networks that it needs have been read."""
+        for _ in range(MOST_READINGS):
+            try:
+                return await asyncio.wrap_future(self.engine.submit(place, work))
+            except Unread as unread:
+                missing = unread
+            await self._read(missing.name)
+        raise missing
+
+    async def _read(self, network: str) -> None:
+        """Read a network, one after the other; who is gone before its turn wants nothing any more."""
+
+        def read() -> None:
+            if self._library.known(network) is not None:  # somebody else wanted it, too
+                return
+            try:
+                opened = self._library.read(network)
+                self.engine.submit(object(), lambda _: self._library.keep(opened)).result()
+                return
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = error
+            raise self.engine.submit(object(), lambda _: self.memory_full(failed)).result() or failed
+
+        await asyncio.get_running_loop().run_in_executor(self._reader, read)
 
     def memory_full(self, error: Exception) -> MemoryFull | None:
         """If this is what the error says: the error to tell. Frees what can be freed; on the networks' thread."""
@@ -179,4 +219,5 @@ class Viewer:
 
     def close(self) -> None:
         """End the networks' thread."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self.engine.close()

@@ -10,7 +10,8 @@ import torch
 
 from sg3.errors import MissingInputError
 from sg3.viewer.catalogue import Catalogue
-from sg3.viewer.library import MOST_OPEN, Library
+from sg3.viewer.library import MOST_OPEN, Library, Unread
+from sg3.viewer.pictures import Painter
 from sg3.viewer.shelf import Shelf
 from sg3.viewer.state import State
 from tests.helpers.for_tools import saved, tiny2, tiny3
@@ -75,22 +76,32 @@ def test_looking_up_a_name_does_not_list_the_folders_each_time(tmp_path: Path, m
     assert catalogue.find("").path == tmp_path / "b.pkl"
 
 
+def opened(library: Library, name: str) -> Painter:
+    """The network, which is read if it has to be."""
+    try:
+        return library.painter(name)
+    except Unread as unread:
+        assert unread.name == name
+        library.keep(library.read(name))
+    return library.painter(name)
+
+
 def test_a_run_stands_for_its_newest_and_files_are_read_again(tmp_path: Path) -> None:
     run = run_of(tmp_path / "00000-t", 0)
     library = Library(Catalogue([run], []), torch.device("cpu"), Shelf())
-    first = library.painter("00000-t")
-    assert library.painter("00000-t") is first
-    assert library.painter("00000-t/network-snapshot-000000.pkl").picture(State()).shape == (16, 16, 3)
+    first = opened(library, "00000-t")
+    assert opened(library, "00000-t") is first
+    assert opened(library, "00000-t/network-snapshot-000000.pkl").picture(State()).shape == (16, 16, 3)
     saved(tiny2(), run / "network-snapshot-000004.pkl")
-    newest = library.painter("00000-t")
+    newest = opened(library, "00000-t")
     assert type(newest.G) is not type(first.G)
     (run / "network-snapshot-000009.pkl").symlink_to(run / "network-snapshot-000000.pkl")
-    assert library.painter("00000-t") is newest  # a link could lead anywhere
+    assert opened(library, "00000-t") is newest  # a link could lead anywhere
     again = run / "network-snapshot-000004.pkl"
     again.unlink()
     with pytest.raises(MissingInputError, match="there is none"):
-        library.painter("00000-t/network-snapshot-000004.pkl")
+        opened(library, "00000-t/network-snapshot-000004.pkl")
     for n in range(2 * MOST_OPEN):
         saved(tiny3(), run / f"network-snapshot-{n:06d}.pkl")
-        library.painter(f"00000-t/network-snapshot-{n:06d}.pkl")
+        opened(library, f"00000-t/network-snapshot-{n:06d}.pkl")
     assert len(library._open) == MOST_OPEN
