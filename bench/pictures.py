@@ -3,6 +3,7 @@
 For each of the last snapshots 500 pictures, the same latents for every snapshot, against all of the run's real images:
 
     fd0, fd1   Frechet distance of EfficientNet-Lite0's features (`fd_efflite500_full`), of EfficientNet-Lite1's
+    fwd        Frechet wavelet distance of the pixels (`fwd500_full`); fewer pictures than 768 make it larger
     coverage   share of the real images with a picture nearer than their fifth neighbour among the real ones
     spread     mean distance between two pictures, relative to the mean distance between two real images
 
@@ -29,6 +30,7 @@ from sg3.metrics.detectors import EffliteDetector, place
 from sg3.metrics.functional import density_coverage, frechet_distance
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import Samples, random_labels
+from sg3.metrics.wavelets import PacketMoments, packet_distance
 from sg3.models.features.efficientnet_lite import LITE0, LITE1, load_efficientnet_lite
 from sg3.run_folder import kimg_of, snapshots
 
@@ -45,6 +47,7 @@ class Judgement:
     kimg: int
     fd0: float
     fd1: float
+    fwd: float
     coverage0: float
     coverage: float
     spread: float
@@ -64,6 +67,7 @@ class Judge:
             self.networks.append(EffliteDetector(network, variant.sha256, device))
         self.real = real
         self.real_features = self.features(real)
+        self.real_packets = PacketMoments.of(real)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """[N, 1280] of both networks."""
@@ -76,6 +80,7 @@ class Judge:
         return {
             "fd0": frechet_distance(real0, made0),
             "fd1": frechet_distance(real1, made1),
+            "fwd": packet_distance(self.real_packets, PacketMoments.of(made)),
             "coverage0": density_coverage(real0, made0, k=NEIGHBOUR)[1],
             "coverage": density_coverage(real1, made1, k=NEIGHBOUR)[1],
             "spread": mean_distance(made1) / mean_distance(real1),

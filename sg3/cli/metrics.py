@@ -59,8 +59,9 @@ def command(
     """Measure how good a network's images are.
 
     fid50k_full kid50k_full pr50k3_full is50k ppl2_wend eqt50k_int eqt50k_frac eqr50k are defined as in the original;
-    any of them takes another number of images, as in fid5k_full. fd_efflite needs no download. In a run folder,
-    results are added to metric-NAME.jsonl as they come; an interrupted command goes on when it is repeated.
+    any of them takes another number of images, as in fid5k_full. fd_efflite needs no download, fwd5k_full no network;
+    docs/metrics.md says what each number means. In a run folder, results are added to metric-NAME.jsonl as they come;
+    an interrupted command goes on when it is repeated.
 
     Examples:
 
@@ -130,6 +131,8 @@ class Display:
         import json
 
         self._progress.hide()
+        for note in line["recipe"].get("notes", ()):
+            say(f"{line['metric']}: {note}")
         if self.as_json:
             show(json.dumps(line))
             return

@@ -82,6 +82,10 @@ class Detector(Protocol):
     def dim(self) -> int:
         """Length of a feature vector."""
 
+    @property
+    def resize(self) -> str | None:
+        """For the record: to which size it brings images, and how; None if they keep theirs."""
+
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Feature vectors [N, dim], float32."""
 
@@ -95,6 +99,7 @@ class InceptionDetector:
     device: torch.device
     name: str = field(default="inception", init=False)
     dim: int = field(default=2048, init=False)
+    resize: str = field(default="299x299 bilinear of TensorFlow 1", init=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the last pooling gives, [N, 2048]."""
@@ -120,6 +125,7 @@ class Vgg16Detector:
     device: torch.device
     name: str = field(default="vgg16", init=False)
     dim: int = field(default=4096, init=False)
+    resize: str = field(default="224x224 bilinear of TensorFlow 1", init=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The second hidden layer's outputs, [N, 4096], of the images resized to 224 x 224."""
@@ -153,6 +159,7 @@ class EffliteDetector:
     device: torch.device
     name: str = field(default="efflite", init=False)
     dim: int = field(default=efficientnet_lite.FEATURES, init=False)
+    resize: str = field(default="224x224 bilinear, antialiased", init=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the last pooling gives, [N, 1280], of the images resized to 224 x 224."""

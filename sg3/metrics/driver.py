@@ -23,8 +23,10 @@ from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
 from sg3.metrics.features import FeatureMetric, RealComparison, generated_statistics
 from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
+from sg3.metrics.fwd import WaveletDistance, check_shape
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.path_length import PathLength, path_length
+from sg3.metrics.pixels import Pixels
 from sg3.metrics.progress import Progress, Report
 from sg3.metrics.real_images import RealImages, check_fits
 from sg3.metrics.real_statistics import RealStatistics
@@ -83,7 +85,9 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        return Run(network, random_labels(G, data, seed), dataset, data, opened, seed, world, Progress(progress, stop))
+        pixels = Pixels((G.img_channels, G.img_resolution, G.img_resolution))
+        seen = {**opened, pixels.name: pixels}
+        return Run(network, random_labels(G, data, seed), dataset, data, seen, seed, world, Progress(progress, stop))
 
     results: list[MetricResult] = []
 
@@ -114,7 +118,7 @@ class Run:
     labels: Labels
     dataset: RealImages | None
     data: ImageFolderDataset | None  # the dataset, opened without mirroring
-    detectors: dict[str, Detector]
+    detectors: dict[str, Detector]  # and the pixels themselves
     seed: int
     world: World
     progress: Progress
@@ -175,18 +179,20 @@ def _pooled(
     shared = time.monotonic() - shared
     for metric in metrics:
         began = time.monotonic() - shared
-        detector, real_spec = run.detectors[metric.detector], real_specs.get(metric)
+        detector, real_spec = run.detectors[metric.source], real_specs.get(metric)
         run.progress.tell(metric.name, 0, 1)
 
         def numbers(
             metric: FeatureMetric = metric, real_spec: StatisticsSpec | None = real_spec, detector: Detector = detector
-        ) -> Values:
+        ) -> tuple[Values, list[str]]:
             of_real = None if real_spec is None else real[real_spec]
-            return metric.numbers(of_real, _finite(metric, made[specs[metric]]), detector, run.seed)
+            of_gen = _finite(metric, made[specs[metric]])
+            return metric.numbers(of_real, of_gen, detector, run.seed), metric.notes(of_real, of_gen, detector)
 
-        values = run.world.on_main(numbers)
+        values, notes = run.world.on_main(numbers)
         run.progress.tell(metric.name, 1, 1)
-        yield record(metric, values, began, num_real=None if real_spec is None else real_spec.count)
+        facts = metric.definition(detector) | ({"notes": notes} if notes else {})
+        yield record(metric, values, began, None if real_spec is None else real_spec.count, facts)
 
 
 class _Recorder:
@@ -197,15 +203,18 @@ class _Recorder:
         self._facts = facts
 
     def __call__(
-        self, metric: Metric, values: Values, began: float, num_real: int | None = None
-    ) -> MetricResult:
+        self, metric: Metric, values: Values, began: float, num_real: int | None = None,
+        definition: dict[str, Any] | None = None,
+    ) -> MetricResult:  # fmt: skip
         recipe: dict[str, Any] = {"num_gen": metric.num_gen, "num_real": num_real, **self._facts}
         if not needs_dataset([metric], self._run.G):  # it was named for another metric
             recipe["dataset"] = None
         if metric.detector is not None:
-            recipe |= {"detector": metric.detector, "detector_sha256": self._run.detectors[metric.detector].sha256}
+            detector = self._run.detectors[metric.detector]
+            recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": detector.resize}
         if metric.real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
+        recipe |= definition or {}
         return MetricResult(metric, values, time.monotonic() - began, self._run.world.size, recipe)
 
 
@@ -232,6 +241,8 @@ def _check(
     for metric in metrics:
         if isinstance(metric, PathLength) and not isinstance(G, StyleGenerator):
             raise UsageError(f"{metric.name}: walks through w, which only StyleGAN generators have")
+        if isinstance(metric, WaveletDistance):
+            check_shape(metric.name, (G.img_channels, G.img_resolution, G.img_resolution))
         if metric.detector is not None and G.img_channels not in (1, 3):
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
         if metric.real is None:

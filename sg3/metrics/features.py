@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,16 +24,29 @@ from sg3.processes import World
 class FeatureMetric(Metric, ABC):
     """A metric of the statistics that a detector gives, whatever made the images."""
 
-    detector: ClassVar[str]
     kind: ClassVar[Kind] = "features"  # of the statistics that it takes
+
+    @property
+    def source(self) -> str:
+        """What it sees images through: its detector, unless it does without."""
+        assert self.detector is not None
+        return self.detector
 
     def generated_statistics(self) -> StatisticsSpec:
         """What it needs of generated images."""
-        return StatisticsSpec(self.detector, self.kind, mirrored=False, count=self.num_gen)
+        return StatisticsSpec(self.source, self.kind, mirrored=False, count=self.num_gen)
 
     @abstractmethod
     def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
         """From the statistics of real images, if it compares with them, and of generated ones."""
+
+    def definition(self, detector: Detector) -> dict[str, Any]:
+        """For the record: numbers that its name does not say, and which of several definitions it follows."""
+        return {}
+
+    def notes(self, real: Statistics | None, gen: Statistics, detector: Detector) -> list[str]:
+        """What whoever reads the numbers has to know, a sentence each."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class RealComparison(FeatureMetric):
 
     def real_statistics(self, count: int, mirrored: bool) -> StatisticsSpec:
         """What it needs of real images."""
-        return StatisticsSpec(self.detector, self.kind, mirrored, count)
+        return StatisticsSpec(self.source, self.kind, mirrored, count)
 
 
 def generated_statistics(

@@ -6,6 +6,7 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
     fidN_full kidN_full prNk3_full dcNk5_full   against all real images, not mirrored
     fidN kidN prNk3 dcNk5                       against the first N of those that training saw, mirrored ones too
     fd_effliteN_full, fd_effliteN               Frechet distance of EfficientNet-Lite0 features; without N: 5k, full
+    fwdN_full fwdN                              Frechet distance of wavelet packets, without a network
     fidN_full_per_class                         FID of each class, N generated images of it, and their mean
     isN                                         Inception score
     pplN_wend pplN_wfull pplN_zend pplN_zfull   path length; ppl2_wend and ppl_wend are of 50,000
@@ -23,6 +24,7 @@ from sg3.metrics.density_coverage import DensityCoverage
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.fid import EffliteDistance, FrechetDistance
 from sg3.metrics.fid_per_class import FrechetDistancePerClass
+from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
 from sg3.metrics.metric import Metric
@@ -34,7 +36,7 @@ STANDARD = (
     "fid50k_full", "kid50k_full", "pr50k3_full", "ppl2_wend", "eqt50k_int", "eqt50k_frac", "eqr50k",
     "fid50k", "kid50k", "pr50k3", "is50k",
     "ppl_zfull", "ppl_wfull", "ppl_zend", "ppl_wend",
-    "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full",
+    "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full", "fwd5k_full",
 )  # fmt: skip
 
 _COUNT = r"(\d{1,9}k?)"  # what N stands for
@@ -49,6 +51,7 @@ _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
     (r"dc" + _WITH_NEIGHBOURS, lambda name, n, k, full: DensityCoverage(name, _number(n), bool(full), int(k))),
     (r"fd_effliteN(_full)?", lambda name, n, full: EffliteDistance(name, _number(n), bool(full))),
     (r"fd_efflite", lambda name: EffliteDistance(name, 5000, full=True)),
+    (r"fwdN(_full)?", lambda name, n, full: WaveletDistance(name, _number(n), bool(full))),
     (r"isN", lambda name, n: InceptionScore(name, _number(n))),
     (r"ppl2?_([zw])(full|end)", lambda name, space, sampling: PathLength(name, 50_000, space, sampling)),  # version 2
     (r"pplN_([zw])(full|end)", lambda name, n, space, sampling: PathLength(name, _number(n), space, sampling)),

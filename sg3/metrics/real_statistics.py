@@ -24,11 +24,10 @@ from sg3.data.folder_or_zip import FolderStore, open_store
 from sg3.data.loader_signals import LoaderSignals
 from sg3.errors import Sg3Error, StorageError
 from sg3.metrics.detectors import Detector
-from sg3.metrics.moments import Moments
 from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import chunks
-from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec
+from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, empty_moments
 from sg3.processes import World
 
 CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
@@ -105,10 +104,10 @@ class RealStatistics:
         return self.folder / f"{detector.name}-{spec.kind}-{digest}.npz"
 
     def _kept(self, spec: StatisticsSpec) -> Statistics | None:
-        path, dim = self._file(spec), self.detectors[spec.detector].dim
+        path, detector = self._file(spec), self.detectors[spec.detector]
         if path is None or not path.is_file():
             return None
-        names = ("total", "outer") if spec.kind == "moments" else ("features",)
+        names = ("features",) if spec.kind == "features" else ("total", "outer")
         try:
             # A compressed one is not ours, and might be a bomb.
             with limits.open_zip(path, limits.ARRAY_ENTRIES, str(path)) as archive:
@@ -118,13 +117,14 @@ class RealStatistics:
                 tensors = {name: torch.from_numpy(file[name]) for name in names}
         except Exception:  # whatever is wrong with it, the answer is to compute it anew
             return None
-        shapes = {"total": [dim], "outer": [dim, dim], "features": [spec.count, dim]}
+        moments = empty_moments(detector, spec.kind, self.device)
+        shapes = {"features": torch.Size([spec.count, detector.dim])} if moments is None else \
+            {"total": moments.total.shape, "outer": moments.outer.shape}
         for name, tensor in tensors.items():
-            if list(tensor.shape) != shapes[name] or not tensor.is_floating_point() or not tensor.isfinite().all():
+            if tensor.shape != shapes[name] or not tensor.is_floating_point() or not tensor.isfinite().all():
                 return None
-        if spec.kind == "features":
+        if moments is None:
             return tensors["features"].to(self.device)
-        moments = Moments(dim, self.device)
         moments.count = spec.count
         moments.total.copy_(tensors["total"])
         moments.outer.copy_(tensors["outer"])

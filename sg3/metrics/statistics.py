@@ -1,5 +1,5 @@
 """Statistics of what a detector sees in many images, gathered over batches and processes: the features themselves, or
-their moments.
+their moments, or those of their wavelet packets.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import torch
 
 from sg3.metrics.detectors import Detector
 from sg3.metrics.moments import Moments
+from sg3.metrics.pixels import Pixels
+from sg3.metrics.wavelets import PacketMoments
 from sg3.processes import World
 
-Kind = Literal["moments", "features"]
-Statistics = Moments | torch.Tensor  # of the kind moments; of the kind features, [count, D]
+Kind = Literal["moments", "features", "packets"]  # packets are of images, which are the features of `Pixels`
+Statistics = Moments | torch.Tensor | PacketMoments  # of the kind moments; of the kind features, [count, D]; packets
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class StatisticsSpec:
     count: int
 
 
+def empty_moments(detector: Detector, kind: Kind, device: torch.device) -> Moments | PacketMoments | None:
+    """What moments of this kind are added to; None for features."""
+    if kind == "packets":
+        assert isinstance(detector, Pixels)
+        return PacketMoments(detector.shape, device)
+    return Moments(detector.dim, device) if kind == "moments" else None
+
+
 class Gathered:
     """Features of one detector for images or samples 0 .. count - 1: their moments, or themselves."""
 
@@ -35,7 +45,7 @@ class Gathered:
         self.kind = kind
         self.count = count
         self.device = device
-        self._moments = Moments(detector.dim if kind == "moments" else 0, device)
+        self._moments = empty_moments(detector, kind, device)
         self._rows: list[torch.Tensor] = []
         self._positions: list[int] = []
 
@@ -44,7 +54,7 @@ class Gathered:
         kept = range(which.start, min(which.stop, self.count))
         if not kept:
             return
-        if self.kind == "moments":
+        if self._moments is not None:
             self._moments.add(features[: len(kept)])
         else:
             # Precision and recall see VGG16's features in float16; the others are compared as they are.
@@ -54,7 +64,7 @@ class Gathered:
 
     def result(self, world: World) -> Statistics | None:
         """What all processes have gathered; features in the first process only."""
-        if self.kind == "moments":
+        if self._moments is not None:
             return self._moments.add_up(world)
         dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
         rows = self._rows or [torch.zeros(0, self.detector.dim, dtype=dtype, device=self.device)]

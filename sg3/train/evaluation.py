@@ -71,6 +71,8 @@ class Evaluation:
             values = ", ".join(f"{name} {value:.4f}".lstrip() for name, value in short.items())
             best = self._remember(result, snapshot.name)
             self._display.message(f"{metric}: {values} ({result.seconds:.0f} s){', the best so far' * best}")
+            for words in result.recipe.get("notes", ()):
+                self._display.message(f"{metric}: {words}")
 
         compute(
             self._metrics if metrics is None else metrics, G_ema, self._real, device=self._world.device,

@@ -29,9 +29,10 @@ def test_real_images_are_perfect_and_copies_of_one_are_not() -> None:
     same = judge.numbers(real)
     assert same["fd0"] == pytest.approx(0, abs=0.1)
     assert same["fd1"] == pytest.approx(0, abs=0.1)
+    assert same["fwd"] == pytest.approx(0, abs=1e-6)
     assert (same["coverage0"], same["coverage"]) == (1, 1)
     assert (same["spread"], same["pixels"]) == (pytest.approx(1), pytest.approx(1))
     copies = judge.numbers(real[:1].expand(8, -1, -1, -1))
-    assert min(copies["fd0"], copies["fd1"]) > 1
+    assert min(copies["fd0"], copies["fd1"], copies["fwd"]) > 1
     assert copies["spread"] == pytest.approx(0, abs=1e-3)
     assert copies["pixels"] == pytest.approx(0, abs=1e-6)

@@ -13,6 +13,7 @@ class PixelDetector:
         self.name = name
         self.sha256 = f"{name}-{dim}"
         self.dim = dim
+        self.resize = "4x4 average"
         self.seen = 0  # images
         rng = torch.Generator().manual_seed(len(name))
         self._mix = torch.randn(48, dim, generator=rng)

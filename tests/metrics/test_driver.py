@@ -20,13 +20,14 @@ from sg3.metrics.functional import frechet_distance, inception_score, kernel_dis
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import spherical
 from sg3.metrics.samples import Samples, random_labels
+from sg3.metrics.wavelets import frechet_wavelet_distance
 from tests.helpers.image_files import write_dataset
 from tests.helpers.pixel_detectors import PixelDetector, pixel_detectors
 from tests.helpers.tiny_networks import generator2, generator3
 
 SUITE = ("fid22_full", "kid22_full", "pr22_3_full", "dc22_3_full", "is22", "fd_efflite10_full", "fid14_full")
 REST = ("ppl6_wend", "ppl5_zfull", "eqt10_int", "eqt6_frac", "eqr7")
-SUITE2 = ("fid13_full", "is22", "fid6_full_per_class", "ppl5_wend")
+SUITE2 = ("fid13_full", "is22", "fid6_full_per_class", "ppl5_wend", "fwd13_full")
 
 
 def run(names, G, real=None, **options) -> dict[str, float]:
@@ -59,6 +60,14 @@ class TestDefinitions:
         assert (values["pr22_3_full_precision"], values["pr22_3_full_recall"]) == pair
         lite = frechet_distance(efflite.features(images), features_of(G, 10, efflite, real16))
         assert values["fd_efflite10_full"] == pytest.approx(lite, rel=1e-9)
+
+    def test_wavelet_distance_sees_the_pixels(self, real8: RealImages) -> None:
+        G = generator2()
+        images = torch.stack([torch.from_numpy(image) for image, _ in real8.open()])
+        samples = Samples(G, random_labels(G, real8.open(), 0), 0, batch=8)
+        made = torch.cat([samples.images(part) for part in samples.chunks(13)])[:13]
+        value = run(["fwd13_full"], G, real8)["fwd13_full"]
+        assert value == frechet_wavelet_distance(images, made)  # sums of integers, so to the last bit
 
     def test_legacy_ones_see_mirrored_images_up_to_their_number(self, real16: RealImages, detectors) -> None:
         G, inception = generator3(), detectors["inception"]
@@ -207,6 +216,7 @@ class TestResults:
         recipe = full.recipe
         assert (recipe["num_gen"], recipe["num_real"], recipe["seed"], recipe["batch"]) == (9, 20, 3, 4)
         assert (recipe["detector"], recipe["detector_sha256"]) == ("inception", "inception-12")
+        assert recipe["resize"] == "4x4 average"
         assert recipe["dataset"]["sha256"] == real16.open().content_hash()
         assert recipe["dataset"]["resize_filter"] is None
         assert recipe["versions"]["sg3"] == sg3.__version__
@@ -216,6 +226,15 @@ class TestResults:
         assert full.num_gpus == 1
         assert full.seconds > 0
         json.dumps(full.as_dict())
+
+    def test_recipe_and_notes_of_the_wavelet_distance(self, real8: RealImages) -> None:
+        (result,) = compute([parse("fwd9_full")], generator2(), real8, device="cpu")
+        recipe = result.recipe
+        assert {name: recipe[name] for name in ("wavelet", "level", "packet", "ddof", "num_gen", "num_real")} == {
+            "wavelet": "haar", "level": 0, "packet": [3, 8, 8], "ddof": 1, "num_gen": 9, "num_real": 18}  # fmt: skip
+        assert "detector" not in recipe
+        (note,) = recipe["notes"]
+        assert note.startswith("9 images for packets of 192 numbers: their covariance is singular")
 
     def test_resampling_filter_comes_from_the_dataset(self, tmp_path: Path, discs16: Path, detectors) -> None:
         from sg3.data.prepare import prepare

@@ -13,6 +13,7 @@ from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.features import FeatureMetric
 from sg3.metrics.fid import EffliteDistance, FrechetDistance
 from sg3.metrics.fid_per_class import FrechetDistancePerClass
+from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
 from sg3.metrics.metric import Metric
@@ -36,6 +37,8 @@ NO_REAL = "none"
         ("pr50k3", PrecisionRecall, 50000, False, 50000),
         ("pr64_3_full", PrecisionRecall, 64, True, 200000),
         ("dc10k5_full", DensityCoverage, 10000, True, 200000),
+        ("fwd5k_full", WaveletDistance, 5000, True, None),
+        ("fwd300", WaveletDistance, 300, False, 300),
         ("is50k", InceptionScore, 50000, False, NO_REAL),
         ("fd_efflite", EffliteDistance, 5000, True, None),
         ("fd_efflite50k_full", EffliteDistance, 50000, True, None),
@@ -80,7 +83,8 @@ def test_every_standard_name_is_known() -> None:
 
 def test_what_compares_features_names_its_detector() -> None:
     for name in sg3.metrics.STANDARD:
-        assert not isinstance(parse(name), FeatureMetric) or parse(name).detector is not None
+        assert not isinstance(parse(name), FeatureMetric) or parse(name).source is not None
+        assert not isinstance(parse(name), FeatureMetric) or parse(name).detector in (parse(name).source, None)
 
 
 @pytest.mark.parametrize("name", ["", "fid", "fid_full", "fidk", "fid50m", "pr50k", "pr50k0", "fid0_full", "is5",
