@@ -51,6 +51,7 @@ class DiscriminatorBlock(nn.Module):
         self.architecture = architecture
         self.use_fp16 = use_fp16
         self.half_type = "float16"
+        self.half_on_cpu = False
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
@@ -76,7 +77,8 @@ class DiscriminatorBlock(nn.Module):
         """Features x [N, in, R, R] (None in the first block) and the image at this resolution -> both, halved."""
         reference = x if x is not None else img
         assert reference is not None
-        dtype = working_type(self.use_fp16 and not force_fp32, self.half_type, reference.device)
+        may_be_half = self.use_fp16 and not force_fp32
+        dtype = working_type(may_be_half, self.half_type, reference.device, self.half_on_cpu)
         dtype = wide(self.conv1.weight, dtype)
         is_half = dtype not in (torch.float32, torch.float64)
         layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format

@@ -255,9 +255,10 @@ HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 HALF_DEVICES = ("cuda", "meta")  # on a CPU 16 bits would only be slower; on meta one asks what a GPU would do
 
 
-def working_type(is_half: bool, half_type: str, device: torch.device) -> torch.dtype:
-    """What a layer computes in: 16 bits if it may, and the device is for it."""
-    return HALF_TYPES[half_type] if is_half and device.type in HALF_DEVICES else torch.float32
+def working_type(is_half: bool, half_type: str, device: torch.device, half_on_cpu: bool = False) -> torch.dtype:
+    """What a layer computes in: 16 bits if it may, and the device is for it or was said to be."""
+    is_for_it = device.type in HALF_DEVICES or half_on_cpu
+    return HALF_TYPES[half_type] if is_half and is_for_it else torch.float32
 
 
 def wide(weight: torch.Tensor, otherwise: torch.dtype = torch.float32) -> torch.dtype:
@@ -266,12 +267,14 @@ def wide(weight: torch.Tensor, otherwise: torch.dtype = torch.float32) -> torch.
     return torch.float64 if weight.dtype == torch.float64 else otherwise
 
 
-def set_half_type(network: nn.Module, half_type: str) -> None:
-    """Choose 'float16', which networks begin with, or 'bfloat16' for the layers that may run in 16 bits."""
+def set_half_type(network: nn.Module, half_type: str, on_cpu: bool = False) -> None:
+    """Choose 'float16', which networks begin with, or 'bfloat16' for the layers that may run in 16 bits, and whether
+    they do so on a CPU, too."""
     assert half_type in HALF_TYPES
     for module in network.modules():
         if hasattr(module, "half_type"):
             module.half_type = half_type  # type: ignore[assignment]  # known to be there
+            module.half_on_cpu = on_cpu  # type: ignore[assignment]
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -127,7 +127,7 @@ class Repeated:
         """What a recording holds on to: where tensors lie, what filters are made of, how modules are set."""
         parts: list[Hashable] = [os.environ.get("SG3_IMPL")]
         for module in self._network.modules():
-            parts += [module.training, getattr(module, "half_type", None)]
+            parts += [module.training, getattr(module, "half_type", None), getattr(module, "half_on_cpu", None)]
             parts += [None if t is None else (t.data_ptr(), t.dtype) for t in module._parameters.values()]
             for name, buffer in module._buffers.items():
                 if buffer is not None:

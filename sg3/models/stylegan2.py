@@ -197,6 +197,7 @@ class SynthesisBlock(nn.Module):
         self.architecture = architecture
         self.use_fp16 = use_fp16
         self.half_type = "float16"
+        self.half_on_cpu = False
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
@@ -235,7 +236,8 @@ class SynthesisBlock(nn.Module):
         """Features and image of the previous resolution (None in the first block), ws [N, num_conv + num_torgb, w_dim]
         -> features [N, out, R, R] and float32 image [N, img_channels, R, R] (None until there is one)."""
         w = iter(ws.unbind(dim=1))
-        dtype = wide(ws, working_type(self.use_fp16 and not force_fp32, self.half_type, ws.device))
+        may_be_half = self.use_fp16 and not force_fp32
+        dtype = wide(ws, working_type(may_be_half, self.half_type, ws.device, self.half_on_cpu))
         is_half = dtype not in (torch.float32, torch.float64)
         layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
 

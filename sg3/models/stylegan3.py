@@ -160,6 +160,7 @@ class SynthesisLayer(nn.Module):
         self.conv_clamp = conv_clamp
         self.magnitude_ema_beta = magnitude_ema_beta
         self.half_type = "float16"
+        self.half_on_cpu = False
 
         tmp_rate = max(spec.in_sampling_rate, spec.out_sampling_rate) * (1 if spec.is_torgb else lrelu_upsampling)
         self.tmp_sampling_rate = tmp_rate
@@ -226,7 +227,8 @@ class SynthesisLayer(nn.Module):
         if spec.is_torgb:
             styles = styles * (1 / sqrt(spec.in_channels * self.conv_kernel**2))
 
-        dtype = wide(w, working_type(spec.use_fp16 and not force_fp32, self.half_type, x.device))
+        is_half = spec.use_fp16 and not force_fp32
+        dtype = wide(w, working_type(is_half, self.half_type, x.device, self.half_on_cpu))
         x = modulated_conv2d(
             x.to(dtype),
             self.weight.to(w.dtype),

@@ -48,7 +48,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_best", lambda available, device, dtype: available[0])
     for models in (stylegan2, stylegan3):
         monkeypatch.setattr(
-            models, "working_type", lambda half, name, device: layers.working_type(half, name, torch.device("cuda"))
+            models, "working_type", lambda half, name, *_: layers.working_type(half, name, torch.device("cuda"))
         )
     monkeypatch.setattr(kept, "may_keep", lambda sources: True)
     monkeypatch.setattr(kept, "identity", lambda source: (id(source), source._version))

@@ -16,7 +16,7 @@ SIZES = {"channel_base": 256, "channel_max": 16, "num_fp16_res": 2, "conv_clamp"
 def half(request, monkeypatch) -> str:
     """The type, in which layers that may compute from now on."""
 
-    def anywhere(is_half: bool, half_type: str, device: torch.device) -> torch.dtype:
+    def anywhere(is_half: bool, half_type: str, *_: object) -> torch.dtype:
         return HALF_TYPES[half_type] if is_half else torch.float32
 
     for module in (discriminator, stylegan2, stylegan3):
