@@ -41,14 +41,20 @@ class BadSteps:
         # By phase: bad steps in a row, the longest such row and their number since the last look.
         self._counts = torch.zeros(len(self._phases), 3, dtype=torch.int64, device=device)
 
-    def take_step(self, phase: str, optimizer: torch.optim.Optimizer, good: torch.Tensor) -> None:
-        """One step of the optimiser if the boolean scalar `good` (on the device) is true, else none, but counted."""
+    def take_step(
+        self, phase: str, optimizer: torch.optim.Optimizer, good: torch.Tensor, excused: torch.Tensor | None = None
+    ) -> None:
+        """One step of the optimiser if the boolean scalar `good` (on the device) is true, else none, but counted.
+
+        A bad step that is `excused` (another such scalar), by a loss scale that will now be smaller, says nothing of
+        the run: it neither lengthens a row nor ends it.
+        """
         # As torch's GradScaler tells a fused optimiser to leave a step out without waiting for the device.
         optimizer.grad_scale, optimizer.found_inf = None, (~good).float()  # type: ignore[attr-defined]
         optimizer.step()
         index = self._phases.index(phase)
         row, longest, count = self._counts[index].unbind()
-        row = torch.where(good, 0, row + 1)
+        row = torch.where(good, 0, row + (1 if excused is None else ~excused))
         self._counts[index] = torch.stack([row, longest.maximum(row), count + ~good])
 
     def look(self) -> list[Found]:

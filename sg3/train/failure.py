@@ -37,8 +37,11 @@ class BadStepsWatch:
         for found in t.bad_steps.look():
             if t.world.is_main:  # the same on all ranks
                 t.stats.report(f"Gradient/skipped/{found.phase}", float(found.count))
+                scalers = {phase.name: phase.scaler for phase in t.phases}
+                scaler = scalers[found.phase]
+                remedy = "" if scaler is None or not scaler.is_dynamic else "; its loss is scaled by less now"
                 self._display.message(
-                    f"warning: {found} up to {t.nimg} images left out, the gradient was not finite"
+                    f"warning: {found} up to {t.nimg} images left out, the gradient was not finite{remedy}"
                 )
             if found.is_fatal:
                 where = write_failure(self._run_dir, t, found.phase) if t.world.is_main else self._run_dir

@@ -34,6 +34,8 @@ NO_EFFECT = ""
 OTHER_ROUNDING = "layers with 16 bits are rounded otherwise"
 OTHER_RECIPE = "from here on another training recipe"
 
+LOSS_SCALES = tuple(2**exponent for exponent in range(25))  # powers of two, whose multiplication rounds nothing
+
 GRID = tuple[int, int]  # the kind of --grid: columns, rows
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", GRID: "columns x rows, like 8x4"}
 TRUE, FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")

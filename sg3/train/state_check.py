@@ -14,8 +14,10 @@ import torch
 
 from sg3.errors import DataError
 from sg3.terminal import printable
+from sg3.train.options import LOSS_SCALES
 
-OPTIONAL = {"last_tick"}  # which states of earlier versions have not
+# Which states of earlier versions have not, or of a run that had no dynamic loss scaler then.
+OPTIONAL = {"last_tick", "scalers", "scalers.G", "scalers.D"}
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, the only optimiser in use, keeps of a parameter
 FREE = {"config", "bad_steps", "stats", "last_tick"}  # their entries depend on what has happened, or are compared later
 
@@ -44,6 +46,8 @@ def _check(value: Any, like: Any, path: str) -> None:
             raise ValueError(f"{path} is a {type(value).__name__}, expected entries by name")
         for name, entry in like.items():
             if name not in value:
+                if f"{path}.{name}" in OPTIONAL:
+                    continue
                 raise ValueError(f"{path} has no {name}")
             if not path.startswith("optimizers."):
                 _check(value[name], entry, f"{path}.{name}")
@@ -71,6 +75,8 @@ def _check_number(value: Any, like: bool | float, path: str) -> None:
     if not fits or not 0 <= value < 2**62 or not isfinite(value):
         kind = "true or false" if isinstance(like, bool) else "a number from 0 up"
         raise ValueError(f"{path} is {printable(repr(value))}, expected {kind}")
+    if path.startswith("scalers.") and path.endswith(".scale") and value not in LOSS_SCALES:
+        raise ValueError(f"{path} is {value:g}, expected a power of two from 1 to {LOSS_SCALES[-1]}")
 
 
 def _check_plain(value: Any, kind: type, path: str, level: int = 0) -> None:

@@ -144,19 +144,27 @@ class Trainer:
                     torch.compiler.cudagraph_mark_step_begin()  # of the term before, only gradients live on
                 if start + c.batch_gpu == self.local_batch and term is phase.terms[-1]:
                     reducer.arm()
-                (term(mb).mean() * (phase.interval * c.batch_gpu / c.batch)).backward()
+                loss = term(mb).mean() * (phase.interval * c.batch_gpu / c.batch)
+                (loss if phase.scaler is None else loss * phase.scaler.scale).backward()
             means.next_pass()
         phase.module.requires_grad_(False)
         self.watchdog.beat()
         reducer.finish()
 
         grads = [p.grad for p in phase.module.parameters() if p.grad is not None]
+        if phase.scaler is not None:
+            phase.scaler.unscale(grads)
         norm = torch.nn.utils.get_total_norm(grads)
         good = norm.isfinite()
         means.finish(good)
         if self.world.is_main:  # the same on all ranks
             self.stats.report(f"Gradient/norm/{phase.name}", norm)
-        self.bad_steps.take_step(phase.name, phase.optimizer, good)
+        excused = None
+        if phase.scaler is not None:
+            if self.world.is_main and phase.scaler.is_dynamic:
+                self.stats.report(f"Gradient/scale/{phase.name}", phase.scaler.scale)
+            excused = phase.scaler.step_done(good)
+        self.bad_steps.take_step(phase.name, phase.optimizer, good, excused)
         return good
 
     def micro_batch(self, phase: Phase, start: int, real: torch.Tensor, real_c: torch.Tensor) -> MicroBatch:

@@ -100,6 +100,17 @@ def test_other_systems_killed_at_some_instants(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_half_precision_killed_at_some_instants(discs: Path, tmp_path: Path) -> None:
+    """Float16 everywhere, and factors that overflow from the first step on."""
+    dynamic = {"g_scaler": "dynamic", "d_scaler": "dynamic", "loss_scale": 2**24}
+    config = tiny_config(discs, cfg="stylegan2", kimg=1000, amp="global", amp_on_cpu=True, **dynamic)
+    killed_at_some_instants(config, tmp_path)
+    scalers = load_state(tmp_path / "run", pytest.fail)["scalers"]
+    assert all(1 < scaler["scale"] < 2**24 for scaler in scalers.values())
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_200_instants(config: TrainConfig, tmp_path: Path) -> None:
     rng = random.Random(1)

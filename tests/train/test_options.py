@@ -92,7 +92,10 @@ def test_what_may_change_on_continuing() -> None:
     others = {name for name, effect in changes.items() if effect} - {
         name for name, effect in changes.items() if effect == OTHER_RECIPE
     }
-    assert others == {"gpus", "batch_gpu", "threads", "tf32", "nhwc", "compile", "bf16"}
+    assert others == {
+        "gpus", "batch_gpu", "threads", "tf32", "nhwc", "compile", "bf16", "amp_on_cpu", "g_scaler", "d_scaler",
+        "loss_scale",
+    }  # fmt: skip
 
 
 def test_what_may_change_is_part_of_the_configuration() -> None:

@@ -80,7 +80,8 @@ def opened(library: Library, name: str) -> Painter:
     """The network, which is read if it has to be."""
     try:
         return library.painter(name)
-    except Unread:
+    except Unread as unread:
+        assert unread.name == name
         library.keep(library.read(name))
     return library.painter(name)
 

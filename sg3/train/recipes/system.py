@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sg3.models import Discriminator, Generator
+from sg3.train.loss_scale import LossScaler
 
 
 def unaugmented(images: torch.Tensor, _term: str) -> torch.Tensor:
@@ -57,7 +58,7 @@ class Phase:
 
     `network` is 'G' or 'D', the key of the phase's network and optimiser; `reals` says which of the step's batches of
     real images its terms see. Phases that end in "reg" are lazy regularisation (Karras et al. 2020, Section 3.1):
-    gradients are scaled up by `interval`.
+    gradients are scaled up by `interval`. `scaler`, if there is one, scales what is differentiated.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Phase:
     terms: Sequence[Term]
     means: Sequence[torch.Tensor] = ()
     reals: int = 0
+    scaler: LossScaler | None = None
 
     @property
     def is_main(self) -> bool:

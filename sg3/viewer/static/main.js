@@ -66,7 +66,7 @@ async function start() {
   const runs = new Runs(store, fail, again);
   for (const Part of [Layers, Directions, Grid, Project]) new Part(store, fail);
   const drag = new Drag(store, fail);
-  const keyframes = new Keyframes(store, () => facts, ready, kept.copy, fail);
+  new Keyframes(store, () => facts, ready, kept.copy);
   readings(store, () => facts, fail);
   recording(byId("picture"), say);
   presets(store, say);
@@ -128,7 +128,6 @@ async function start() {
     mixing.layers(facts.layers);
     runs.attach(facts.run);
     kept.show();
-    keyframes.attach(facts);
     const defaults = {};
     if (facts.classes && store.get("class") === null) defaults.class = 0;
     if (!facts.classes) Object.assign(defaults, { class: null, class_b: null });

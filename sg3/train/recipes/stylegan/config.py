@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
 from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
+from sg3.train.recipes.stylegan import half_precision
+from sg3.train.recipes.stylegan.options import StyleGANOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,12 @@ class StyleGANConfig(TrainConfig):
     layers: int
     margin: int
     num_fp16_res: int
+    d_num_fp16_res: int | None = None  # None: as many as G's (as in runs that began before there was this)
     conv_clamp: float | None
+    amp_on_cpu: bool = False
+    g_scaler: str = "none"
+    d_scaler: str = "none"
+    loss_scale: int = 512
     magnitude_ema_beta: float
     mbstd_group: int
     freezed: int
@@ -48,14 +55,17 @@ class StyleGANConfig(TrainConfig):
         """Fill in what was not said."""
         o = options.with_defaults()
         rotation = o.cfg == "stylegan3-r"
+        amp = half_precision.OFF if o.fp32 else o.amp
+        g_half, d_half = (half_precision.fp16_resolutions(a, dataset.resolution) for a in (amp, o.d_amp or amp))
         ema_rampup = (None if o.resume else 0.05) if o.ema_rampup is None else o.ema_rampup or None
         return cls.from_options(
             o,
             dataset,
             z_dim=o.latent,
             w_dim=o.latent,
-            num_fp16_res=0 if o.fp32 else 4,
-            conv_clamp=None if o.fp32 else 256.0,
+            num_fp16_res=g_half,
+            d_num_fp16_res=None if d_half == g_half else d_half,
+            conv_clamp=half_precision.clamp(g_half),
             magnitude_ema_beta=0.5 ** (o.batch / 20e3),
             gamma=default_gamma(dataset.resolution, o.batch) if o.gamma is None else o.gamma,
             adam_beta2=0.99,
@@ -75,7 +85,10 @@ class StyleGANConfig(TrainConfig):
 
     def problems(self, said: Options) -> list[str]:
         """As in TrainConfig."""
-        problems = super().problems(said)
+        problems = super().problems(replace(said, bf16=None))
+        half = {"G": self.num_fp16_res > 0, "D": self.d_half > 0}
+        scalers = {"G": self.g_scaler, "D": self.d_scaler}
+        problems += half_precision.contradictions(cast(StyleGANOptions, said), half, scalers, self.loss_scale)
         if said.batch_gpu is None and self.batch % self.gpus:
             return problems  # what follows from a batch that is not to be shared out is no problem of its own
         if self.batch_gpu < self.mbstd_group:
@@ -91,7 +104,22 @@ class StyleGANConfig(TrainConfig):
     @property
     def is_half(self) -> bool:
         """Whether some layers run in 16 bits on a GPU."""
-        return self.num_fp16_res > 0
+        return self.num_fp16_res > 0 or self.d_half > 0
+
+    @property
+    def d_half(self) -> int:
+        """How many resolutions of D may run in 16 bits."""
+        return self.num_fp16_res if self.d_num_fp16_res is None else self.d_num_fp16_res
+
+    @property
+    def amp(self) -> str:
+        """Which layers of G run in 16 bits, in the option's words."""
+        return half_precision.amp_of(self.num_fp16_res)
+
+    @property
+    def d_amp(self) -> str:
+        """Which layers of D do."""
+        return half_precision.amp_of(self.d_half)
 
     @property
     def follows_input_transform(self) -> bool:
@@ -133,8 +161,8 @@ class StyleGANConfig(TrainConfig):
         return {
             "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
             "img_channels": self.dataset.channels, "architecture": self.d_arch,
-            "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.num_fp16_res,
-            "conv_clamp": self.conv_clamp,
+            "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.d_half,
+            "conv_clamp": half_precision.clamp(self.d_half),
             "block_kwargs": {"freeze_layers": self.freezed, "fp16_channels_last": self.nhwc},
             "mapping_kwargs": {"num_layers": self.d_map_depth},
             "epilogue_kwargs": {"mbstd_group_size": self.mbstd_group},

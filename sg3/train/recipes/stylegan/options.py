@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sg3 import limits
-from sg3.train.options import IMPORTANT, NETWORKS, OPTIMISATION, OTHER_RECIPE, Options, again, option
+from sg3.train.options import (
+    IMPORTANT,
+    LOSS_SCALES,
+    MACHINE,
+    NETWORKS,
+    OPTIMISATION,
+    OTHER_RECIPE,
+    OTHER_ROUNDING,
+    Options,
+    again,
+    option,
+)
+
+AMP = ("off", "partial", "global")
+SCALERS = ("none", "static", "dynamic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +72,24 @@ class StyleGANOptions(Options):
     style_mix: float | None = option(
         "Style mixing probability.", OPTIMISATION, default=0.0, by_cfg={"stylegan2": 0.9}, at_least=0, at_most=1
     )
+
+    amp: str | None = option(
+        "Layers in 16 bits on a GPU: none (as --fp32), the four highest resolutions, or all but those of 4 x 4.",
+        MACHINE, default="partial", choices=AMP,
+    )  # fmt: skip
+    d_amp: str | None = option("The same for D alone.", MACHINE, rule="as --amp", choices=AMP)
+    amp_on_cpu: bool | None = option(
+        "16 bits on a CPU, too: slower, to see what they do without a GPU.", MACHINE, default=False,
+        changes=OTHER_ROUNDING,
+    )  # fmt: skip
+    g_scaler: str | None = option(
+        "Scale G's loss, so that gradients do not vanish in 16 bits; never its path length.", MACHINE, default="none",
+        choices=SCALERS, changes=OTHER_ROUNDING,
+    )  # fmt: skip
+    d_scaler: str | None = option(
+        "Scale D's loss, never its R1.", MACHINE, default="none", choices=SCALERS, changes=OTHER_ROUNDING
+    )
+    loss_scale: int | None = option(
+        "What scalers scale by, dynamic ones to begin with: a power of two.", MACHINE, default=512, at_least=1,
+        at_most=LOSS_SCALES[-1], changes=OTHER_ROUNDING,
+    )  # fmt: skip

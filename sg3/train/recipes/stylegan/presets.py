@@ -73,6 +73,15 @@ def _published() -> dict[str, Preset]:
     mm2 = {"cfg": "stylegan2", "batch": 32, "gamma": 10.0, "mirror": True, "aug": "noaug", "ema_rampup": 0.0}
     for name in ("ffhq-1024", "ffhq-256", "lsun-cat-256", "lsun-church-256", "lsun-horse-256"):
         add(f"mmagic-stylegan2-{name}", "mmagic", kimg=25600, **mm2)
+    # ... its three of half precision, with gradients of R1 and path length never scaled; apex began at 65536.
+    static: dict[str, object] = {"g_scaler": "static", "d_scaler": "static", "loss_scale": 512}
+    dynamic: dict[str, object] = {"g_scaler": "dynamic", "d_scaler": "dynamic", "loss_scale": 65536}
+    for suffix, amp in (
+        ("fp16-partial", {"amp": "partial", **static}),
+        ("fp16-global-g", {"amp": "global", "d_amp": "partial", **static}),
+        ("apex", {"amp": "global", **dynamic}),
+    ):
+        add(f"mmagic-stylegan2-ffhq-256-{suffix}", "mmagic, half precision", kimg=25600, **mm2, **amp)
     add("mmagic-stylegan2-lsun-car-512", "mmagic, 512 x 384 images padded to squares", kimg=57600, **mm2)
 
     # Maua's repository trains StyleGANs without a projected discriminator, too, all of them with both regularisations

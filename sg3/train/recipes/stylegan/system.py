@@ -18,6 +18,7 @@ from sg3.models.layers import set_half_type
 from sg3.randomness import seed_torch
 from sg3.train.compiled import compiled, warm_up
 from sg3.train.ema import ema_beta
+from sg3.train.loss_scale import LossScaler
 from sg3.train.recipes.stylegan.config import StyleGANConfig
 from sg3.train.recipes.stylegan.loss import Loss
 from sg3.train.recipes.system import Phase, Reporter
@@ -43,7 +44,12 @@ class StyleGAN:
         )  # fmt: skip
         if config.compile == "graphs":
             warm_up(self.G, self.D, config.batch_gpu, device)
-        self.phases = build_phases(config, self.loss)
+        kinds = {"G": config.g_scaler, "D": config.d_scaler}
+        self.scalers = {
+            network: LossScaler(config.loss_scale, kind == "dynamic", device)
+            for network, kind in kinds.items() if kind != "none"
+        }  # fmt: skip
+        self.phases = build_phases(config, self.loss, self.scalers)
 
     def progress(self, nimg: int, tick: int, step: int) -> None:
         """The original's files have no counters."""
@@ -61,12 +67,16 @@ class StyleGAN:
         return ema_beta(c.batch, nimg, c.ema_kimg, c.ema_rampup)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean path length."""
-        return {"pl_mean": self.loss.pl_mean}
+        """The mean path length, and the factors of dynamic loss scalers."""
+        dynamic = {name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler.is_dynamic}
+        return {"pl_mean": self.loss.pl_mean, **({"scalers": dynamic} if dynamic else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with a mean path length."""
+        """Go on with a mean path length. A scaler that was not dynamic in the state begins anew."""
         self.loss.pl_mean.copy_(state["pl_mean"])
+        for name, scaler in self.scalers.items():
+            if scaler.is_dynamic and name in state.get("scalers", {}):
+                scaler.load_state_dict(state["scalers"][name])
 
 
 def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[StyleGenerator, Discriminator]:
@@ -76,12 +86,12 @@ def build_networks(config: StyleGANConfig, device: torch.device) -> tuple[StyleG
     G: StyleGenerator = family.Generator(**config.generator_kwargs())
     D = stylegan2.Discriminator(**config.discriminator_kwargs())
     for network in (G, D):
-        set_half_type(network, "bfloat16" if config.bf16 else "float16")
+        set_half_type(network, "bfloat16" if config.bf16 else "float16", on_cpu=config.amp_on_cpu)
     return G.requires_grad_(False).to(device), D.requires_grad_(False).to(device)
 
 
-def build_phases(config: StyleGANConfig, loss: Loss) -> list[Phase]:
-    """Phases in the order they run."""
+def build_phases(config: StyleGANConfig, loss: Loss, scalers: Mapping[str, LossScaler]) -> list[Phase]:
+    """Phases in the order they run. Regularisation is never scaled: its own gradient of a gradient would overflow."""
     G, D = loss.G, loss.D
     phases = []
     # d_fake's pass moves G's means: of w, and of each layer's input magnitude (StyleGAN3).
@@ -96,10 +106,11 @@ def build_phases(config: StyleGANConfig, loss: Loss) -> list[Phase]:
             betas=(0.0, config.adam_beta2**ratio), eps=config.adam_eps, fused=True,
         )  # fmt: skip
         means = g_means if letter == "D" else []
+        scaler = scalers.get(letter)
         if interval is None:
-            phases.append(Phase(f"{letter}both", letter, module, optimizer, 1, main, means))
+            phases.append(Phase(f"{letter}both", letter, module, optimizer, 1, main, means, scaler=scaler))
         else:
-            phases.append(Phase(f"{letter}main", letter, module, optimizer, 1, main, means))
+            phases.append(Phase(f"{letter}main", letter, module, optimizer, 1, main, means, scaler=scaler))
             if letter == "G" or config.gamma > 0:
                 reg_means = [loss.pl_mean] if letter == "G" else []
                 phases.append(Phase(f"{letter}reg", letter, module, optimizer, interval, reg, reg_means))
