@@ -26,12 +26,11 @@ import torch.nn.functional as F
 from sg3.data.dataset import ImageFolderDataset
 from sg3.device import device_for_work
 from sg3.formats import averaged_generator, load
-from sg3.metrics.detectors import EffliteDetector, place
+from sg3.metrics.detectors import open_detector
 from sg3.metrics.functional import density_coverage, frechet_distance
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import Samples, random_labels
 from sg3.metrics.wavelets import PacketMoments, packet_distance
-from sg3.models.features.efficientnet_lite import LITE0, LITE1, load_efficientnet_lite
 from sg3.run_folder import kimg_of, snapshots
 
 COUNT = 500
@@ -59,12 +58,7 @@ class Judge:
 
     def __init__(self, real: torch.Tensor) -> None:
         """`real`: uint8 [N, C, R, R]."""
-        self.networks = []
-        for variant in (LITE0, LITE1):
-            network = load_efficientnet_lite(variant)
-            device = torch.device("cpu")
-            place(network, device)
-            self.networks.append(EffliteDetector(network, variant.sha256, device))
+        self.networks = [open_detector("efflite"), open_detector("lite1")]
         self.real = real
         self.real_features = self.features(real)
         self.real_packets = PacketMoments.of(real)

@@ -1,16 +1,19 @@
-"""Density and coverage of generated images (Naeem et al. 2020)."""
+"""Density and coverage of generated images (Naeem et al., arXiv 2002.09797)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from sg3.metrics.detectors import Detector
-from sg3.metrics.functional import density_coverage
-from sg3.metrics.metric import Values
+from sg3.metrics.features import Findings
+from sg3.metrics.functional import balls_around_real
 from sg3.metrics.precision_recall import NeighbourMetric
 from sg3.metrics.statistics import Statistics
+
+TINY = 0.01  # of the median radius: what is nearer is the same image, but for rounding
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,22 @@ class DensityCoverage(NeighbourMetric):
     """In how many balls of real images a generated one lies, relative to k, and the share of those balls that hold
     one: less moved by outliers than precision and recall."""
 
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
         """Density, which may exceed 1, and coverage, from 0 to 1."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
-        density, coverage = density_coverage(real, gen, k=self.k)
-        return {f"{self.name}_density": density, f"{self.name}_coverage": coverage}
+        balls = balls_around_real(real, gen, self.k)
+        values = {
+            f"{self.name}_density": float(balls.hits.double().mean() / self.k),
+            f"{self.name}_coverage": float(balls.covered.double().mean()),
+        }
+        same = int((balls.radii <= TINY * balls.radii.median()).sum())
+        notes = () if not same else (
+            f"{same} of {len(real)} real images have {self.k} copies or more among the others: no image can be nearer "
+            "than these, so they count as not covered; remove duplicates from the data set",
+        )  # fmt: skip
+        return Findings(values, notes)
+
+    def definition(self, detector: Detector) -> dict[str, Any]:
+        """Neighbours, and that the surface does not belong to a ball."""
+        return {"k": self.k, "inside": "distance < radius"}

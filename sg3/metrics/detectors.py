@@ -59,7 +59,9 @@ SOURCES = {
         "https://download.pytorch.org/models/vgg16-397923af.pth",
     ),
     "efflite": Source((efficientnet_lite.LITE0.file,), None),
+    "lite1": Source((efficientnet_lite.LITE1.file,), None),
 }
+LITES = {"efflite": efficientnet_lite.LITE0, "lite1": efficientnet_lite.LITE1}
 
 
 class Detector(Protocol):
@@ -72,7 +74,7 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str:
-        """`inception`, `vgg16` or `efflite`."""
+        """One of SOURCES."""
 
     @property
     def sha256(self) -> str:
@@ -152,17 +154,22 @@ class Vgg16Detector:
 
 @dataclass(frozen=True)
 class EffliteDetector:
-    """EfficientNet-Lite0: ImageNet features without a download. Its distances are not comparable with FID."""
+    """EfficientNet-Lite0, or its larger relative Lite1, which no recipe trains against unless told to: ImageNet
+    features without a download. Distances of one are comparable neither with FID nor with those of the other."""
 
     network: EfficientNetLite
     sha256: str
     device: torch.device
-    name: str = field(default="efflite", init=False)
+    name: str = "efflite"
     dim: int = field(default=efficientnet_lite.FEATURES, init=False)
-    resize: str = field(default="224x224 bilinear, antialiased", init=False)
+
+    @property
+    def resize(self) -> str:
+        """For the record."""
+        return f"{self.network.variant.resolution}x{self.network.variant.resolution} bilinear, antialiased"
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the last pooling gives, [N, 1280], of the images resized to 224 x 224."""
+        """What the last pooling gives, [N, 1280], of the images resized to 224 x 224, or 240 x 240."""
         pixels = prepare(images, self.device)
         parts = pixels.split(CPU_BATCH) if self.device.type == "cpu" else (pixels,)
         with exact_convolutions():
@@ -184,16 +191,16 @@ def open_detector(
 ) -> Vgg16Detector: ...
 @overload
 def open_detector(
-    name: Literal["efflite"], device: torch.device | str = ..., folder: Path | None = ...
+    name: Literal["efflite", "lite1"], device: torch.device | str = ..., folder: Path | None = ...
 ) -> EffliteDetector: ...
 @overload
 def open_detector(name: str, device: torch.device | str = ..., folder: Path | None = ...) -> Detector: ...
 def open_detector(name: str, device: torch.device | str = "cpu", folder: Path | None = None) -> Detector:
-    """A detector by its name: `inception`, `vgg16` or `efflite`.
+    """A detector by its name: `inception`, `vgg16`, `efflite` or `lite1`.
 
-    Its file is looked for in `folder`, then in the folder that `$SG3_DETECTORS` names. If it is in neither, efflite
-    comes from its PyPI package, the others are downloaded once (Inception-v3 as pytorch-fid publishes it, VGG16 as
-    torchvision does; LPIPS heads then come from the package `lpips`).
+    Its file is looked for in `folder`, then in the folder that `$SG3_DETECTORS` names. If it is in neither, efflite and
+    lite1 come from their PyPI packages, the others are downloaded once (Inception-v3 as pytorch-fid publishes it, VGG16
+    as torchvision does; LPIPS heads then come from the package `lpips`).
 
     Raises UsageError for another name, MissingInputError if there is no file, DataError if it is not what its name
     says, StorageError if it cannot be read.
@@ -202,10 +209,10 @@ def open_detector(name: str, device: torch.device | str = "cpu", folder: Path | 
         raise UsageError(f"detector {printable(name)}: unknown, choose from {', '.join(SOURCES)}")
     path = find_file(name, folder)
     device = torch.device(device)
-    if name == "efflite":
-        lite = efficientnet_lite.load_efficientnet_lite(path=path)
+    if name in LITES:
+        lite = efficientnet_lite.load_efficientnet_lite(LITES[name], path)
         place(lite, device)
-        return EffliteDetector(lite, lite.variant.sha256, device)
+        return EffliteDetector(lite, lite.variant.sha256, device, name)
     digest = checked_hash(path)
     tensors = read_tensors(path)
     with torch.device("meta"):  # no random weights: they cost time, and the caller's random numbers
@@ -255,7 +262,7 @@ def find_file(name: str, folder: Path | None) -> Path:
     if (path := _in_folders(source, folder)) is not None:
         return path
     if source.url is None:
-        return efficientnet_lite.package_file()
+        return efficientnet_lite.package_file(LITES[name])
     from sg3.formats.download import fetch
 
     try:

@@ -21,7 +21,7 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
-from sg3.metrics.features import FeatureMetric, RealComparison, generated_statistics
+from sg3.metrics.features import FeatureMetric, Findings, RealComparison, generated_statistics
 from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
 from sg3.metrics.fwd import WaveletDistance, check_shape
 from sg3.metrics.metric import Metric, Values
@@ -184,15 +184,14 @@ def _pooled(
 
         def numbers(
             metric: FeatureMetric = metric, real_spec: StatisticsSpec | None = real_spec, detector: Detector = detector
-        ) -> tuple[Values, list[str]]:
+        ) -> Findings:
             of_real = None if real_spec is None else real[real_spec]
-            of_gen = _finite(metric, made[specs[metric]])
-            return metric.numbers(of_real, of_gen, detector, run.seed), metric.notes(of_real, of_gen, detector)
+            return metric.evaluate(of_real, _finite(metric, made[specs[metric]]), detector, run.seed)
 
-        values, notes = run.world.on_main(numbers)
+        found = run.world.on_main(numbers)
         run.progress.tell(metric.name, 1, 1)
-        facts = metric.definition(detector) | ({"notes": notes} if notes else {})
-        yield record(metric, values, began, None if real_spec is None else real_spec.count, facts)
+        facts = {**metric.definition(detector), **found.facts, **({"notes": list(found.notes)} if found.notes else {})}
+        yield record(metric, found.values, began, None if real_spec is None else real_spec.count, facts)
 
 
 class _Recorder:

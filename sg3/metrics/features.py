@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,15 @@ from sg3.metrics.real_images import RealSelection
 from sg3.metrics.samples import Samples
 from sg3.metrics.statistics import Gathered, Kind, Statistics, StatisticsSpec
 from sg3.processes import World
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a metric has found."""
+
+    values: Values
+    notes: tuple[str, ...] = ()  # what whoever reads the numbers has to know, a sentence each
+    facts: dict[str, Any] = field(default_factory=dict)  # for the record
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,12 @@ class FeatureMetric(Metric, ABC):
         return StatisticsSpec(self.source, self.kind, mirrored=False, count=self.num_gen)
 
     @abstractmethod
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
         """From the statistics of real images, if it compares with them, and of generated ones."""
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """For the record: numbers that its name does not say, and which of several definitions it follows."""
         return {}
-
-    def notes(self, real: Statistics | None, gen: Statistics, detector: Detector) -> list[str]:
-        """What whoever reads the numbers has to know, a sentence each."""
-        return []
 
 
 @dataclass(frozen=True)

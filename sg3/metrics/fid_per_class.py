@@ -24,7 +24,8 @@ from sg3.metrics.statistics import Statistics, StatisticsSpec
 class FrechetDistancePerClass(Metric):
     """FID between all real images of a class and `num_gen` generated ones of it, for every class, and the mean."""
 
-    detector: ClassVar[str] = "inception"
+    detector: str = "inception"
+
     less_is_better: ClassVar[bool] = True
 
     @property

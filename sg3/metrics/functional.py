@@ -5,15 +5,18 @@ Everything stays on the device of its input. Wrong inputs (shapes, too few sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import log2
 
+import numpy as np
 import torch
 
 from sg3.metrics.moments import Moments
 from sg3.randomness import host_rng
 
 TILE = 10_000  # rows and columns of a block of distances: 400 MB in float32
+DIRECTIONS = 100  # that sets are projected on at a time
 
 
 def frechet_distance(real: torch.Tensor, gen: torch.Tensor) -> float:
@@ -116,19 +119,63 @@ def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int = 3) -> tuple
 
 
 def density_coverage(real: torch.Tensor, gen: torch.Tensor, k: int = 3) -> tuple[float, float]:
-    """Density and coverage (Naeem et al. 2020), with the balls around `real` reaching to the k-th nearest other one.
+    """Density and coverage (Naeem et al., arXiv 2002.09797), with k = 5 in the paper's experiments.
 
-    Density is the mean number of balls that a generated sample lies in, over k; coverage the share of balls that hold a
-    generated sample.
+    Density is the mean number of balls around `real` that a generated sample lies in, over k; coverage the share of
+    balls that hold a generated sample. A ball reaches to the k-th nearest other one of `real`, and what lies on its
+    surface is outside.
     """
+    balls = balls_around_real(real, gen, k)
+    return float(balls.hits.double().mean() / k), float(balls.covered.double().mean())
+
+
+@dataclass(frozen=True)
+class Balls:
+    """What density and coverage are the means of."""
+
+    hits: torch.Tensor  # int64 [M]: in how many balls each generated sample lies
+    covered: torch.Tensor  # bool [N]: whether each real sample's ball holds a generated one
+    radii: torch.Tensor  # [N]
+
+
+def balls_around_real(real: torch.Tensor, gen: torch.Tensor, k: int) -> Balls:
+    """Which generated samples [M, D] lie in which balls around real ones [N, D]."""
     _check_pair(real, gen, at_least=k + 1, k=k)
     real, gen = _wide(real), _wide(gen)
     middle = real.mean(dim=0)  # distances stay, and lose less to cancellation
     real, gen = real - middle, gen - middle
     radii = _neighbour_distances(real, real, k + 1, _distances)
-    density = _balls_around(real, radii, gen, _distances).double().mean() / k
-    nearest = _neighbour_distances(real, gen, 1, _distances)
-    return float(density), float((nearest <= radii).double().mean())
+    hits = torch.zeros(len(gen), dtype=torch.int64, device=gen.device)
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for hit, part in zip(hits.split(TILE), gen.split(TILE), strict=True):
+        for cover, centre, radius in zip(covered.split(TILE), real.split(TILE), radii.split(TILE), strict=True):
+            inside = _distances(part, centre) < radius  # [parts, centres]
+            hit += inside.sum(dim=1)
+            cover |= inside.any(dim=0)
+    return Balls(hits, covered, radii)
+
+
+def distances_to_nearest(rows: torch.Tensor, others: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances [N, k] from rows [N, D] to the k nearest of others [M, D], and which those are, int64 [N, k]."""
+    _check_pair(others, rows, at_least=1, k=k)
+    rows, others = _wide(rows), _wide(others)
+    if len(others) < k:
+        raise ValueError(f"others: got {len(others)} samples, expected at least {k}")
+    middle = others.mean(dim=0)
+    rows, others = rows - middle, others - middle
+    distances, places = [], []
+    for part in rows.split(TILE):
+        best = part.new_full((len(part), 0), torch.inf)
+        where = torch.zeros(len(part), 0, dtype=torch.int64, device=part.device)
+        for number, other in enumerate(others.split(TILE)):
+            near = _distances(part, other).topk(min(k, len(other)), dim=1, largest=False)
+            best = torch.cat([best, near.values], dim=1)
+            where = torch.cat([where, near.indices + number * TILE], dim=1)
+            kept = best.topk(min(k, best.shape[1]), dim=1, largest=False)
+            best, where = kept.values, where.gather(1, kept.indices)
+        distances.append(best)
+        places.append(where)
+    return torch.cat(distances), torch.cat(places)
 
 
 Distances = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # [M, D], [N, D] -> [M, N]
@@ -187,6 +234,52 @@ def _float16_scale(*sets: torch.Tensor) -> float:
     if longest == 0 or 1 <= longest <= 2**13:
         return 1.0
     return 2.0 ** round((13 - log2(longest)) / 2 - 0.5)
+
+
+def monge_distance(real: torch.Tensor, gen: torch.Tensor, directions: int = 1000, seed: int = 0) -> float:
+    """MIND, the Monge inception distance on Inception features (arXiv 2605.06797): 3 D times the squared 2-Wasserstein
+    distance along a direction, averaged over random directions u, uniform on the unit sphere.
+
+        3 d / (n m) sum_{i <= m} sum_{j <= n} (sort(X u_i)_j - sort(Y u_i)_j)^2
+
+    Of the larger set a random part is taken that is as large as the other. That and the directions are functions of
+    `seed`. X against itself gives 0; two samples of one law more than 0, like 1 / n.
+    """
+    _check_pair(real, gen, at_least=1)
+    if directions < 1:
+        raise ValueError(f"directions: got {directions}, expected at least 1")
+    real, gen = equal_numbers(real, gen, seed)
+    total = 0.0
+    for x, y in projections(real, gen, directions, seed):
+        total += float((x.sort(dim=1).values - y.sort(dim=1).values).square().sum())
+    return 3 * real.shape[1] / (len(real) * directions) * total
+
+
+def equal_numbers(real: torch.Tensor, gen: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As many rows of both: a random part of the larger set, in its order."""
+    n = min(len(real), len(gen))
+
+    def part(x: torch.Tensor, who: str) -> torch.Tensor:
+        if len(x) == n:
+            return x
+        rows = host_rng(seed, f"mind/{who}").choice(len(x), n, replace=False)
+        return x[torch.from_numpy(np.sort(rows)).to(x.device)]
+
+    return part(real, "real"), part(gen, "gen")
+
+
+def projections(
+    real: torch.Tensor, gen: torch.Tensor, directions: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Both sets along random directions, some directions at a time: float64 [directions, N] and [directions, M]."""
+    real, gen = _wide(real), _wide(gen)
+    middle = real.mean(dim=0)  # differences stay, and lose less to rounding
+    real, gen = real - middle, gen - middle
+    for start in range(0, directions, DIRECTIONS):
+        rng = host_rng(seed, "mind/directions", start)
+        drawn = torch.from_numpy(rng.standard_normal((DIRECTIONS, real.shape[1])))[: directions - start]
+        u = torch.nn.functional.normalize(drawn, dim=1).to(real.device, real.dtype)
+        yield (u @ real.t()).double(), (u @ gen.t()).double()
 
 
 def inception_score(probs: torch.Tensor, splits: int = 10) -> tuple[float, float]:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from sg3.errors import MachineError, UsageError
 from sg3.metrics.detectors import Detector
-from sg3.metrics.features import RealComparison
-from sg3.metrics.metric import Values
+from sg3.metrics.features import Findings, RealComparison
 from sg3.metrics.pixels import PIXELS, Pixels
 from sg3.metrics.statistics import Kind, Statistics
 from sg3.metrics.wavelets import PacketMoments, packet_distance, packet_level
@@ -33,11 +32,16 @@ class WaveletDistance(RealComparison):
         """A covariance needs two."""
         return 2
 
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
-        """The distance."""
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+        """The distance, with a note where there are too few images."""
         assert isinstance(real, PacketMoments)
         assert isinstance(gen, PacketMoments)
-        return {self.name: packet_distance(real, gen)}
+        dim, fewest = real.total.shape[1], min(real.count, gen.count)
+        notes = () if fewest > dim else (
+            f"{fewest} images for packets of {dim} numbers: their covariance is singular, the distance depends on the "
+            "number of images; take more than that, or compare equal numbers only",
+        )  # fmt: skip
+        return Findings({self.name: packet_distance(real, gen)}, notes)
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """Wavelet, level and what is divided by."""
@@ -46,16 +50,6 @@ class WaveletDistance(RealComparison):
         level = packet_level(height, width)
         packet = [channels, height >> level, width >> level]
         return {"wavelet": "haar", "level": level, "packet": packet, "ddof": 1}
-
-    def notes(self, real: Statistics | None, gen: Statistics, detector: Detector) -> list[str]:
-        """Whether there are too few images."""
-        assert isinstance(real, PacketMoments)
-        assert isinstance(gen, PacketMoments)
-        dim, fewest = real.total.shape[1], min(real.count, gen.count)
-        if fewest > dim:
-            return []
-        return [f"{fewest} images for packets of {dim} numbers: their covariance is singular, the distance depends on "
-                "the number of images; take more than that, or compare equal numbers only"]  # fmt: skip
 
 
 def check_shape(name: str, shape: tuple[int, int, int]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from sg3.errors import UsageError
 from sg3.metrics import functional
 from sg3.metrics.detectors import Detector
-from sg3.metrics.features import FeatureMetric
-from sg3.metrics.metric import Values
+from sg3.metrics.features import FeatureMetric, Findings
 from sg3.metrics.statistics import Statistics
 
 
@@ -27,14 +26,14 @@ class Classifier(Protocol):
 class InceptionScore(FeatureMetric):
     """A mean over ten parts of the images, and its spread over these."""
 
-    detector: ClassVar[str] = "inception"
+    detector: str = "inception"
 
     @property
     def least_gen(self) -> int:
         """One for each part."""
         return 10
 
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
         """Mean and standard deviation. Raises UsageError if the detector has no classes."""
         assert isinstance(gen, torch.Tensor)
         if not isinstance(detector, Classifier):
@@ -42,4 +41,4 @@ class InceptionScore(FeatureMetric):
         with torch.no_grad():
             probabilities = torch.cat([detector.probabilities_from(part) for part in gen.split(1024)])
         mean, std = functional.inception_score(probabilities)
-        return {f"{self.name}_mean": mean, f"{self.name}_std": std}
+        return Findings({f"{self.name}_mean": mean, f"{self.name}_std": std})

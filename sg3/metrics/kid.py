@@ -1,24 +1,27 @@
-"""KID, the kernel inception distance (Binkowski et al. 2018)."""
+"""The kernel distance of features: KID on Inception's (Binkowski et al. 2018), `kd_NAME` on any detector's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from sg3.metrics.detectors import Detector
-from sg3.metrics.features import RealComparison
+from sg3.metrics.features import Findings, RealComparison
 from sg3.metrics.functional import kernel_distance
-from sg3.metrics.metric import Values
 from sg3.metrics.statistics import Statistics
+
+SUBSETS = 100
+SUBSET_SIZE = 1000
 
 
 @dataclass(frozen=True)
 class KernelDistance(RealComparison):
-    """KID, a mean over random subsets, and its spread over these."""
+    """A mean over random subsets, and its spread over these."""
 
-    detector: ClassVar[str] = "inception"
+    detector: str = "inception"
+
     most_real: ClassVar[int | None] = 1_000_000
     less_is_better: ClassVar[bool] = True
 
@@ -27,9 +30,13 @@ class KernelDistance(RealComparison):
         """A pair."""
         return 2
 
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
         """The distance, and with _std its standard deviation."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
-        mean, std = kernel_distance(real, gen, seed=seed)
-        return {self.name: mean, f"{self.name}_std": std}
+        mean, std = kernel_distance(real, gen, SUBSETS, SUBSET_SIZE, seed)
+        return Findings({self.name: mean, f"{self.name}_std": std})
+
+    def definition(self, detector: Detector) -> dict[str, Any]:
+        """The subsets, which are smaller where there are fewer images."""
+        return {"subsets": SUBSETS, "subset_size": SUBSET_SIZE}

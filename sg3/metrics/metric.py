@@ -17,8 +17,12 @@ class Metric:
     name: str
     num_gen: int
 
-    detector: ClassVar[str | None] = None  # name of the network whose features it compares
     less_is_better: ClassVar[bool] = False
+
+    @property
+    def detector(self) -> str | None:
+        """Name of the network whose features it compares, if it does."""
+        return None
 
     @property
     def real(self) -> RealSelection | None:

@@ -5,7 +5,11 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
 
     fidN_full kidN_full prNk3_full dcNk5_full   against all real images, not mirrored
     fidN kidN prNk3 dcNk5                       against the first N of those that training saw, mirrored ones too
-    fd_effliteN_full, fd_effliteN               Frechet distance of EfficientNet-Lite0 features; without N: 5k, full
+    mindN_full mindN                            Monge distance of Inception features
+    fd_NAME_N_full, kd_NAME_N_full, mind_NAME_N_full, dc_NAME_N_k_full
+                                                the same of any detector's features: inception vgg16 efflite lite1;
+                                                fd_NAME, kd_NAME, mind_NAME: 5k, full
+    fd_effliteN_full, fd_effliteN               an older spelling of fd_efflite_N_full, fd_efflite_N
     fwdN_full fwdN                              Frechet distance of wavelet packets, without a network
     fidN_full_per_class                         FID of each class, N generated images of it, and their mean
     isN                                         Inception score
@@ -21,13 +25,15 @@ from collections.abc import Callable
 from sg3 import limits
 from sg3.errors import UsageError
 from sg3.metrics.density_coverage import DensityCoverage
+from sg3.metrics.detectors import SOURCES
 from sg3.metrics.equivariance_psnr import Equivariance
-from sg3.metrics.fid import EffliteDistance, FrechetDistance
+from sg3.metrics.fid import FrechetDistance
 from sg3.metrics.fid_per_class import FrechetDistancePerClass
 from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
 from sg3.metrics.metric import Metric
+from sg3.metrics.mind import MongeDistance
 from sg3.metrics.path_length import PathLength
 from sg3.metrics.precision_recall import NeighbourMetric, PrecisionRecall
 from sg3.terminal import printable
@@ -37,9 +43,11 @@ STANDARD = (
     "fid50k", "kid50k", "pr50k3", "is50k",
     "ppl_zfull", "ppl_wfull", "ppl_zend", "ppl_wend",
     "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full", "fwd5k_full",
+    "mind5k_full", "fd_lite1", "kd_lite1", "mind_lite1", "dc_lite1_10k5_full",
 )  # fmt: skip
 
 _COUNT = r"(\d{1,9}k?)"  # what N stands for
+_DETECTOR = rf"({'|'.join(SOURCES)})(?:_N(_full)?)?"  # without N: 5,000 images against all real ones
 _WITH_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})(_full)?"  # 50k3: 50,000 images, 3 neighbours
 # Pattern of a name, with N for a number -> the metric, from the name and what the pattern's groups found in it (None
 # where they are optional and found nothing).
@@ -49,8 +57,13 @@ _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
     (r"kidN(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
     (r"pr" + _WITH_NEIGHBOURS, lambda name, n, k, full: PrecisionRecall(name, _number(n), bool(full), int(k))),
     (r"dc" + _WITH_NEIGHBOURS, lambda name, n, k, full: DensityCoverage(name, _number(n), bool(full), int(k))),
-    (r"fd_effliteN(_full)?", lambda name, n, full: EffliteDistance(name, _number(n), bool(full))),
-    (r"fd_efflite", lambda name: EffliteDistance(name, 5000, full=True)),
+    (rf"dc_({'|'.join(SOURCES)})_" + _WITH_NEIGHBOURS,
+     lambda name, of, n, k, full: DensityCoverage(name, _number(n), bool(full), int(k), of)),
+    (r"mindN(_full)?", lambda name, n, full: MongeDistance(name, _number(n), bool(full))),
+    (r"fd_(efflite)N(_full)?", lambda name, of, n, full: FrechetDistance(name, _number(n), bool(full), of)),
+    (r"fd_" + _DETECTOR, lambda name, of, n, full: FrechetDistance(name, *_images(n, full), of)),
+    (r"kd_" + _DETECTOR, lambda name, of, n, full: KernelDistance(name, *_images(n, full), of)),
+    (r"mind_" + _DETECTOR, lambda name, of, n, full: MongeDistance(name, *_images(n, full), of)),
     (r"fwdN(_full)?", lambda name, n, full: WaveletDistance(name, _number(n), bool(full))),
     (r"isN", lambda name, n: InceptionScore(name, _number(n))),
     (r"ppl2?_([zw])(full|end)", lambda name, space, sampling: PathLength(name, 50_000, space, sampling)),  # version 2
@@ -76,6 +89,11 @@ def parse(name: str) -> Metric:
         f"metric {printable(repr(name))}: unknown; choose from {' '.join(STANDARD)}, or one of them with another "
         "number of images, like fid1k_full"
     )
+
+
+def _images(n: str | None, full: str | None) -> tuple[int, bool]:
+    """How many generated images, and whether against all real ones."""
+    return (5000, True) if n is None else (_number(n), bool(full))
 
 
 def _number(count: str) -> int:

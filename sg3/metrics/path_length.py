@@ -38,7 +38,8 @@ class PathLength(Metric):
     space: str
     sampling: str
 
-    detector: ClassVar[str] = "vgg16"
+    detector: str = "vgg16"
+
     less_is_better: ClassVar[bool] = True
 
 

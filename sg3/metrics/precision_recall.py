@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from sg3.metrics.detectors import Detector
-from sg3.metrics.features import RealComparison
+from sg3.metrics.features import Findings, RealComparison
 from sg3.metrics.functional import precision_recall
-from sg3.metrics.metric import Values
 from sg3.metrics.statistics import Statistics
 
 
@@ -19,8 +18,8 @@ class NeighbourMetric(RealComparison):
     """A metric of balls around images, each of which reaches to the `k`-th nearest other image of its kind."""
 
     k: int
+    detector: str = "vgg16"
 
-    detector: ClassVar[str] = "vgg16"
     most_real: ClassVar[int | None] = 200_000
 
     @property
@@ -38,9 +37,13 @@ class NeighbourMetric(RealComparison):
 class PrecisionRecall(NeighbourMetric):
     """The share of generated images inside balls of real ones, and the other way round."""
 
-    def numbers(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Values:
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
         """Both, from 0 to 1."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
         precision, recall = precision_recall(real, gen, k=self.k)
-        return {f"{self.name}_precision": precision, f"{self.name}_recall": recall}
+        return Findings({f"{self.name}_precision": precision, f"{self.name}_recall": recall})
+
+    def definition(self, detector: Detector) -> dict[str, Any]:
+        """Neighbours, and that the surface belongs to a ball."""
+        return {"k": self.k, "inside": "distance <= radius, in float16"}

@@ -31,4 +31,4 @@ class PixelDetector:
 
 
 def pixel_detectors() -> dict[str, PixelDetector]:
-    return {name: PixelDetector(name) for name in ("inception", "vgg16", "efflite")}
+    return {name: PixelDetector(name) for name in ("inception", "vgg16", "efflite", "lite1")}

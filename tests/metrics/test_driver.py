@@ -16,16 +16,24 @@ import torch.multiprocessing
 import sg3
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.metrics import RealImages, compute
-from sg3.metrics.functional import frechet_distance, inception_score, kernel_distance, precision_recall
+from sg3.metrics.functional import (
+    density_coverage,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    monge_distance,
+    precision_recall,
+)
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import spherical
 from sg3.metrics.samples import Samples, random_labels
 from sg3.metrics.wavelets import frechet_wavelet_distance
-from tests.helpers.image_files import write_dataset
+from tests.helpers.image_files import encoded, pixels, write_dataset, write_zip
 from tests.helpers.pixel_detectors import PixelDetector, pixel_detectors
 from tests.helpers.tiny_networks import generator2, generator3
 
-SUITE = ("fid22_full", "kid22_full", "pr22_3_full", "dc22_3_full", "is22", "fd_efflite10_full", "fid14_full")
+SUITE = ("fid22_full", "kid22_full", "pr22_3_full", "dc22_3_full", "is22", "fd_efflite10_full", "fid14_full",
+         "mind18_full", "dc_lite1_22_3_full", "kd_lite1_22_full", "fd_lite1_22_full")
 REST = ("ppl6_wend", "ppl5_zfull", "eqt10_int", "eqt6_frac", "eqr7")
 SUITE2 = ("fid13_full", "is22", "fid6_full_per_class", "ppl5_wend", "fwd13_full")
 
@@ -58,6 +66,13 @@ class TestDefinitions:
         assert values["is22_mean"] == pytest.approx(inception_score(inception.probabilities_from(gen))[0], rel=1e-6)
         pair = precision_recall(vgg16.features(images), features_of(G, 22, vgg16, real16))
         assert (values["pr22_3_full_precision"], values["pr22_3_full_recall"]) == pair
+        lite1 = detectors["lite1"]
+        real1, gen1 = lite1.features(images), features_of(G, 22, lite1, real16)
+        assert values["fd_lite1_22_full"] == pytest.approx(frechet_distance(real1, gen1), rel=1e-9)
+        assert values["kd_lite1_22_full"] == pytest.approx(kernel_distance(real1, gen1)[0], rel=1e-6)
+        pair = density_coverage(real1, gen1, k=3)
+        assert (values["dc_lite1_22_3_full_density"], values["dc_lite1_22_3_full_coverage"]) == pair
+        assert values["mind18_full"] == pytest.approx(monge_distance(real, gen[:18]), rel=1e-6)
         lite = frechet_distance(efflite.features(images), features_of(G, 10, efflite, real16))
         assert values["fd_efflite10_full"] == pytest.approx(lite, rel=1e-9)
 
@@ -235,6 +250,27 @@ class TestResults:
         assert "detector" not in recipe
         (note,) = recipe["notes"]
         assert note.startswith("9 images for packets of 192 numbers: their covariance is singular")
+
+    def test_recipes_say_how(self, real16: RealImages, detectors) -> None:
+        names = {
+            "fd_lite1_9_full": {"ddof": 0, "detector": "lite1", "resize": "4x4 average"},
+            "kid9_full": {"subsets": 100, "subset_size": 1000},
+            "mind9_full": {"directions": 1000, "n": 9},
+            "dc9_5_full": {"k": 5, "inside": "distance < radius"},
+            "pr9_3_full": {"k": 3, "inside": "distance <= radius, in float16"},
+        }
+        for result in compute([parse(name) for name in names], generator3(), real16, device="cpu", detectors=detectors):
+            expected = names[result.metric.name]
+            assert {key: result.recipe[key] for key in expected} == expected
+
+    def test_duplicates_among_real_images_are_named(self, tmp_path: Path, detectors) -> None:
+        image = encoded(pixels(0, 16))
+        others = {f"{number}.png": encoded(pixels(number, 16)) for number in range(9)}
+        path = write_zip(tmp_path / "same.zip", {**others, "a.png": image, "b.png": image, "c.png": image})
+        (result,) = compute([parse("dc9_2_full")], generator3(), RealImages(path), device="cpu", detectors=detectors)
+        (note,) = result.recipe["notes"]
+        assert note.startswith("4 of 12 real images have 2 copies or more among the others")
+        assert result.results["dc9_2_full_coverage"] <= 8 / 12
 
     def test_resampling_filter_comes_from_the_dataset(self, tmp_path: Path, discs16: Path, detectors) -> None:
         from sg3.data.prepare import prepare

@@ -11,12 +11,13 @@ from sg3.errors import UsageError
 from sg3.metrics.density_coverage import DensityCoverage
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.features import FeatureMetric
-from sg3.metrics.fid import EffliteDistance, FrechetDistance
+from sg3.metrics.fid import FrechetDistance
 from sg3.metrics.fid_per_class import FrechetDistancePerClass
 from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
 from sg3.metrics.metric import Metric
+from sg3.metrics.mind import MongeDistance
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import PathLength
 from sg3.metrics.precision_recall import PrecisionRecall
@@ -40,9 +41,16 @@ NO_REAL = "none"
         ("fwd5k_full", WaveletDistance, 5000, True, None),
         ("fwd300", WaveletDistance, 300, False, 300),
         ("is50k", InceptionScore, 50000, False, NO_REAL),
-        ("fd_efflite", EffliteDistance, 5000, True, None),
-        ("fd_efflite50k_full", EffliteDistance, 50000, True, None),
-        ("fd_efflite1k", EffliteDistance, 1000, False, 1000),
+        ("fd_efflite", FrechetDistance, 5000, True, None),
+        ("fd_efflite50k_full", FrechetDistance, 50000, True, None),
+        ("fd_efflite1k", FrechetDistance, 1000, False, 1000),
+        ("fd_efflite_1k", FrechetDistance, 1000, False, 1000),
+        ("fd_lite1", FrechetDistance, 5000, True, None),
+        ("fd_lite1_50k_full", FrechetDistance, 50000, True, None),
+        ("kd_vgg16_300", KernelDistance, 300, False, 300),
+        ("mind5k_full", MongeDistance, 5000, True, 1000000),
+        ("mind_lite1_400", MongeDistance, 400, False, 400),
+        ("dc_lite1_10k5_full", DensityCoverage, 10000, True, 200000),
         ("ppl2_wend", PathLength, 50000, False, NO_REAL),
         ("ppl_zfull", PathLength, 50000, False, NO_REAL),
         ("ppl1k_wfull", PathLength, 1000, False, NO_REAL),
@@ -71,9 +79,15 @@ def test_details() -> None:
     assert [parse(n).operator for n in ("eqt50k_int", "eqt50k_frac", "eqr50k")] == ["int", "frac", "rotate"]
     assert [parse(n).detector for n in ("fid5k", "pr5k3", "ppl_wend", "fd_efflite", "eqr5k")] == [
         "inception", "vgg16", "vgg16", "efflite", None]  # fmt: skip
+    names = ("fd_lite1_5k", "kd_vgg16", "mind5k", "mind_efflite_9", "dc10k5", "dc_lite1_10k5", "fd_efflite15k", "is50k")
+    assert [parse(name).detector for name in names] == [
+        "lite1", "vgg16", "inception", "efflite", "vgg16", "lite1", "efflite", "inception"]  # fmt: skip
+    assert parse("dc_lite1_64_3_full").k == 3
+    assert parse("fd_efflite15k").num_gen == 15000  # not 5,000 of Lite1
     better = {name: parse(name).less_is_better for name in sg3.metrics.STANDARD}
     assert [name for name, less in better.items() if not less] == [
-        "pr50k3_full", "eqt50k_int", "eqt50k_frac", "eqr50k", "pr50k3", "is50k", "dc10k5_full"]  # fmt: skip
+        "pr50k3_full", "eqt50k_int", "eqt50k_frac", "eqr50k", "pr50k3", "is50k", "dc10k5_full",
+        "dc_lite1_10k5_full"]  # fmt: skip
 
 
 def test_every_standard_name_is_known() -> None:
@@ -88,7 +102,8 @@ def test_what_compares_features_names_its_detector() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "fid", "fid_full", "fidk", "fid50m", "pr50k", "pr50k0", "fid0_full", "is5",
-                                  "ppl2_xend", "eqt50k", "eqr50k_int", "kid1", "fid50k_per_class", "FID50k", "pr2_3"])
+                                  "ppl2_xend", "eqt50k", "eqr50k_int", "kid1", "fid50k_per_class", "FID50k", "pr2_3",
+                                  "fd_lite1_full", "fd_lite2", "kd_", "mind", "fd_lite15k", "dc_lite1", "kd_lite1_1"])
 def test_others_are_not(name: str) -> None:
     with pytest.raises(UsageError):
         parse(name)

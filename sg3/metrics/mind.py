@@ -1,0 +1,36 @@
+"""MIND, the Monge inception distance (arXiv 2605.06797); `mind_NAME` is the same on another detector's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from sg3.metrics.detectors import Detector
+from sg3.metrics.features import Findings, RealComparison
+from sg3.metrics.functional import monge_distance
+from sg3.metrics.statistics import Statistics
+
+DIRECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class MongeDistance(RealComparison):
+    """How far features have to be moved along a random direction, squared."""
+
+    detector: str = "inception"
+
+    most_real: ClassVar[int | None] = 1_000_000
+    less_is_better: ClassVar[bool] = True
+
+    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+        """The distance between equal numbers of images."""
+        assert isinstance(real, torch.Tensor)
+        assert isinstance(gen, torch.Tensor)
+        n = min(len(real), len(gen))
+        return Findings({self.name: monge_distance(real, gen, DIRECTIONS, seed)}, facts={"n": n})
+
+    def definition(self, detector: Detector) -> dict[str, Any]:
+        """How many directions."""
+        return {"directions": DIRECTIONS}
