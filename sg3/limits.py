@@ -52,7 +52,8 @@ STAGES = 12  # resolutions: 4 times powers of two up to RESOLUTION
 ARGUMENTS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("z_dim", "w_dim", "c_dim", "cmap_dim", "embed_features", "layer_features", "channel_max"),
                     (0, FEATURES)),
-    "img_resolution": (4, RESOLUTION), "img_channels": (1, 64), "channel_base": (1, FEATURES * RESOLUTION),
+    "img_resolution": (4, RESOLUTION), "img_size": (1, RESOLUTION), "img_channels": (1, 64),
+    "channel_base": (1, FEATURES * RESOLUTION),
     "num_layers": (0, LAYERS), "num_critical": (0, LAYERS), "num_fp16_res": (0, LAYERS), "margin_size": (0, MARGIN),
     "first_cutoff": (0.5, RESOLUTION), "first_stopband": (1, RESOLUTION), "last_stopband_rel": (1, 8),
     "conv_kernel": (1, 15), "filter_size": (1, 32), "lrelu_upsampling": (1, 4), "resample_filter": (-1e6, 1e6),
@@ -65,6 +66,7 @@ ARGUMENTS: dict[str, tuple[float, float]] = {
     "BlocksPerStage": (1, LAYERS), "ExpansionFactor": (1, 64), "ConditionEmbeddingDimension": (0, FEATURES),
     "KernelSize": (1, 15), "ResamplingFilter": (-1e6, 1e6), "FP16Stages": (-LAYERS, LAYERS),
 }  # fmt: skip
+ARGUMENTS["length of img_size"] = (2, 2)
 ARGUMENTS |= {f"length of {name}": (0, TAPS) for name in ("resample_filter", "ResamplingFilter")}
 ARGUMENTS |= {f"length of {name}": (0, STAGES) for name in
               ("WidthPerStage", "CardinalityPerStage", "BlocksPerStage", "FP16Stages")}

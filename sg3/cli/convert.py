@@ -107,6 +107,7 @@ def differences(a: Snapshot, b: Snapshot, seed: int) -> list[tuple[str, float]]:
 def _outcome(network: Any, seed: int) -> Any:
     import torch
 
+    from sg3.canvas import size_of
     from sg3.models import Discriminator, Generator
     from sg3.sampling import seed_latents
 
@@ -117,8 +118,8 @@ def _outcome(network: Any, seed: int) -> Any:
         c[0, seed % network.c_dim] = 1
     if isinstance(network, Generator):
         return network(seed_latents([seed], network.z_dim), c, noise_mode="const")
-    resolution = network.img_resolution or UNKNOWN_RESOLUTION
-    size = (1, network.img_channels, resolution, resolution)
+    height, width = size_of(network) if network.img_resolution else (UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
+    size = (1, network.img_channels, height, width)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # a projected discriminator draws augmentations
         return network(torch.randn(size), c)

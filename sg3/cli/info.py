@@ -72,6 +72,7 @@ def describe(source: str) -> dict[str, Any]:
 def describe_network(path: str | Path) -> dict[str, Any]:
     """What the networks of a file are."""
     import sg3
+    from sg3.canvas import is_canvas, size_of, spelled
     from sg3.formats.snapshot import not_finite
     from sg3.models import Discriminator, Generator, StyleGenerator, stylegan3
     from sg3.models.augment import AugmentPipe
@@ -84,7 +85,7 @@ def describe_network(path: str | Path) -> dict[str, Any]:
         if isinstance(net, Generator):
             facts[name] = {
                 "family": FAMILIES[type(net).__module__],
-                "image": f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}",
+                "image": f"{spelled(size_of(net))} x {net.img_channels}",
                 "z_dim": net.z_dim, "classes": net.c_dim, "parameters": count_parameters(net),
             }  # fmt: skip
             if isinstance(net, StyleGenerator):
@@ -96,11 +97,14 @@ def describe_network(path: str | Path) -> dict[str, Any]:
                 facts[name]["configuration"] = "R" if radial else "T"
                 facts[name]["layers"] = net.synthesis.layer_names
         elif isinstance(net, Discriminator):
-            image = f"{net.img_resolution} x {net.img_resolution} x {net.img_channels}"
+            image = None if net.img_resolution is None else f"{spelled(size_of(net))} x {net.img_channels}"
             facts[name] = {
                 "family": FAMILIES[type(net).__module__], "image": image, "classes": net.c_dim,
                 "parameters": count_parameters(net),
             }  # fmt: skip
+        if isinstance(net, (Generator, Discriminator)) and is_canvas(net):
+            name_of_side = "sampling_rate" if isinstance(net, stylegan3.Generator) else "nominal_resolution"
+            facts[name][name_of_side] = net.img_resolution
         if net is not None and (names := not_finite(net)):
             facts[name]["not_finite"] = names
     pipe = snapshot.augment_pipe

@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from sg3.canvas import is_canvas, size_of, spelled
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats import (
     mmagic,
@@ -40,6 +41,7 @@ READS = (
     "FastGAN and R3GAN, mmagic .pth, rosinality .pt and its own .safetensors"
 )
 WRITES = {".pkl": official_write.write, ".safetensors": safetensors_file.write, ".pt": rosinality.write}
+KNOWS_CANVAS = ".safetensors"  # the one format with a place for images that are not square
 LOOKS = (  # first bytes -> what kind of file it is
     (b"", "an empty file"),
     (b"\x1f\x8b", "gzip-compressed"),
@@ -84,7 +86,8 @@ def save(snapshot: Snapshot, path: str | Path) -> None:
     """Write a network file in the format of its suffix.
 
     `.pkl` is the official format, readable where sg3 is installed; `.safetensors` has everything that sg3 knows about
-    a snapshot; `.pt` is rosinality's, for StyleGAN2 without labels.
+    a snapshot; `.pt` is rosinality's, for StyleGAN2 without labels. Networks for images that are not square need
+    .safetensors.
 
     The file appears whole or not at all. Raises UsageError for another suffix or a network that the format has no
     place for, MissingInputError if the folder does not exist, StorageError if writing fails.
@@ -97,9 +100,22 @@ def save(snapshot: Snapshot, path: str | Path) -> None:
         raise UsageError(f"{path}: nothing to save: the snapshot has neither G nor D nor G_ema")
     if getattr(snapshot.D, "has_own_features", False):
         raise UsageError(f"{path}: D looks through a feature network of its own, which no file has a place for")
+    if path.suffix != KNOWS_CANVAS:
+        _check_square(snapshot, path)
     if not path.parent.is_dir():
         raise MissingInputError(f"{path.parent}: there is no such folder")
     WRITES[path.suffix](snapshot, path)
+
+
+def _check_square(snapshot: Snapshot, path: Path) -> None:
+    """Raises UsageError for networks of another canvas than the square of their img_resolution."""
+    for slot in ("G_ema", "G", "D"):
+        network = getattr(snapshot, slot)
+        if network is not None and is_canvas(network):
+            raise UsageError(
+                f"{path}: {slot} is for images of {spelled(size_of(network))}, and {path.suffix} files have a place "
+                f"for one side only, which the programs that read them take for a square's; write {KNOWS_CANVAS}"
+            )
 
 
 def is_remote(source: str | Path) -> bool:

@@ -10,6 +10,9 @@ header's metadata has one entry, `sg3`, a JSON object:
     optimizers, progress only where the snapshot has them, see `training_state`
     written_by           sg3 and its version
 
+Of StyleGAN networks for images that are not square, the arguments have `img_size`, [height, width], and
+`img_resolution` is StyleGAN3's sampling rate in pixels per unit, StyleGAN2's and D's nominal side (`sg3.canvas`).
+
 A tuple among the arguments comes back as a list, which no constructor minds.
 """
 

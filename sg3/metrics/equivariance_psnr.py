@@ -14,6 +14,7 @@ from math import cos, log10, nan, pi, sin
 
 import torch
 
+from sg3.canvas import size_of
 from sg3.errors import UsageError
 from sg3.metrics.equivariance import (
     pseudo_rotate_fractional,
@@ -29,7 +30,7 @@ from sg3.processes import World
 from sg3.randomness import host_rng, latents
 
 BATCH = 4  # images that share a transform
-MAX_SHIFT = 0.125  # of the image
+MAX_SHIFT = 0.125  # of a side
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ def _compare(
         mask = mask * seen
     else:
         tx, ty = (float(t) for t in rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2))
-        size = G.img_resolution
+        height, width = size_of(G)
         if operator == "int":
-            tx, ty = round(tx * size) / size, round(ty * size) / size
-        transform[:2, 2] = torch.tensor([-tx, -ty])
+            tx, ty = round(tx * width) / width, round(ty * height) / height
+        # The network's unit is the square of its img_resolution.
+        transform[:2, 2] = torch.tensor([-tx * width / G.img_resolution, -ty * height / G.img_resolution])
         reference, mask = (translate_integer if operator == "int" else translate_fractional)(original, tx, ty)
         image = _draw(G, ws, transform)
     squares = (reference - image).double().square() * mask

@@ -2,6 +2,8 @@
 
     image -> fromrgb -> blocks, each halving the resolution -> 4 x 4 epilogue with minibatch statistics -> logit
 
+Images that are not square end in another epilogue, 3 x 4 for 384 x 512, as the generator's constant.
+
 With labels the last layer gives a vector that is projected on the mapped label (Miyato and Koyama 2018).
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3.canvas import Size, checked
 from sg3.kernels import downsample2d, setup_filter
 from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
 
@@ -74,7 +77,7 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self, x: torch.Tensor | None, img: torch.Tensor | None, force_fp32: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features x [N, in, R, R] (None in the first block) and the image at this resolution -> both, halved."""
+        """Features x [N, in, H, W] (None in the first block) and the image at this resolution -> both, halved."""
         reference = x if x is not None else img
         assert reference is not None
         may_be_half = self.use_fp16 and not force_fp32
@@ -129,7 +132,10 @@ class MinibatchStdLayer(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4 x 4 features -> one logit per sample, or a vector of cmap_dim to be projected on the label."""
+    """4 x 4 features -> one logit per sample, or a vector of cmap_dim to be projected on the label.
+
+    shape: of the features, height and width, where they are not the square of `resolution`.
+    """
 
     def __init__(
         self,
@@ -142,6 +148,7 @@ class DiscriminatorEpilogue(nn.Module):
         mbstd_num_channels: int = 1,
         activation: str = "lrelu",
         conv_clamp: float | None = None,
+        shape: Size | None = None,
     ) -> None:
         super().__init__()
         self.cmap_dim = cmap_dim
@@ -152,7 +159,8 @@ class DiscriminatorEpilogue(nn.Module):
         self.conv = Conv2dLayer(
             in_channels + mbstd_num_channels, in_channels, 3, activation=activation, conv_clamp=conv_clamp
         )
-        self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
+        height, width = shape or (resolution, resolution)
+        self.fc = FullyConnectedLayer(in_channels * height * width, in_channels, activation=activation)
         self.out = FullyConnectedLayer(in_channels, max(cmap_dim, 1))
 
     def forward(self, x: torch.Tensor, img: torch.Tensor | None, cmap: torch.Tensor | None) -> torch.Tensor:
@@ -170,7 +178,11 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image and label -> logit, positive for real. `architecture` is resnet, skip or orig."""
+    """Image and label -> logit, positive for real. `architecture` is resnet, skip or orig.
+
+    img_size: height and width of the image where it is not the square of img_resolution, which then is nominal:
+    4 * 2^k, of an image that is halved k times.
+    """
 
     def __init__(
         self,
@@ -186,12 +198,14 @@ class Discriminator(nn.Module):
         block_kwargs: dict[str, Any] | None = None,
         mapping_kwargs: dict[str, Any] | None = None,
         epilogue_kwargs: dict[str, Any] | None = None,
+        img_size: Size | None = None,
     ) -> None:
         super().__init__()
         if img_resolution < 8 or img_resolution & (img_resolution - 1):
             raise ValueError(f"img_resolution: got {img_resolution}, expected a power of two of at least 8")
         if architecture not in ("resnet", "skip", "orig"):
             raise ValueError(f"architecture: got {architecture!r}, expected resnet, skip or orig")
+        end = constant_shape(img_resolution, img_size)
         self.init_args: tuple[Any, ...] = ()
         self.init_kwargs: dict[str, Any] = {
             "c_dim": c_dim, "img_resolution": img_resolution, "img_channels": img_channels,
@@ -200,6 +214,8 @@ class Discriminator(nn.Module):
             "block_kwargs": dict(block_kwargs or {}), "mapping_kwargs": dict(mapping_kwargs or {}),
             "epilogue_kwargs": dict(epilogue_kwargs or {}),
         }  # fmt: skip
+        if img_size is not None and end is not None:
+            self.init_kwargs["img_size"] = list(img_size)
         self.c_dim = c_dim
         self.img_resolution = img_resolution
         self.img_channels = img_channels
@@ -225,14 +241,20 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None, **(mapping_kwargs or {}))
         self.b4 = DiscriminatorEpilogue(
             channels[4], cmap_dim, resolution=4, img_channels=img_channels, architecture=architecture,
-            conv_clamp=conv_clamp, **(epilogue_kwargs or {}),
+            conv_clamp=conv_clamp, shape=end, **(epilogue_kwargs or {}),
         )  # fmt: skip
+
+    @property
+    def img_size(self) -> Size:
+        """Height and width of the image in pixels."""
+        height, width = self.init_kwargs.get("img_size") or (self.img_resolution, self.img_resolution)
+        return height, width
 
     def forward(
         self, img: torch.Tensor, c: torch.Tensor | None = None, update_emas: bool = False, force_fp32: bool = False
     ) -> torch.Tensor:
-        """img [N, img_channels, R, R] in -1..1, c [N, c_dim] -> logits [N, 1]. `update_emas` has nothing to update."""
-        expected = (self.img_channels, self.img_resolution, self.img_resolution)
+        """img [N, img_channels, H, W] in -1..1, c [N, c_dim] -> logits [N, 1]. `update_emas` has nothing to update."""
+        expected = (self.img_channels, *self.img_size)
         if img.ndim != 4 or img.shape[1:] != expected:
             raise ValueError(f"img: got shape {list(img.shape)}, expected [N, {', '.join(map(str, expected))}]")
         x: torch.Tensor | None = None
@@ -244,3 +266,15 @@ class Discriminator(nn.Module):
 
     def extra_repr(self) -> str:
         return f"c_dim={self.c_dim}, img={self.img_channels} x {self.img_resolution}^2"
+
+
+def constant_shape(img_resolution: int, img_size: Size | None) -> Size | None:
+    """h0 and w0, which k doublings make `img_size` and would make `img_resolution` of 4; None for the square of
+    `img_resolution`. Raises ValueError for sizes that they do not make."""
+    size = checked(img_resolution, img_size)
+    if size is None:
+        return None
+    if any(side * 4 % img_resolution for side in size):
+        raise ValueError(f"img_size: got {list(size)}, expected multiples of {img_resolution // 4} at a nominal "
+                         f"resolution of {img_resolution}")  # fmt: skip
+    return size[0] * 4 // img_resolution, size[1] * 4 // img_resolution

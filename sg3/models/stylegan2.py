@@ -2,6 +2,9 @@
 
     z -> MappingNetwork -> w -> constant 4 x 4 -> blocks, each doubling the resolution -> image
 
+Images that are not square begin with another constant, 3 x 4 for 384 x 512; names and channels are those of the square
+network with as many blocks, whose resolution is called nominal here.
+
 Architectures (Figure 7): `skip` sums upsampled RGB images of all resolutions, `resnet` adds residual connections,
 `orig` takes the image from the last block alone.
 """
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3.canvas import Size, checked
 from sg3.kernels import bias_act, conv2d_resample, setup_filter, upsample2d
 from sg3.kernels.bias_act.activations import ACTIVATIONS
 from sg3.kernels.bias_act.op import scaled_bias_act
@@ -23,6 +27,7 @@ from sg3.models.discriminator import (
     DiscriminatorBlock,
     DiscriminatorEpilogue,
     MinibatchStdLayer,
+    constant_shape,
 )
 from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
 
@@ -86,7 +91,8 @@ def _modulate_and_convolve(
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution, per-pixel noise, bias and activation."""
+    """Modulated convolution, per-pixel noise, bias and activation. shape: of the output, height and width, where it is
+    not the square of `resolution`."""
 
     noise_const: torch.Tensor
     resample_filter: torch.Tensor
@@ -104,6 +110,7 @@ class SynthesisLayer(nn.Module):
         resample_filter: Sequence[float] = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         channels_last: bool = False,
+        shape: Size | None = None,
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -120,17 +127,17 @@ class SynthesisLayer(nn.Module):
         weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(weight.to(memory_format=layout))
         if use_noise:
-            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.register_buffer("noise_const", torch.randn(shape or (resolution, resolution)))
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: str = "random", gain: float = 1.0) -> torch.Tensor:
-        """x [N, in, R / up, R / up], w [N, w_dim] -> [N, out, R, R]. noise_mode: random, const or none."""
+        """x [N, in, H / up, W / up], w [N, w_dim] -> [N, out, H, W]. noise_mode: random, const or none."""
         if noise_mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode: got {noise_mode!r}, expected random, const or none")
         noise = None
         if self.use_noise and noise_mode == "random":
-            drawn = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
+            drawn = torch.randn([x.shape[0], 1, *self.noise_const.shape], device=x.device)
             noise = drawn * self.noise_strength.to(drawn.dtype)
         elif self.use_noise and noise_mode == "const":
             noise = (self.noise_const * self.noise_strength).to(w.dtype)
@@ -165,7 +172,7 @@ class ToRGBLayer(nn.Module):
         self.weight_gain = 1 / sqrt(in_channels * kernel_size**2)
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        """x [N, in, R, R], w [N, w_dim] -> [N, out, R, R]."""
+        """x [N, in, H, W], w [N, w_dim] -> [N, out, H, W]."""
         x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
         return bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
 
@@ -190,6 +197,7 @@ class SynthesisBlock(nn.Module):
         fp16_channels_last: bool = False,
         use_noise: bool = True,
         activation: str = "lrelu",
+        shape: Size | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -204,11 +212,11 @@ class SynthesisBlock(nn.Module):
         def layer(n_in: int, up: int) -> SynthesisLayer:
             return SynthesisLayer(
                 n_in, out_channels, w_dim, resolution, up=up, use_noise=use_noise, activation=activation,
-                resample_filter=resample_filter, conv_clamp=conv_clamp, channels_last=self.channels_last,
+                resample_filter=resample_filter, conv_clamp=conv_clamp, channels_last=self.channels_last, shape=shape,
             )  # fmt: skip
 
         if in_channels == 0:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(torch.randn(out_channels, *(shape or (resolution, resolution))))
         else:
             self.conv0 = layer(in_channels, up=2)
         self.conv1 = layer(out_channels, up=1)
@@ -234,7 +242,7 @@ class SynthesisBlock(nn.Module):
         force_fp32: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features and image of the previous resolution (None in the first block), ws [N, num_conv + num_torgb, w_dim]
-        -> features [N, out, R, R] and float32 image [N, img_channels, R, R] (None until there is one)."""
+        -> features [N, out, H, W] and float32 image [N, img_channels, H, W] (None until there is one)."""
         w = iter(ws.unbind(dim=1))
         may_be_half = self.use_fp16 and not force_fp32
         dtype = wide(ws, working_type(may_be_half, self.half_type, ws.device, self.half_on_cpu))
@@ -264,7 +272,11 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w -> image. Block b{R} works at resolution R; consecutive blocks share the w of their ToRGB layers."""
+    """w -> image. Block b{R} works at resolution R; consecutive blocks share the w of their ToRGB layers.
+
+    img_size: height and width of the image where it is not the square of img_resolution, which then is nominal:
+    4 * 2^k, of an image that is the constant doubled k times.
+    """
 
     b4: SynthesisBlock
 
@@ -283,6 +295,7 @@ class SynthesisNetwork(nn.Module):
         use_noise: bool = True,
         activation: str = "lrelu",
         fused_modconv_default: bool | str = True,
+        img_size: Size | None = None,
     ) -> None:
         """`fused_modconv_default` is accepted and without effect: there is one form of the modulated convolution."""
         super().__init__()
@@ -290,6 +303,7 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"img_resolution: got {img_resolution}, expected a power of two of at least 4")
         if architecture not in ("skip", "resnet", "orig"):
             raise ValueError(f"architecture: got {architecture!r}, expected skip, resnet or orig")
+        start = constant_shape(img_resolution, img_size)
         self.w_dim = w_dim
         self.img_resolution = img_resolution
         self.img_channels = img_channels
@@ -305,7 +319,7 @@ class SynthesisNetwork(nn.Module):
                 channels[res // 2] if res > 4 else 0, channels[res], w_dim, res, img_channels, is_last,
                 architecture=architecture, resample_filter=resample_filter, conv_clamp=conv_clamp,
                 use_fp16=res >= fp16_resolution, fp16_channels_last=fp16_channels_last, use_noise=use_noise,
-                activation=activation,
+                activation=activation, shape=start and (start[0] * res // 4, start[1] * res // 4),
             )  # fmt: skip
             self.num_ws += block.num_conv + (block.num_torgb if is_last else 0)
             setattr(self, f"b{res}", block)
@@ -318,7 +332,7 @@ class SynthesisNetwork(nn.Module):
         update_emas: bool = False,
         fused_modconv: bool | None = None,
     ) -> torch.Tensor:
-        """ws [N, num_ws, w_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1.
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, H, W], float32, about -1..1.
 
         `update_emas` has nothing to update here, `fused_modconv` nothing to choose.
         """
@@ -360,6 +374,8 @@ class Generator(nn.Module):
             "z_dim": z_dim, "c_dim": c_dim, "w_dim": w_dim, "img_resolution": img_resolution,
             "img_channels": img_channels, "mapping_kwargs": dict(mapping_kwargs or {}), **synthesis_kwargs,
         }  # fmt: skip
+        if checked(img_resolution, self.init_kwargs.pop("img_size", None)):
+            self.init_kwargs["img_size"] = list(synthesis_kwargs["img_size"])
         self.z_dim = z_dim
         self.c_dim = c_dim
         self.w_dim = w_dim
@@ -368,6 +384,12 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
+
+    @property
+    def img_size(self) -> Size:
+        """Height and width of the image in pixels."""
+        height, width = self.init_kwargs.get("img_size") or (self.img_resolution, self.img_resolution)
+        return height, width
 
     def forward(
         self,
@@ -380,6 +402,6 @@ class Generator(nn.Module):
         force_fp32: bool = False,
         fused_modconv: bool | None = None,
     ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
+        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, H, W], float32, about -1..1."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, noise_mode, force_fp32, update_emas, fused_modconv)

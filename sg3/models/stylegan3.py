@@ -8,6 +8,9 @@ to layer (Figure 4c); sampling rates, sizes, filters and paddings all follow fro
 Units and the paper's symbols: frequencies (cutoff f_c, stopband f_t, half-width f_h of the transition between passing
 and stopping) are in periods, sampling rates s in samples per image width, margins not counted. Sizes are in samples,
 margins included.
+
+A canvas that is not the square of img_resolution shows another part of the same plane: nothing but the sizes of the
+maps follows from it, and the image width that frequencies and rates refer to stays that of the square.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sg3.canvas import Size, checked
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
 from sg3.models.layers import (
     FullyConnectedLayer,
@@ -43,18 +47,24 @@ class SynthesisInput(nn.Module):
     width.
 
     channels: Fourier features, each a wave of random frequency and phase; also how many maps come out. size: side of
-    the maps. sampling_rate: s of the first layer. bandwidth: the largest frequency drawn, f_c of the first layer.
+    the maps, or their height and width. sampling_rate: s of the first layer. bandwidth: the largest frequency drawn,
+    f_c of the first layer.
     """
+
+    shape: Size | None = None  # height and width of the maps where they are not square
 
     freqs: torch.Tensor
     phases: torch.Tensor
     transform: torch.Tensor
 
-    def __init__(self, w_dim: int, channels: int, size: int, sampling_rate: float, bandwidth: float) -> None:
+    def __init__(self, w_dim: int, channels: int, size: int | Size, sampling_rate: float, bandwidth: float) -> None:
         super().__init__()
         self.w_dim = w_dim
         self.channels = channels
-        self.size = size
+        if isinstance(size, int):
+            self.size = size
+        else:
+            self.size, self.shape = max(size), size
         self.sampling_rate = sampling_rate
         self.bandwidth = bandwidth
 
@@ -69,7 +79,7 @@ class SynthesisInput(nn.Module):
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
-        """w [N, w_dim] -> [N, C, size, size], of w's dtype."""
+        """w [N, w_dim] -> [N, C, H, W], of w's dtype."""
         t = self.affine(w)  # [N, 4]: cos, sin of the rotation; x, y of the translation
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, _, _ = t.unbind(dim=1)
@@ -100,15 +110,17 @@ class SynthesisInput(nn.Module):
 
     def _constants(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The scaled weights, where the plane is sampled, [1, H, W, 2], and 0 and 1, [2]."""
-        scale = 0.5 * self.size / self.sampling_rate  # half the canvas, margins included, in units of the image
-        theta = scale * torch.eye(2, 3, dtype=dtype, device=self.weight.device)
-        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
+        height, width = self.shape or (self.size, self.size)
+        x, y = torch.eye(2, 3, dtype=dtype, device=self.weight.device)
+        # Half the canvas, margins included, in units of the image: the same for both axes, or turning would shear.
+        theta = torch.stack([0.5 * width / self.sampling_rate * x, 0.5 * height / self.sampling_rate * y])
+        grid = F.affine_grid(theta[None], [1, 1, height, width], align_corners=False)
         weight = self.weight.to(dtype) / sqrt(self.channels)
         return weight, grid, torch.arange(2.0, dtype=dtype, device=self.weight.device)
 
     def extra_repr(self) -> str:
         return (
-            f"w_dim={self.w_dim}, channels={self.channels}, size={self.size}, "
+            f"w_dim={self.w_dim}, channels={self.channels}, size={self.shape or self.size}, "
             f"sampling_rate={self.sampling_rate:g}, bandwidth={self.bandwidth:g}"
         )
 
@@ -119,7 +131,7 @@ class LayerSpec:
 
     in_channels: int
     out_channels: int
-    in_size: int  # side in samples, margins included
+    in_size: int  # side in samples, margins included, of the square of img_resolution
     out_size: int
     in_sampling_rate: int  # s, samples per image width
     out_sampling_rate: int
@@ -135,9 +147,11 @@ class LayerSpec:
 class SynthesisLayer(nn.Module):
     """Modulated convolution followed by the filtered nonlinearity (Figure 4b); ToRGB is the case without a slope.
 
-    w_dim: width of w. The other arguments are `SynthesisNetwork`'s.
+    w_dim: width of w. in_shape: height and width of the input where it is not the square of `spec`; padding, which is
+    the same on all sides, does not depend on it. The other arguments are `SynthesisNetwork`'s.
     """
 
+    in_shape: Size | None = None
     magnitude_ema: torch.Tensor
     up_filter: torch.Tensor | None
     down_filter: torch.Tensor | None
@@ -153,9 +167,12 @@ class SynthesisLayer(nn.Module):
         use_radial_filters: bool = False,
         conv_clamp: float | None = 256,
         magnitude_ema_beta: float = 0.999,
+        in_shape: Size | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
+        if in_shape is not None:
+            self.in_shape = in_shape
         self.conv_kernel = 1 if spec.is_torgb else conv_kernel
         self.conv_clamp = conv_clamp
         self.magnitude_ema_beta = magnitude_ema_beta
@@ -204,15 +221,17 @@ class SynthesisLayer(nn.Module):
         force_fp32: bool = False,
         update_emas: bool = False,
     ) -> torch.Tensor:
-        """x [N, in_channels, in_size, in_size], w [N, w_dim] -> [N, out_channels, out_size, out_size].
+        """x [N, in_channels, H, W], w [N, w_dim] -> [N, out_channels, H', W'], squares of in_size and out_size
+        unless there is an in_shape.
 
         `noise_mode` is accepted for StyleGAN2's sake: there is no noise here.
         """
         spec = self.spec
         if noise_mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode: got {noise_mode!r}, expected random, const or none")
-        if x.shape[1:] != (spec.in_channels, spec.in_size, spec.in_size):
-            expected = f"[N, {spec.in_channels}, {spec.in_size}, {spec.in_size}]"
+        height, width = self.in_shape or (spec.in_size, spec.in_size)
+        if x.shape[1:] != (spec.in_channels, height, width):
+            expected = f"[N, {spec.in_channels}, {height}, {width}]"
             raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
 
         # Instead of a normalisation layer: divide by the running magnitude of the input (Section 3.2).
@@ -268,6 +287,8 @@ class SynthesisNetwork(nn.Module):
 
     - w_dim: width of w.
     - img_resolution: side of the image in pixels, s_N, a power of two. img_channels: its channels.
+    - img_size: height and width of the image where they are not img_resolution, which then is the sampling rate alone:
+      pixels per unit. Multiples of it divided by the first layer's rate, so that all layers have whole samples.
     - channel_base, channel_max: a layer has channel_base / (2 f_c) feature maps, at most channel_max.
     - num_layers: N, how many layers there are between the Fourier features and ToRGB.
     - num_critical: N_crit, how many of them, at the end, are critically sampled: f_c = s / 2.
@@ -309,8 +330,10 @@ class SynthesisNetwork(nn.Module):
         use_radial_filters: bool = False,
         conv_clamp: float | None = 256,
         magnitude_ema_beta: float = 0.999,
+        img_size: Size | None = None,
     ) -> None:
         super().__init__()
+        canvas = checked(img_resolution, img_size)
         if num_layers < 2 or not 1 <= num_critical < num_layers:
             got = f"{num_layers}, {num_critical}"
             raise ValueError(f"num_layers, num_critical: got {got}, expected 1 <= num_critical < num_layers")
@@ -341,8 +364,15 @@ class SynthesisNetwork(nn.Module):
         sizes[-2:] = [img_resolution] * 2
         channels = [round(min(channel_base / 2 / cutoff, channel_max)) for cutoff in cutoffs]
         channels[-1] = img_channels
+        shapes: list[Size | None] = [None] * len(sizes)
+        if canvas is not None:
+            step = max(img_resolution // rates[0], 1)
+            if any(side % step for side in canvas):
+                raise ValueError(f"img_size: got {list(canvas)}, expected multiples of {step} at a sampling rate of "
+                                 f"{img_resolution} whose first layer has {rates[0]}")  # fmt: skip
+            shapes = [_on_canvas(size, rate, img_resolution, canvas) for size, rate in zip(sizes, rates, strict=True)]
 
-        self.input = SynthesisInput(w_dim, channels[0], sizes[0], rates[0], cutoffs[0])
+        self.input = SynthesisInput(w_dim, channels[0], shapes[0] or sizes[0], rates[0], cutoffs[0])
         self.layer_names: list[str] = []
         for i in range(num_layers + 1):
             prev = max(i - 1, 0)
@@ -359,6 +389,7 @@ class SynthesisNetwork(nn.Module):
             layer = SynthesisLayer(
                 w_dim, spec, conv_kernel=conv_kernel, filter_size=filter_size, lrelu_upsampling=lrelu_upsampling,
                 use_radial_filters=use_radial_filters, conv_clamp=conv_clamp, magnitude_ema_beta=magnitude_ema_beta,
+                in_shape=shapes[prev],
             )  # fmt: skip
             name = f"L{i}_{spec.out_size}_{spec.out_channels}"
             setattr(self, name, layer)
@@ -367,7 +398,7 @@ class SynthesisNetwork(nn.Module):
     def forward(
         self, ws: torch.Tensor, noise_mode: str = "random", force_fp32: bool = False, update_emas: bool = False
     ) -> torch.Tensor:
-        """ws [N, num_ws, w_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
+        """ws [N, num_ws, w_dim] -> image [N, img_channels, H, W], float32, about -1..1."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws: got shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]")
         each = ws.to(wide(self.input.weight)).unbind(dim=1)
@@ -378,6 +409,15 @@ class SynthesisNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img={self.img_channels} x {self.img_resolution}^2"
+
+
+def _on_canvas(size: int, rate: int, img_resolution: int, canvas: Size) -> Size:
+    """Height and width of maps that have `size` samples a side in the square network: longer by what the canvas is,
+    at their sampling rate; margins stay as they are."""
+    return (
+        size + rate * (canvas[0] - img_resolution) // img_resolution,
+        size + rate * (canvas[1] - img_resolution) // img_resolution,
+    )
 
 
 class Generator(nn.Module):
@@ -404,6 +444,8 @@ class Generator(nn.Module):
             "z_dim": z_dim, "c_dim": c_dim, "w_dim": w_dim, "img_resolution": img_resolution,
             "img_channels": img_channels, "mapping_kwargs": dict(mapping_kwargs or {}), **synthesis_kwargs,
         }  # fmt: skip
+        if checked(img_resolution, self.init_kwargs.pop("img_size", None)):
+            self.init_kwargs["img_size"] = list(synthesis_kwargs["img_size"])
         self.z_dim = z_dim
         self.c_dim = c_dim
         self.w_dim = w_dim
@@ -412,6 +454,12 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **{"num_layers": 2, **(mapping_kwargs or {})})
+
+    @property
+    def img_size(self) -> Size:
+        """Height and width of the image in pixels."""
+        height, width = self.init_kwargs.get("img_size") or (self.img_resolution, self.img_resolution)
+        return height, width
 
     def forward(
         self,
@@ -423,6 +471,6 @@ class Generator(nn.Module):
         noise_mode: str = "random",
         force_fp32: bool = False,
     ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, resolution, resolution], float32, about -1..1."""
+        """z [N, z_dim], c [N, c_dim] -> image [N, img_channels, H, W], float32, about -1..1."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas)

@@ -66,6 +66,12 @@ CASES = {
     "padding only": Case(up=1, up_taps=0, down=1, down_taps=0, padding=(3, 2, -1, 4), shape=(1, 1, 5, 6)),
     "no slope": Case(slope=0.0),
 }
+# Layers of networks for images that are not square.
+CANVASES = {
+    "T, canvas of 36 x 32": Case(shape=(1, 1, 32, 36)),
+    "T, up on a canvas of 36 x 29": Case(up=4, up_taps=24, padding=(-6, -9, -6, -9), shape=(1, 1, 29, 36)),
+    "R, canvas of 29 x 36": Case(down_taps=-12, padding=(11, 10, 11, 10), shape=(1, 1, 36, 29)),
+}
 
 
 def between_filters(case: Case, x: torch.Tensor, b: torch.Tensor | None, fu: torch.Tensor | None) -> torch.Tensor:

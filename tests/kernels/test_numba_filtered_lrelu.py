@@ -18,7 +18,7 @@ from sg3.kernels import filtered_lrelu
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_numba, filtered_lrelu_ref
 from tests.conftest import ROOT
 from tests.helpers.compare import assert_within_budget
-from tests.helpers.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
+from tests.helpers.filtered_lrelu_cases import CANVASES, CASES, F64, Case, between_filters, gradient
 
 numba = pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
 kernel = pytest.importorskip("sg3.kernels.filtered_lrelu.impl_numba")
@@ -47,7 +47,7 @@ def signs_of(plane: torch.Tensor, up: int, down: int, lanes: int) -> torch.Tenso
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("case", (CASES | CANVASES).values(), ids=(CASES | CANVASES).keys())
 def test_value_signs_and_gradients(case: Case, memory_format: torch.memory_format, tiles: str) -> None:
     fu, fd = case.filters("cpu")
     x, b = case.inputs(F32, "cpu")
@@ -120,6 +120,19 @@ def test_real_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append((y, *torch.autograd.grad(y.square().sum(), x)))
     for cut, in_one_piece in zip(*results, strict=True):
         assert torch.equal(cut, in_one_piece)
+
+
+def test_a_layer_of_512_by_384() -> None:
+    """The widest layer of such a StyleGAN3, 532 x 404 with its margins, against PyTorch's path."""
+    x = torch.randn(1, 2, 406, 534, requires_grad=True)  # after a 3 x 3 convolution
+    fu, fd = Case().filters("cpu")
+    padding = [9, 8, 9, 8]
+    y, plain = (filtered_lrelu(x, fu, fd, None, 2, 2, padding, clamp=1.0, impl=impl) for impl in ("numba", "torch"))
+    assert y.shape == (1, 2, 404, 532)
+    torch.testing.assert_close(y, plain, rtol=0, atol=1e-5)
+    g = torch.randn_like(y)
+    (dx,), (plain_dx,) = (torch.autograd.grad(t, x, g) for t in (y, plain))
+    torch.testing.assert_close(dx, plain_dx, rtol=0, atol=2e-5)
 
 
 def test_the_number_of_threads_does_not_show() -> None:

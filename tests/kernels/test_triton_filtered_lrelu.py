@@ -16,14 +16,17 @@ from sg3.kernels.filtered_lrelu.op import (
     filtered_lrelu_triton,
 )
 from tests.helpers.compare import assert_within_budget
-from tests.helpers.filtered_lrelu_cases import CASES, F64, Case, between_filters, gradient
+from tests.helpers.filtered_lrelu_cases import CANVASES, CASES, F64, Case, between_filters, gradient
 from tests.helpers.filtered_lrelu_signs import marches, of_bits, of_lines
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["f32", "f16", "bf16"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("case", [
+    *(pytest.param(case, id=name) for name, case in CASES.items()),
+    *(pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in CANVASES.items()),
+])  # fmt: skip
 def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) -> None:
     fu, fd = case.filters(device)
     x, b = case.inputs(dtype, device)

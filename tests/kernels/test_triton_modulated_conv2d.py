@@ -72,13 +72,16 @@ CASES = {
     "1x1-padded": ((1, 3, 3, 4), (4, 1, 1), 1),
     "2x3-x-y": ((2, 4, 5, 4), (5, 2, 3), [2, 0]),
     "2x3-wider-than-kernel": ((1, 2, 3, 4), (2, 2, 3), [0, 2]),
+    "canvas-of-36-x-29": ((1, 3, 29, 36), (2, 3, 3), 2),
     "one-pixel": ((3, 4, 1, 1), (5, 3, 3), 2),
     "many-tiles": ((1, 70, 9, 8), (130, 1, 1), 0),
     "many-tiles-3x3": ((1, 18, 7, 7), (66, 3, 3), 2),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=pytest.mark.slow) if case.startswith("canvas") else case for case in CASES
+])  # fmt: skip
 def test_float32(case: str, device: str) -> None:
     shape, w_shape, padding = CASES[case]
     check(inputs(shape, w_shape, device), F32, padding=padding)

@@ -52,6 +52,7 @@ CASES = {  # shape, filter, arguments: every kind of size, factor, padding and f
     "crop": ((1, 1, 8, 9), (2, 3), {"padding": [-3, -1, -2, 0], "flip_filter": True}),
     "crop beyond": ((1, 1, 4, 4), None, {"padding": [-6, 9, 0, 0]}),
     "no filter": ((1, 2, 3, 4), None, {"up": [2, 3], "padding": 1}),
+    "canvas of 36 x 29": ((1, 1, 29, 36), (4, 4), {"up": 2, "padding": [2, 1, 2, 1], "gain": 4}),
     "one pixel": ((1, 1, 1, 1), (8,), {"up": 8, "down": 7, "padding": 8}),
 }
 

@@ -1,0 +1,110 @@
+"""Sizes of images: which rectangles the StyleGANs can make, and which square network each of them is kin to.
+
+A rectangular network has the names and shapes of a square one, whose side is its `img_resolution`; only the
+configuration, `img_size`, knows the canvas. Sizes are (height, width) in pixels; people read and write W x H.
+
+StyleGAN3   its layers are sampled at rates per unit of length, and the image of a square network is one unit wide:
+            R pixels, its sampling rate. Another canvas is W / R x H / R units, at the same rates.
+StyleGAN2   begins with a constant of h0 x w0, which k blocks double; squares begin with 4 x 4. The blocks have the
+            names and channels of those of a square of 4 * 2^k pixels. The discriminator ends where StyleGAN2 begins.
+
+No torch in here.
+"""
+
+from __future__ import annotations
+
+from math import log2, sqrt
+from typing import Any
+
+Size = tuple[int, int]  # height, width
+
+LOWEST = 16  # sampling rate of StyleGAN3's first layer, in samples per unit, whatever R
+CONSTANT = 3  # pixels that the shorter side of StyleGAN2's constant has at least
+SMALLEST = 16  # pixels of a side
+
+
+def is_power(side: int) -> bool:
+    """Whether it is a power of two."""
+    return side > 0 and side & (side - 1) == 0
+
+
+def is_plain(size: Size) -> bool:
+    """Whether the size is a square of 2^n pixels, which every system trains on."""
+    return size[0] == size[1] and is_power(size[0])
+
+
+def sampling_rate(size: Size) -> int | None:
+    """R of a StyleGAN3 that makes this size: the power of two nearest to its mean side, else half of that, of which
+    both sides are multiples of R / 16; None if there is none."""
+    nearest = 2 ** round(log2(sqrt(size[0] * size[1])))
+    for rate in (nearest, nearest // 2):
+        if rate >= LOWEST and all(side * LOWEST % rate == 0 for side in size):
+            return rate
+    return None
+
+
+def doublings(size: Size) -> int:
+    """k, how often StyleGAN2 doubles its constant: as often as leaves that a shorter side of 3 pixels at least."""
+    k = 0
+    while all(side % 2 ** (k + 1) == 0 and side >= CONSTANT * 2 ** (k + 1) for side in size):
+        k += 1
+    return k
+
+
+def constant(size: Size) -> Size:
+    """What StyleGAN2 begins with and the discriminator ends with: h0, w0."""
+    k = doublings(size)
+    return size[0] >> k, size[1] >> k
+
+
+def nominal(size: Size) -> int:
+    """Side of the square StyleGAN2 or discriminator whose layers this size takes."""
+    return 4 << doublings(size)
+
+
+def is_possible(size: Size) -> bool:
+    """Whether the StyleGANs can be trained on images of this size: even sides of at least 16 pixels, multiples of
+    R / 16."""
+    return min(size) >= SMALLEST and all(side % 2 == 0 for side in size) and sampling_rate(size) is not None
+
+
+def nearest_possible(size: Size) -> Size:
+    """A possible size close to this one."""
+    if is_possible(size):
+        return size
+    step = max(2, 2 ** round(log2(max(sqrt(size[0] * size[1]), SMALLEST))) // LOWEST)
+    height, width = (max(SMALLEST, round(side / step) * step) for side in size)
+    while not is_possible((height, width)):  # rounding has moved the mean across a power of two
+        step *= 2
+        height, width = (max(SMALLEST, round(side / step) * step) for side in size)
+    return height, width
+
+
+def size_of(network: Any) -> Size:
+    """Height and width of a network's images."""
+    side = network.img_resolution
+    return getattr(network, "img_size", None) or (side, side)
+
+
+def is_canvas(network: Any) -> bool:
+    """Whether its images are another canvas than the square of its img_resolution."""
+    size = getattr(network, "img_size", None)
+    return size is not None and size != (network.img_resolution, network.img_resolution)
+
+
+def spelled(size: Size) -> str:
+    """W x H, as in `512 x 384`."""
+    return f"{size[1]} x {size[0]}"
+
+
+def checked(img_resolution: int, img_size: Any) -> Size | None:
+    """The argument `img_size` of a network: a pair of whole numbers, None for a square of `img_resolution`.
+
+    Raises ValueError for anything else.
+    """
+    if img_size is None:
+        return None
+    pair = list(img_size) if isinstance(img_size, (list, tuple)) else []
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        raise ValueError(f"img_size: got {img_size!r}, expected height and width in pixels")
+    return None if pair == [img_resolution] * 2 else (pair[0], pair[1])
