@@ -12,6 +12,7 @@ import torch
 from sg3.errors import NumericalError, UsageError
 from sg3.models import Generator, stylegan3
 from sg3.models.repeated import Repeated
+from sg3.transparency import has_alpha, straight
 
 
 def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -84,9 +85,10 @@ def generate(
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C] on the host. Raises NumericalError for NaN and infinite pixels,
-    which would be black."""
-    pixels = quantized(images).permute(0, 2, 3, 1).cpu().numpy()
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, C] on the host; with alpha, straight (see `sg3.transparency`). Raises
+    NumericalError for NaN and infinite pixels, which would be black."""
+    bytes_of = straight if has_alpha(images.shape[1]) else quantized
+    pixels = bytes_of(images).permute(0, 2, 3, 1).cpu().numpy()
     if not bool(images.isfinite().all()):
         raise NumericalError(
             "the network's pictures have NaN or infinite pixels: its weights, its latents or --trunc are too large"

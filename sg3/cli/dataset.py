@@ -33,7 +33,7 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @click.command(name="dataset")
 @click.option("--source", metavar="PATH|openmoji", required=True,
               help="Folder, zip, *_lmdb folder, cifar-10-python.tar.gz or cifar-100, *-images-idx3-ubyte.gz, "
-                   "openmoji[:SUBSET].")
+                   "openmoji[:SUBSET][:alpha].")
 @click.option("--dest", metavar="ZIP|FOLDER", required=True,
               help="Where to write: a .zip, or an empty or new folder.")
 @click.option("--max-images", type=click.IntRange(min=1), help="Use only the first so many images.")
@@ -43,8 +43,8 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
               help="Scale to this size in pixels; a power of two.")
 @click.option("--resize-filter", type=click.Choice(["lanczos", "box"]), default="lanczos", show_default=True,
               help="How to scale.")
-@click.option("--convert", type=click.Choice(["keep", "rgb", "gray", "rgba"]), default="keep",
-              show_default=True, help="Channels of the result; keep wants all images alike.")
+@click.option("--convert", type=click.Choice(["keep", "rgb", "gray", "rgba", "la"]), default="keep",
+              show_default=True, help="Channels of the result (rgba and la with alpha); keep wants all images alike.")
 @click.option("--background", metavar="COLOUR", default="white", show_default=True,
               help="Laid under transparent pixels when --convert removes alpha; a name or #rrggbb.")
 @click.option("--labels", type=click.Choice(["auto", "folders", "json", "none"]), default="auto",

@@ -1,8 +1,8 @@
 """The training set: a folder or zip of equal, square images, with labels in an optional dataset.json.
 
 Which pixels a file gives is the policy of `sg3.data.decode`: palettes become their real colours, EXIF
-orientation is applied, 16 bits are cut to 8, alpha is kept as a fourth channel. The first image (names
-sorted) decides size and channels; every other one must agree.
+orientation is applied, 16 bits are cut to 8, alpha is kept as the last channel, straight. The first image
+(names sorted) decides size and channels; every other one must agree.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class ImageFolderDataset(Dataset[Item]):
 
     @property
     def num_channels(self) -> int:
-        """1 (gray), 3 (RGB) or 4 (RGB with alpha)."""
+        """1 (gray), 2 (gray with alpha), 3 (RGB) or 4 (RGB with alpha)."""
         return self._shape[0]
 
     @property

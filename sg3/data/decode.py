@@ -7,7 +7,8 @@ channels that come out depend on the file's header only:
 - **Palette**: expanded to its real colours, RGB, or RGBA if the palette has transparency.
 - **EXIF orientation**: applied.
 - **16 bits per channel**: the upper byte is kept (as libpng and Pillow do for colour), for gray too.
-- **Alpha**, and a PNG's transparent colour: kept, RGBA. Gray with alpha becomes RGBA.
+- **Alpha**, and a PNG's transparent colour: kept, as the last channel of RGBA, or of gray with alpha; straight, as
+  files have it.
 - **1-bit and gray**: one channel, 0..255. **CMYK and YCbCr**: RGB. An animation (APNG, WebP) gives its first frame.
 
 pyspng, if installed, decodes plain 8-bit gray, RGB and RGBA PNGs several times faster. It checks no
@@ -37,9 +38,9 @@ try:
 except ImportError:
     pyspng_load = None
 
-Mode = Literal["L", "RGB", "RGBA"]
-CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3, "RGBA": 4}
-MODE_WORDS: dict[Mode, str] = {"L": "gray", "RGB": "RGB", "RGBA": "RGB with alpha"}
+Mode = Literal["L", "LA", "RGB", "RGBA"]
+CHANNELS: dict[Mode, int] = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+MODE_WORDS: dict[Mode, str] = {"L": "gray", "LA": "gray with alpha", "RGB": "RGB", "RGBA": "RGB with alpha"}
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,7 +57,7 @@ class Header(NamedTuple):
 
 
 def decode(data: bytes, where: str, intact: bool = False) -> NDArray[np.uint8]:
-    """Encoded image -> uint8 [H, W, C], C = 1, 3 or 4.
+    """Encoded image -> uint8 [H, W, C], C = 1 to 4.
 
     `intact` says that the bytes already passed a checksum (those of a zip entry have). `where` starts the
     message. Raises DataError for anything that is not a whole image of the formats read.
@@ -72,7 +73,7 @@ def decode(data: bytes, where: str, intact: bool = False) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, where: str) -> Image.Image:
-    """Encoded image -> Pillow image in mode L, RGB or RGBA. Raises DataError."""
+    """Encoded image -> Pillow image in mode L, LA, RGB or RGBA. Raises DataError."""
     image = _open(data, where)
     mode = _mode_after(image, data, where)
     try:
@@ -144,7 +145,7 @@ def _mode_after(image: Image.Image, data: bytes, where: str) -> Mode:
             # Pillow compares the 16-bit (or 1..4-bit) key with 8-bit pixels, which hits the wrong ones.
             raise DataError(f"{where}: a transparent colour in a {data[24]}-bit PNG is not read; "
                             "save it with an alpha channel")
-        return "RGBA"
+        return "LA" if image.mode in ("1", "L", "LA", "La", "I;16") else "RGBA"
     if image.mode in ("1", "L", "I;16"):
         return "L"
     if image.mode in ("P", "RGB", "CMYK", "YCbCr"):

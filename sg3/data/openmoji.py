@@ -79,6 +79,22 @@ def render(glyph: str, resolution: int, supersample: int = 4) -> NDArray[np.uint
     Its ink is centred and fills the side up to `MARGIN`. It is drawn at `supersample` times the size and
     averaged down. Raises MissingInputError (package not installed).
     """
+    canvas = Image.new("RGBA", (resolution, resolution), BACKGROUND)
+    ink, corner = _placed(glyph, resolution, supersample)
+    canvas.alpha_composite(ink, corner)
+    return np.asarray(canvas.convert("RGB"))
+
+
+def render_transparent(glyph: str, resolution: int, supersample: int = 4) -> NDArray[np.uint8]:
+    """The same on nothing, with its own alpha, uint8 [resolution, resolution, 4], straight."""
+    canvas = Image.new("RGBA", (resolution, resolution))
+    ink, corner = _placed(glyph, resolution, supersample)
+    canvas.paste(ink, corner)
+    return np.asarray(canvas)
+
+
+def _placed(glyph: str, resolution: int, supersample: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The ink and where its corner goes."""
     ink = _draw(glyph, _font(resolution * supersample))
     box = ink.getbbox()
     assert box is not None, f"{glyph!r} is empty, `glyphs` lists those that are not"
@@ -87,9 +103,7 @@ def render(glyph: str, resolution: int, supersample: int = 4) -> NDArray[np.uint
     width, height = (max(1, round(extent * scale)) for extent in ink.size)
     # Hamming: as sharp as needed here, and without the ringing that Lanczos leaves along outlines.
     ink = ink.resize((width, height), Image.Resampling.HAMMING)
-    image = Image.new("RGBA", (resolution, resolution), BACKGROUND)
-    image.alpha_composite(ink, ((resolution - width) // 2, (resolution - height) // 2))
-    return np.asarray(image.convert("RGB"))
+    return ink, ((resolution - width) // 2, (resolution - height) // 2)
 
 
 def _folder() -> Path:

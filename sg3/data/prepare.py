@@ -112,15 +112,18 @@ def prepare_openmoji(
     dest: str | Path,
     resolution: int = 64,
     subset: str = "faces",
+    transparent: bool = False,
     force: bool = False,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Prepared:
-    """Write a subset of OpenMoji's emoji as a dataset zip, without labels and with the attribution.
+    """Write a subset of OpenMoji's emoji as a dataset zip, without labels and with the attribution; `transparent` ones
+    with their alpha, others on a light background.
 
     Raises as `prepare` does.
     """
     plan = ImagePlan(resolution=(resolution, resolution))
-    return prepare(f"openmoji:{subset}", dest, plan, labels="none", force=force, progress=progress)
+    source = f"openmoji:{subset}" + ":alpha" * transparent
+    return prepare(source, dest, plan, labels="none", force=force, progress=progress)
 
 
 def image_name(index: int) -> str:
@@ -254,8 +257,9 @@ def _notes(
     stretched = sum(width != height for width, height in sizes) if plan.crop is None else 0
     if stretched:
         notes.append(f"{stretched} images are not square and were stretched; --transform=center-crop crops")
-    if target.mode == "RGBA":
-        notes.append("the images have alpha, which the networks do not take; --convert=rgb removes it")
+    if target.mode.endswith("A"):
+        opaque = "gray" if target.mode == "LA" else "rgb"
+        notes.append(f"the images have alpha, and networks will make it, too; --convert={opaque} removes it")
     folders = {found.key.split("/", 1)[0] for found in usable if source.has_paths and "/" in found.key}
     if labelling.labels is None and len(folders) > 1 and not all(folder.isdigit() for folder in folders):
         notes.append(f"{len(folders)} subfolders; --labels=folders makes them classes")

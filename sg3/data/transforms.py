@@ -13,10 +13,10 @@ from sg3.errors import UsageError
 
 Crop = Literal["center-crop", "center-crop-wide"]
 ResizeFilter = Literal["lanczos", "box"]
-Convert = Literal["keep", "rgb", "gray", "rgba"]
+Convert = Literal["keep", "rgb", "gray", "rgba", "la"]
 
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
-_MODES: dict[str, Mode] = {"rgb": "RGB", "gray": "L", "rgba": "RGBA"}
+_MODES: dict[str, Mode] = {"rgb": "RGB", "gray": "L", "rgba": "RGBA", "la": "LA"}
 Size = tuple[int, int]  # width, height
 
 
@@ -87,7 +87,7 @@ class ImagePlan:
         return cut_width < self.resolution[0] or cut_height < self.resolution[1]
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Image of mode L, RGB or RGBA -> training image."""
+        """Image of mode L, LA, RGB or RGBA -> training image."""
         image = self._converted(image)
         width, height = self._window(*image.size)
         left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -98,7 +98,7 @@ class ImagePlan:
             image = image.resize(self.resolution, _FILTERS[self.resize_filter])
         size = self.output_size(*image.size)
         if image.size != size:
-            canvas = Image.new(image.mode, size, "black")
+            canvas = Image.new(image.mode, size, 0)  # black, and transparent with alpha
             canvas.paste(image, (0, (size[1] - image.height) // 2))
             return canvas
         return image
@@ -114,8 +114,8 @@ class ImagePlan:
 
     def _converted(self, image: Image.Image) -> Image.Image:
         mode = self.output_mode(image.mode)  # type: ignore[arg-type]
-        if image.mode == "RGBA" and mode != "RGBA":
-            image = self._laid_on_background(image)
+        if image.mode.endswith("A") and not mode.endswith("A"):
+            image = self._laid_on_background(image if image.mode == "RGBA" else image.convert("RGBA"))
         return image if image.mode == mode else image.convert(mode)
 
     def _laid_on_background(self, image: Image.Image) -> Image.Image:

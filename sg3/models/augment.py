@@ -27,6 +27,7 @@ from sg3.kernels.arguments import check_image, no_autocast
 from sg3.models import augment_color as color
 from sg3.models import augment_geometry as geometry
 from sg3.models.augment_draws import BANDS, Draws
+from sg3.transparency import has_alpha
 
 __all__ = ["SPECS", "AugmentPipe", "Augmentations"]
 
@@ -59,7 +60,7 @@ class Augmentations:
     shape      (N, C, H, W) of the images it is for
     inverse    [N, 2, 3] float32, where the output's pixels come from, see `augment_geometry.sampling_matrices`
     margins    pixels that the batch needs beyond its borders: left, top, right, bottom
-    color      [N, K, K + 1] float32, linear part and offset of the first K channels
+    color      [N, K, K + 1] float32, linear part and offset of the K colours
     bands      [N, 4] float32, gains of the frequency bands
     noise      [N] float32, standard deviations
     cutout     [N, 4] int64, the boxes' left, top, right, bottom; right and bottom exclusive
@@ -107,8 +108,10 @@ class AugmentPipe(nn.Module):
         noise, noise_std                  add white noise, of a half-normal strength
         cutout, cutout_size               set a box to 0, this part of the size
 
-    One channel is grey: hue and saturation do nothing. Four channels are RGB and alpha: colour operations leave alpha
-    alone, all others act on it as on the rest. With other numbers of channels, colour is refused.
+    One channel is grey: hue and saturation do nothing. Two channels are grey and alpha, four RGB and alpha, both
+    premultiplied (`sg3.transparency`): geometry and filter act on all channels, colour and noise as they would on the
+    straight colours and leave alpha alone, and what is cut out or beyond the image is transparent. With more channels,
+    colour is refused.
 
     A batch that an operation happens to leave alone skips it. For geometry and filter the original computes even then
     what gives the same images back, up to float32 rounding.
@@ -237,19 +240,24 @@ class AugmentPipe(nn.Module):
     def _augment(self, x: torch.Tensor, chosen: Augmentations) -> torch.Tensor:
         """x: [N, C, H, W], float32 or float64."""
         if chosen.inverse is not None:
-            x = geometry.warp(x, chosen.inverse.to(x.dtype), chosen.margins, self.Hz_geom)
+            matrices, margins = chosen.inverse.to(x.dtype), chosen.margins
+            if has_alpha(x.shape[1]):  # what lies far outside is transparent: -1, not 0
+                x = geometry.warp(x + 1, matrices, margins, self.Hz_geom) - 1
+            else:
+                x = geometry.warp(x, matrices, margins, self.Hz_geom)
         if chosen.color is not None:
             x = color.recolor(x, chosen.color.to(x.dtype))
         if chosen.bands is not None:
             x = color.filter_bands(x, chosen.bands.to(x.dtype), self.Hz_fbank)
         if chosen.noise is not None:
-            x = x + torch.randn_like(x) * chosen.noise.to(x.dtype)[:, None, None, None]
+            x = color.add_noise(x, chosen.noise.to(x.dtype))
         if chosen.cutout is not None:
             left, top, right, bottom = chosen.cutout[:, :, None].unbind(dim=1)  # each [N, 1]
             columns, rows = (torch.arange(size, device=x.device) for size in (x.shape[3], x.shape[2]))
             inside_x = (columns >= left) & (columns < right)  # [N, W]
             inside_y = (rows >= top) & (rows < bottom)  # [N, H]
-            x = x.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0)
+            nothing = -1 if has_alpha(x.shape[1]) else 0
+            x = x.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], nothing)
         return x
 
     def _decide(self, draws: Draws, height: int, width: int, channels: int) -> Augmentations:
@@ -263,7 +271,7 @@ class AugmentPipe(nn.Module):
 
         matrix = self.color_matrices(draws, channels)
         if not np.array_equal(matrix, _identities(matrix)):
-            if channels == 1:  # grey is (g, g, g), and the result's mean
+            if channels <= 2:  # grey is (g, g, g), and the result's mean
                 rows = matrix[:, :3].mean(axis=1, keepdims=True)
                 matrix = np.concatenate([rows[:, :, :3].sum(axis=2, keepdims=True), rows[:, :, 3:]], axis=2)
             result = replace(result, color=_float32(matrix[:, :3]))
@@ -324,10 +332,10 @@ class AugmentPipe(nn.Module):
         matrix = np.tile(np.eye(4), [draws.count, 1, 1])
         if max(self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation) == 0:
             return matrix
-        if channels not in (1, 3, 4):
+        if not 1 <= channels <= 4:
             raise UsageError(
-                f"images with {channels} channels: colour augmentations need 1 (grey), 3 (RGB) or 4 (RGBA); "
-                "leave them out (for example with the set 'bg')"
+                f"images with {channels} channels: colour augmentations need 1 (grey) or 3 (RGB), and one more for "
+                "alpha; leave them out (for example with the set 'bg')"
             )
         if self.brightness > 0:
             amount = draws.normal("brightness", self.brightness_std)
@@ -338,10 +346,10 @@ class AugmentPipe(nn.Module):
         if self.lumaflip > 0:
             flipped = draws.where("lumaflip", self.lumaflip, draws.choice("lumaflip", 2), 0)
             matrix = color.flip_luma(flipped) @ matrix
-        if self.hue > 0 and channels > 1:
+        if self.hue > 0 and channels > 2:
             angle = draws.where("hue", self.hue, draws.uniform("hue", pi * self.hue_max), 0)
             matrix = color.turn_hue(angle) @ matrix
-        if self.saturation > 0 and channels > 1:
+        if self.saturation > 0 and channels > 2:
             factor = draws.log2_normal("saturation", self.saturation_std)
             matrix = color.saturate(draws.where("saturation", self.saturation, factor, 1)) @ matrix
         return matrix

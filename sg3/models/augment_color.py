@@ -2,6 +2,10 @@
 
 Colour matrices are float64 [N, 4, 4] on the host and act on column vectors (r, g, b, 1) with channels in -1..1; the
 operation that happens last is multiplied on the left.
+
+Images with alpha are premultiplied (`sg3.transparency`). What happens to them is what would happen to the straight
+colours, and what does not show stays at -1: colour matrices and noise applied to premultiplied values as they are would
+light up what is invisible.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from sg3.models.augment_geometry import reflect
+from sg3.transparency import has_alpha
 
 SYM2 = (1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5)  # Daubechies' wavelet of 2 vanishing moments, unnormalised
 
@@ -54,11 +59,26 @@ def saturate(factor: np.ndarray) -> np.ndarray:
 
 
 def recolor(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Apply `matrices` [N, K, K + 1] to the first K channels of x [N, C, H, W]; further ones (alpha) stay."""
+    """Apply `matrices` [N, K, K + 1] to the colours of x [N, K or K + 1, H, W]; alpha stays.
+
+    With alpha a, the map A x + t of straight colours is A (p + 1) + a (t + 1 - A 1) - 1 for the premultiplied p.
+    """
     k = matrices.shape[1]
-    color = matrices[:, :, :k] @ x[:, :k].flatten(2) + matrices[:, :, k:]
-    color = color.reshape(x[:, :k].shape)
-    return color if k == x.shape[1] else torch.cat([color, x[:, k:]], dim=1)
+    linear, offset = matrices[:, :, :k], matrices[:, :, k:]
+    if k == x.shape[1]:
+        return (linear @ x.flatten(2) + offset).reshape(x.shape)
+    alpha = (x[:, k:].flatten(2) + 1) / 2  # [N, 1, pixels]
+    color = linear @ (x[:, :k].flatten(2) + 1) + (offset + 1 - linear.sum(dim=2, keepdim=True)) * alpha - 1
+    return torch.cat([color.reshape(x[:, :k].shape), x[:, k:]], dim=1)
+
+
+def add_noise(x: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Add white noise of a standard deviation [N] to x [N, C, H, W]; under alpha less, to alpha none."""
+    if not has_alpha(x.shape[1]):
+        return x + torch.randn_like(x) * strength[:, None, None, None]
+    color, alpha = x[:, :-1], x[:, -1:]
+    noise = torch.randn_like(color) * strength[:, None, None, None]
+    return torch.cat([color + noise * ((alpha + 1) / 2), alpha], dim=1)
 
 
 def filter_bank() -> torch.Tensor:
@@ -88,12 +108,24 @@ def normalise_power(gains: np.ndarray) -> np.ndarray:
 
 
 def filter_bands(x: torch.Tensor, gains: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-    """Amplify the frequency bands of x [N, C, H, W] by `gains` [N, 4], along both axes, reflected at the borders."""
+    """Amplify the frequency bands of x [N, C, H, W] by `gains` [N, 4], along both axes, reflected at the borders.
+
+    With alpha, flat parts must stay what they are: invisible, opaque or in between. So all channels get the filter's
+    details, alpha keeps its level, and of the level of colours as much is amplified as shows.
+    """
     n, c, h, w = x.shape
+    if has_alpha(c):
+        x = x + 1  # what is invisible is 0 now
     taps = gains @ bank.to(gains.dtype)  # [N, 43]
     kernels = taps.repeat_interleave(c, dim=0)  # one per plane
     reach = taps.shape[1] // 2
     planes = reflect(reflect(x, 3, reach, reach), 2, reach, reach).reshape(1, n * c, h + 2 * reach, w + 2 * reach)
     planes = F.conv2d(planes, kernels[:, None, None, :], groups=n * c)
     planes = F.conv2d(planes, kernels[:, None, :, None], groups=n * c)
-    return planes.reshape(n, c, h, w)
+    filtered = planes.reshape(n, c, h, w)
+    if not has_alpha(c):
+        return filtered
+    alpha = x[:, -1:] / 2
+    level = 1 - taps.sum(dim=1).square()[:, None, None, None]  # what a flat picture would lose
+    color = filtered[:, :-1] + level * alpha
+    return torch.cat([color, filtered[:, -1:] + level * (2 * alpha)], dim=1) - 1

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sg3.device import upload
+from sg3.transparency import has_alpha
 
 SHIFT = 0.125  # of the size, at most
 CUTOUT = 0.2  # of the size
@@ -66,13 +67,31 @@ class DiffAugDraws:
 
 
 def diff_augment(x: torch.Tensor, draws: DiffAugDraws) -> torch.Tensor:
-    """The images x [N, C, H, W] augmented; differentiable any number of times with respect to them."""
+    """The images x [N, C, H, W] augmented; differentiable any number of times with respect to them.
+
+    With alpha they are premultiplied (`sg3.transparency`).
+    """
     draws = draws.to(x.device)
+    if has_alpha(x.shape[1]):
+        return _with_alpha(x, draws)
     x = brighten(x, draws.brightness)
     x = saturate(x, draws.saturation)
     x = change_contrast(x, draws.contrast)
     x = translate(x, draws.shift)
     return cut_out(x, draws.cutout)
+
+
+def _with_alpha(x: torch.Tensor, draws: DiffAugDraws) -> torch.Tensor:
+    """The same for straight colours, applied to premultiplied ones [N, 2 or 4, H, W]; the mean is that of what shows,
+    and what comes in from outside or is cut out is transparent."""
+    color, alpha = x[:, :-1] + 1, (x[:, -1:] + 1) / 2  # colours times alpha, 0 where nothing shows
+    color = color + alpha * (draws.brightness.to(x.dtype) - 0.5)[:, None, None, None]
+    color = saturate(color, draws.saturation)
+    shows = alpha.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3) * color.shape[1]
+    level = alpha * (color.sum(dim=(1, 2, 3), keepdim=True) / shows)
+    color = (color - level) * (draws.contrast.to(x.dtype) + 0.5)[:, None, None, None] + level
+    moved = translate(torch.cat([color, 2 * alpha], dim=1), draws.shift)
+    return cut_out(moved, draws.cutout) - 1
 
 
 def brighten(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

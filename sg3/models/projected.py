@@ -26,6 +26,7 @@ from sg3.models.features.efficientnet_lite import (
     load_efficientnet_lite,
 )
 from sg3.models.projected_heads import CLASSES, MultiScaleD
+from sg3.transparency import BLACK, WHITE, has_alpha, over
 
 BACKBONES = {"lite0": LITE0, "lite1": LITE1}
 ENLARGED = 224  # pixels, what Lite0 was trained at
@@ -120,6 +121,8 @@ class RandomProjection(nn.Module):
 class ProjectedDiscriminator(nn.Module):
     """Image and, with labels, one-hot c -> logits [N, K], one for each place in each map: 25 a head at 256 x 256.
 
+    An image with alpha is seen twice, over black and over white, and has twice as many logits. Grey is repeated.
+
     `backbone_kwargs` are those of the projection (cout, expand, proj_type) and of the heads (num_discs, ndf, cond,
     separable, patch). `diffaug` augments every image; `interp224` enlarges images to 224 x 224, which is meant for
     those that are smaller.
@@ -151,8 +154,8 @@ class ProjectedDiscriminator(nn.Module):
             raise TypeError(f"backbone_kwargs: got {', '.join(unknown)}, expected {', '.join(projection | heads)}")
         projection |= {name: value for name, value in given.items() if name in projection}
         heads |= {name: value for name, value in given.items() if name in heads}
-        if img_channels != 3:
-            raise ValueError(f"img_channels: got {img_channels}, expected 3: ImageNet networks see colours")
+        if not 1 <= img_channels <= 4:
+            raise ValueError(f"img_channels: got {img_channels}, expected 3 or 1, and one more for alpha")
         if img_resolution is not None and not interp224 and img_resolution % MULTIPLE:
             raise ValueError(f"img_resolution: got {img_resolution}, expected a multiple of {MULTIPLE} or interp224")
         if heads["cond"] and c_dim > CLASSES:
@@ -188,7 +191,7 @@ class ProjectedDiscriminator(nn.Module):
         update_emas: bool = False,
         force_fp32: bool = False,
     ) -> torch.Tensor:
-        """img [N, 3, R, R] in -1..1, c [N, c_dim] -> logits [N, K].
+        """img [N, C, R, R] in -1..1, c [N, c_dim] -> logits [N, K].
 
         `draws` decides about the augmentation; without it, it is drawn from torch's default generator on the host.
         `update_emas` and `force_fp32` have nothing to act on: all is in the type of the weights.
@@ -197,15 +200,23 @@ class ProjectedDiscriminator(nn.Module):
         if self.diffaug:
             draws = draws or DiffAugDraws.from_torch(len(img), *img.shape[2:])
             img = diff_augment(img, draws)
+        transparent = has_alpha(self.img_channels)
+        if transparent:
+            img = torch.cat([over(img, BLACK), over(img, WHITE)])
+            c = None if c is None else torch.cat([c, c])
+        if img.shape[1] == 1:
+            img = img.expand(-1, 3, -1, -1)
         if self.interp224:
             img = F.interpolate(img, ENLARGED, mode="bilinear", align_corners=False)
-        return self.discriminator(self.feature_network(img), c)
+        logits = self.discriminator(self.feature_network(img), c)
+        return torch.cat(logits.chunk(2), dim=1) if transparent else logits
 
     def _check(self, img: torch.Tensor, c: torch.Tensor | None) -> None:
         size = self.img_resolution
-        if img.ndim != 4 or img.shape[1] != 3 or (size is not None and img.shape[2:] != (size, size)):
+        channels = self.img_channels
+        if img.ndim != 4 or img.shape[1] != channels or (size is not None and img.shape[2:] != (size, size)):
             expected = "H, W" if size is None else f"{size}, {size}"
-            raise ValueError(f"img: got shape {list(img.shape)}, expected [N, 3, {expected}]")
+            raise ValueError(f"img: got shape {list(img.shape)}, expected [N, {channels}, {expected}]")
         if not self.interp224 and (img.shape[2] % MULTIPLE or img.shape[3] % MULTIPLE):
             raise ValueError(f"img: got {img.shape[2]} x {img.shape[3]} pixels, expected multiples of {MULTIPLE}")
         if self.cond and (c is None or c.ndim != 2 or len(c) != len(img) or c.shape[1] == 0):

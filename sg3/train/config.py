@@ -194,13 +194,8 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_problems(data: DatasetFacts, least: int) -> list[str]:
-    """What keeps networks of 1 or 3 channels and a power of two of `least` pixels and more from these images."""
+    """What keeps networks of a power of two of `least` pixels and more from these images."""
     problems = []
-    if data.channels not in (1, 3):
-        problems.append(
-            f"--data: {data.path} has {data.channels} channels, the networks take 1 or 3; "
-            "`sg3 dataset --convert=rgb` converts"
-        )
     if not least <= data.resolution <= limits.RESOLUTION or data.resolution & (data.resolution - 1):
         problems.append(
             f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "

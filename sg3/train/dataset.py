@@ -13,7 +13,8 @@ from sg3.train.options import Options
 
 
 def render_builtin(data: str | None, outdir: Path) -> str | None:
-    """`openmoji[:SUBSET][:RESOLUTION]` -> the path of that dataset under `outdir`, rendered now if it is not there.
+    """`openmoji[:SUBSET][:alpha][:RESOLUTION]` -> the path of that dataset under `outdir`, rendered now if it is not
+    there.
 
     Any other `data` comes back as it is.
     """
@@ -21,20 +22,21 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
         return data
     words = data.split(":")[1:]
     sizes = [int(word) for word in words if re.fullmatch("[0-9]{1,6}", word)]
-    subsets = [word for word in words if not re.fullmatch("[0-9]{1,6}", word)]
+    subsets = [word for word in words if word != "alpha" and not re.fullmatch("[0-9]{1,6}", word)]
     if len(sizes) > 1 or len(subsets) > 1:
-        raise UsageError(f"--data={data}: expected openmoji, openmoji:64 or openmoji:faces:64")
+        raise UsageError(f"--data={data}: expected openmoji, openmoji:64, openmoji:faces:64 or openmoji:faces:alpha:64")
     from sg3.data.openmoji import ATTRIBUTION
     from sg3.data.prepare import prepare_openmoji
 
     resolution, subset = (sizes or [32])[0], (subsets or ["faces"])[0]
-    path = outdir / f"openmoji-{subset}-{resolution}x{resolution}.zip"
+    transparent = "alpha" in words
+    path = outdir / f"openmoji-{subset}{'-alpha' * transparent}-{resolution}x{resolution}.zip"
     if not path.exists():
         try:
             outdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
-        made = prepare_openmoji(path, resolution, subset)
+        made = prepare_openmoji(path, resolution, subset, transparent)
         say(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}")
     return str(path)
 

@@ -13,6 +13,7 @@ from sg3.atomic import write_atomic
 from sg3.data.dataset import ImageFolderDataset
 from sg3.randomness import host_rng, latents
 from sg3.train.feed import read_item
+from sg3.transparency import has_alpha, opaque, straight
 
 
 def grid_size(resolution: int) -> tuple[int, int]:
@@ -68,17 +69,22 @@ class Grid:
         """Write what G makes of the grid's latents."""
         device = next(G.parameters()).device
         pairs = zip(self.z.split(batch), self.c.split(batch), strict=True)
-        images = [G(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in pairs]
-        save_sheet(torch.cat(images).numpy(), path, self.size, (-1, 1))
+        images = torch.cat([G(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in pairs])
+        if has_alpha(images.shape[1]):
+            save_sheet(straight(images.nan_to_num(nan=-1)).numpy(), path, self.size, (0, 255))
+        else:
+            save_sheet(images.numpy(), path, self.size, (-1, 1))
 
 
 def save_sheet(images: np.ndarray, path: Path, size: tuple[int, int], drange: tuple[float, float]) -> None:
-    """Write images [columns * rows, C, H, W], C = 1 or 3, with values in `drange`, as one PNG."""
+    """Write images [columns * rows, C, H, W] with values in `drange` as one PNG; those with (straight) alpha over a
+    checkerboard."""
     low, high = drange
     values = np.nan_to_num(images.astype(np.float32), nan=low)  # a network may have gone bad
     pixels = np.rint((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     columns, rows = size
     _, c, h, w = pixels.shape
     sheet = pixels.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
-    picture = Image.fromarray(sheet[:, :, 0] if c == 1 else sheet)
+    sheet = opaque(sheet)
+    picture = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
     write_atomic(path, lambda file: picture.save(file, format="PNG"))

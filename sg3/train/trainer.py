@@ -34,6 +34,7 @@ from sg3.train.recipes.system import MicroBatch, Phase, System
 from sg3.train.reduce import GradientReducer, RunningMeans
 from sg3.train.timing import PhaseTimer
 from sg3.train.watchdog import Watchdog
+from sg3.transparency import network_values
 
 COUNTERS = ("nimg", "step", "tick", "tick_start_nimg", "tick_start_seconds", "seconds")
 
@@ -107,7 +108,7 @@ class Trainer:
 
         A system that takes several batches of real images a step gets them one after the other in both arguments.
         """
-        real = real.to(self.device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        real = network_values(real.to(self.device, non_blocking=True))
         real_c = real_c.to(self.device, non_blocking=True) if self.config.cond else real_c[:, :0].to(self.device)
         self.system.begin_step(self.nimg)
         self.augmentation.begin_step(self.system.augment_p(self.nimg))

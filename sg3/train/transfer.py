@@ -10,6 +10,7 @@ from torch import nn
 
 from sg3.errors import DataError
 from sg3.formats import Snapshot, load
+from sg3.train.transfer_alpha import adds_alpha, with_alpha
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,6 +26,7 @@ class Match:
     reshaped: list[str]
     missing: list[str]
     share: float
+    adds_alpha: bool  # the snapshot's images are opaque, these have alpha
 
     def line(self, path: str) -> str:
         """What is copied and what is not."""
@@ -35,6 +37,9 @@ class Match:
         for what, names in (("of another shape", self.reshaped), ("missing there", self.missing)):
             if names:
                 line += f"; {len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        if self.adds_alpha:
+            begins = "D does not look at alpha yet" if self.network == "D" else "its pictures are opaque at first"
+            line += f"; made there for images without alpha: {begins}"
         return line
 
 
@@ -84,6 +89,9 @@ def _match(name: str, source: nn.Module | None, target: nn.Module) -> Match:
     # Filters are designed for a resolution, not learnt.
     ours = {key: tensor for key, tensor in _tensors(target).items() if not key.endswith("_filter")}
     theirs = {} if source is None else _tensors(source)
+    added = source is not None and adds_alpha(source, target)
+    if source is not None and added:
+        theirs = with_alpha(theirs, source, target)
     same = {key: tensor for key, tensor in ours.items() if key in theirs and theirs[key].shape == tensor.shape}
     total = sum(tensor.numel() for tensor in ours.values())
     return Match(
@@ -93,6 +101,7 @@ def _match(name: str, source: nn.Module | None, target: nn.Module) -> Match:
         reshaped=[key for key in ours if key in theirs and key not in same],
         missing=[key for key in ours if key not in theirs],
         share=sum(tensor.numel() for tensor in same.values()) / max(total, 1),
+        adds_alpha=added,
     )
 
 

@@ -301,6 +301,7 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
         (["--data=DISCS", "--device=tpu"], 2, "--device=tpu: expected auto, cpu, cuda or cuda:N"),
         (["--data=DISCS", "--resume=nothing.pkl"], 66, "nothing.pkl"),
         (["--data=openmoji:a:b:c"], 2, "--data=openmoji:a:b:c"),
+        (["--data=openmoji:a:alpha:b"], 2, "openmoji:faces:64 or openmoji:faces:alpha:64"),
         (["--continue=nowhere"], 66, "--continue=nowhere: no such run folder"),
         (["--continue=latest"], 66, "holds no run"),
     ],

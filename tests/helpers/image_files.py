@@ -30,6 +30,29 @@ def write_dataset(path: Path, count: int = 12, size: int = 16, labels: int = 0) 
     return path
 
 
+def soft_discs(count: int, size: int = 16, channels: int = 4, invisible: int | None = 0) -> list[np.ndarray]:
+    """Discs of one colour with a soft edge on nothing, uint8 [size, size, 2 or 4], straight. Where alpha is 0, colours
+    are `invisible`, or at random (None)."""
+    rng, noise = np.random.default_rng(0), np.random.default_rng(1)
+    yy, xx = np.mgrid[:size, :size] + 0.5
+    images = []
+    for _ in range(count):
+        (cy, cx), r = rng.uniform(size * 0.35, size * 0.65, 2), rng.uniform(size * 0.2, size * 0.35)
+        alpha = (r - np.hypot(yy - cy, xx - cx) + 0.5).clip(0, 1)
+        image = np.empty((size, size, channels), np.uint8)
+        image[...] = rng.integers(0, 256, channels)
+        image[:, :, -1] = np.rint(255 * alpha)
+        hidden = image[:, :, -1] == 0
+        image[hidden, :-1] = noise.integers(0, 256, (hidden.sum(), channels - 1)) if invisible is None else invisible
+        images.append(image)
+    return images
+
+
+def write_transparent(path: Path, images: list[np.ndarray]) -> Path:
+    """A dataset zip of these images."""
+    return write_zip(path, {f"00000/img{i:08d}.png": encoded(image) for i, image in enumerate(images)})
+
+
 def pixels(seed: int, side: int = 8, channels: int = 3) -> np.ndarray:
     """Random uint8 [side, side, channels], or [side, side] for one channel."""
     shape = (side, side) if channels == 1 else (side, side, channels)

@@ -235,6 +235,31 @@ def test_another_feature_network() -> None:
         ProjectedDiscriminator(feature_network=nn.Identity())
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_channels(channels: int) -> None:
+    """Grey is repeated; with alpha, the same network looks at images over black and over white."""
+    class One(nn.Module):
+        CHANNELS, RESOLUTIONS = (4,), (32,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 4, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (self.first(x),)
+
+    how: dict[str, Any] = {"feature_network": One(), "diffaug": False, "backbone_kwargs": {"num_discs": 1, "ndf": 8}}
+    D = ProjectedDiscriminator(**how, img_channels=channels).eval()
+    rgb = ProjectedDiscriminator(**how).eval()
+    rgb.load_state_dict(D.state_dict())
+    x = torch.rand(2, channels, 32, 32) * 2 - 1
+    pictures = [x] if channels == 1 else [x[:, :-1], x[:, :-1] + 1 - x[:, -1:]]
+    expected = torch.cat([rgb(picture.expand(-1, 3, -1, -1)) for picture in pictures], dim=1)
+    torch.testing.assert_close(D(x), expected)
+    with pytest.raises(ValueError, match=rf"expected \[N, {channels}, H, W\]"):
+        D(torch.zeros(1, 3, 32, 32))
+
+
 def test_lite1() -> None:
     pytest.importorskip(efficientnet_lite.LITE1.package, reason="the extra `projected` is not installed")
     D = ProjectedDiscriminator(backbone="lite1", backbone_kwargs={"cout": 4, "ndf": 4}).eval()
@@ -265,8 +290,8 @@ def test_wrong_arguments(small: ProjectedDiscriminator) -> None:
     def make(**options: Any) -> None:
         ProjectedDiscriminator(**options, pretrained=False)
 
-    with pytest.raises(ValueError, match="img_channels: got 1"):
-        make(img_channels=1)
+    with pytest.raises(ValueError, match="img_channels: got 5"):
+        make(img_channels=5)
     with pytest.raises(ValueError, match="img_resolution: got 100, expected a multiple of 32 or interp224"):
         make(img_resolution=100, interp224=False)
     with pytest.raises(TypeError, match="backbone_kwargs: got im_res"):

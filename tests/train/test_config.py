@@ -99,7 +99,6 @@ def test_what_follows_from_a_contradiction_is_none() -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ({"channels": 4}, "x.zip has 4 channels, the networks take 1 or 3"),
         ({"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
     ],
 )

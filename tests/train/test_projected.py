@@ -330,7 +330,6 @@ def test_cfgs() -> None:
 @pytest.mark.parametrize(
     ("said", "dataset", "message"),
     [
-        ({}, {"channels": 1}, "has 1 channels, D sees three; `sg3 dataset --convert=rgb` converts"),
         ({}, {"resolution": 48}, "FastGAN makes 32, 64, ... 1024 pixels"),
         ({"cfg": "stylegan2-projected"}, {"resolution": 12}, "expected a power of two of at least 16"),
         ({"bf16": True}, {}, "--bf16: fastgan has no layers with 16 bits"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,30 @@ def test_a_discriminator_alone_fits_no_generator(tmp_path: Path) -> None:
     sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pkl")
     with pytest.raises(DataError, match="has 0% of the numbers of this run's G"):
         transfer_weights(str(tmp_path / "a.pkl"), {"G": tiny.generator2(), "G_ema": tiny.generator2()}, 0.5)
+
+
+@pytest.mark.parametrize("opaque", [tiny.generator2, tiny.generator3])
+def test_alpha_is_added_to_networks_without(opaque: Callable[[int], torch.nn.Module], tmp_path: Path) -> None:
+    """G's pictures are the same ones, opaque; D judges opaque images as before, and can learn to look at alpha."""
+    D = type(tiny.discriminator())(c_dim=0, img_resolution=8, img_channels=3, channel_base=64, channel_max=6)
+    theirs = {"G": opaque(1), "G_ema": opaque(4), "D": D.eval()}
+    sg3.save(sg3.Snapshot(**theirs), tmp_path / "a.pkl")
+    ours = {name: type(network)(**{**network.init_kwargs, "img_channels": 4}) for name, network in theirs.items()}
+    report = transfer_weights(str(tmp_path / "a.pkl"), ours, least=1.0)
+    assert all("made there for images without alpha" in line for line in report)
+    for name in ("G", "G_ema"):
+        image, before = tiny.image(ours[name].eval(), 2), tiny.image(theirs[name], 2)
+        torch.testing.assert_close(image[:, :3], before)
+        torch.testing.assert_close(image[:, 3], torch.ones_like(image[:, 3]))
+    seen = torch.randn(4, 4, 8, 8)
+    torch.testing.assert_close(ours["D"](seen, None), theirs["D"](seen[:, :3], None))
+    ours["D"](seen, None).sum().backward()
+    assert ours["D"].b8.fromrgb.weight.grad[:, 3].abs().min() > 0
+
+
+def test_alpha_is_added_to_gray_only_by_gray(tmp_path: Path) -> None:
+    theirs = tiny.generator2(seed=1)
+    sg3.save(sg3.Snapshot(G_ema=theirs), tmp_path / "a.pkl")
+    ours = type(theirs)(**{**theirs.init_kwargs, "img_channels": 2})
+    line = transfer_weights(str(tmp_path / "a.pkl"), {"G": ours}, least=0.5)[0]
+    assert "of another shape (synthesis.b4.torgb.weight" in line

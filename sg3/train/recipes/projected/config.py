@@ -89,9 +89,6 @@ class ProjectedConfig(TrainConfig):
     def data_problems(self) -> list[str]:
         """As in TrainConfig."""
         data, size = self.dataset, self.dataset.resolution
-        if data.channels != 3:
-            channels = f"--data: {data.path} has {data.channels} channels, D sees three"
-            return [f"{channels}; `sg3 dataset --convert=rgb` converts"]
         if self.cfg not in FASTGANS:
             return image_problems(data, least=16)
         if size in FASTGAN_SIZES:
