@@ -32,6 +32,9 @@ from sg3.terminal import say, show
               help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder with the weights of Inception-v3 and VGG16.")
+@switch("--intervals", help="With 95 % confidence intervals, which take longer.")
+@click.option("--against", metavar="NETWORK",
+              help="Another network: also how much larger each value is than its, with an interval.")
 @switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
@@ -50,6 +53,8 @@ def command(
     batch: int,
     workers: int | None,
     detector_dir: Path | None,
+    intervals: bool,
+    against: str | None,
     cache: bool,
     plot_path: Path | None,
     as_json: bool,
@@ -66,6 +71,8 @@ def command(
     Examples:
 
         sg3 metrics --network=runs/00000-... --metrics=fid5k_full,eqt1k_int
+
+        sg3 metrics --network=a.pkl --against=b.pkl --data=photos.zip --metrics=fd_lite1,fwd5k_full
 
         sg3 metrics --network=net.pkl --data=photos.zip --metrics=fid50k_full,kid50k_full,pr50k3_full --gpus=8 --json
 
@@ -92,12 +99,16 @@ def command(
     chosen = tuple(dict.fromkeys(parse(name.strip()) for name in (names or "").split(",") if name.strip()))
     if names is not None and not chosen:
         raise UsageError("--metrics: names none, expected a list such as fid50k_full,kid50k_full")
+    if against is not None and not chosen:
+        raise UsageError("--against: needs --metrics")
     if chosen:
+        other = () if against is None else find_snapshots(against, False)
         job = Job(
-            find_snapshots(network, every), chosen, data, mirror, device, seed, batch,
+            other + find_snapshots(network, every), chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
+            intervals or against is not None,
         )  # fmt: skip
-        display = Display(as_json, named=len(job.snapshots) > 1)
+        display = Display(as_json, len(job.snapshots) > 1, against)
         if gpus is not None and gpus > 1 and find_place(os.environ) is None:
             measure_in_processes(job, display, gpus)
         else:
@@ -116,6 +127,8 @@ class Display:
 
     as_json: bool
     named: bool  # whether to say which snapshot a result is of
+    against: str | None = None  # the network whose results come first, and from which differences are shown
+    _first: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _progress: Progress = field(default_factory=Progress, repr=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -133,11 +146,42 @@ class Display:
         self._progress.hide()
         for note in line["recipe"].get("notes", ()):
             say(f"{line['metric']}: {note}")
+        differences = self._differences(line)
         if self.as_json:
-            show(json.dumps(line))
+            show(json.dumps({**line, "difference": differences} if differences else line))
             return
-        values = "  ".join(f"{name} {'nan' if value is None else format(value, '.6g')}"
+        intervals = line.get("intervals", {})
+        values = "  ".join(f"{name} {_number(value)}{_around(intervals.get(name))}"
                            for name, value in line["results"].items())
         where = f"{line['snapshot_pkl']}: " if self.named else ""
         time_taken = "known" if known else line["total_time_str"]
         show(f"{where}{values}  ({time_taken})")
+        for name, interval in differences.items():
+            show(f"  {name} minus that of {self.against}: {_number(interval['value'])}{_around(interval)}")
+
+    def _differences(self, line: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """By name, how much larger values are than those of the network that came first."""
+        from sg3.metrics.intervals import difference
+
+        first = self._first.setdefault(line["metric"], line)
+        if self.against is None or first is line:
+            return {}
+        found: dict[str, dict[str, Any]] = {}
+        for name in line.get("intervals", {}):
+            try:
+                value, interval = difference(line, first, name)
+            except ValueError as error:
+                say(str(error))
+            else:
+                known = interval.as_dict()
+                found[name] = {"value": value, "low": known["low"], "high": known["high"]}
+        return found
+
+
+def _number(value: float | None, digits: int = 6) -> str:
+    return "nan" if value is None else format(value, f".{digits}g")
+
+
+def _around(interval: dict[str, Any] | None) -> str:
+    """` [low, high]`, if there is an interval."""
+    return "" if interval is None else f" [{_number(interval['low'], 5)}, {_number(interval['high'], 5)}]"

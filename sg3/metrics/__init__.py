@@ -6,7 +6,7 @@
     functional        their formulas, on plain feature tensors
     equivariance      operators that move and turn images
     detectors pixels  the feature networks, and what does without
-    wavelets          packets of images and their distance
+    wavelets monge    the formulas that are longer; intervals: how far a value may be off
     real_images samples
                       real and generated images
     statistics moments real_statistics

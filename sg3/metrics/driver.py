@@ -24,6 +24,7 @@ from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivar
 from sg3.metrics.features import FeatureMetric, Findings, RealComparison, generated_statistics
 from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
 from sg3.metrics.fwd import WaveletDistance, check_shape
+from sg3.metrics.intervals import Interval
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.path_length import PathLength, path_length
 from sg3.metrics.pixels import Pixels
@@ -53,6 +54,7 @@ def compute(
     on_result: Callable[[MetricResult], object] | None = None,
     cache: bool = True,
     graphs: bool = False,
+    intervals: bool = False,
 ) -> list[MetricResult]:
     """Evaluate the generator `G` by these metrics, which `sg3.metrics.parse` makes of their names.
 
@@ -62,6 +64,8 @@ def compute(
     added. progress gets (what, done, total), in every process and of its own part. on_result gets each result as it is
     finished, in the first process only. cache: keep statistics of the real images in $SG3_CACHE/metrics.
     graphs: make images by CUDA graphs on a GPU, which takes memory that a training run beside it may lack.
+    intervals: with 95 % confidence intervals (`intervals.py` says of what), which keep every image's features in memory
+    and compute a Frechet distance 21 times.
 
     `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
     finished until then is returned.
@@ -87,7 +91,8 @@ def compute(
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
         pixels = Pixels((G.img_channels, G.img_resolution, G.img_resolution))
         seen = {**opened, pixels.name: pixels}
-        return Run(network, random_labels(G, data, seed), dataset, data, seen, seed, world, Progress(progress, stop))
+        labels, watched = random_labels(G, data, seed), Progress(progress, stop)
+        return Run(network, labels, dataset, data, seen, seed, world, watched, intervals)
 
     results: list[MetricResult] = []
 
@@ -122,6 +127,7 @@ class Run:
     seed: int
     world: World
     progress: Progress
+    intervals: bool
 
 
 def _results(
@@ -150,14 +156,16 @@ def _results(
         elif isinstance(metric, PathLength):
             detector = run.detectors[metric.detector]
             G = cast(StyleGenerator, run.G)
-            values = path_length(metric, G, run.labels, detector, run.seed, run.world, run.progress)
-            yield record(metric, values, began)
+            found = path_length(metric, G, run.labels, detector, run.seed, run.world, run.progress, run.intervals)
+            yield record(metric, found.values, began, intervals=found.intervals)
     moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
         began = time.monotonic()
-        values = equivariance(moved, cast(StyleGenerator, run.G), run.labels, run.seed, run.world, run.progress)
+        G = cast(StyleGenerator, run.G)
+        found = equivariance(moved, G, run.labels, run.seed, run.world, run.progress, run.intervals)
         for metric in moved:
-            yield record(metric, {metric.name: values[metric.name]}, began)
+            of_it = {name: x for name, x in found.intervals.items() if name == metric.name}
+            yield record(metric, {metric.name: found.values[metric.name]}, began, intervals=of_it)
 
 
 def _pooled(
@@ -173,7 +181,7 @@ def _pooled(
             count, mirrored = run.dataset.count(run.data, metric.real), run.dataset.is_mirrored(metric.real)
             real_specs[metric] = metric.real_statistics(count, mirrored)
     real = statistics.get(set(real_specs.values())) if statistics is not None and real_specs else {}
-    specs = {metric: metric.generated_statistics() for metric in metrics}
+    specs = {metric: metric.generated_statistics(run.intervals) for metric in metrics}
     what = "generated images"
     made = generated_statistics(set(specs.values()), samples, run.detectors, run.world, run.progress, what)
     shared = time.monotonic() - shared
@@ -186,12 +194,13 @@ def _pooled(
             metric: FeatureMetric = metric, real_spec: StatisticsSpec | None = real_spec, detector: Detector = detector
         ) -> Findings:
             of_real = None if real_spec is None else real[real_spec]
-            return metric.evaluate(of_real, _finite(metric, made[specs[metric]]), detector, run.seed)
+            return metric.evaluate(of_real, _finite(metric, made[specs[metric]]), detector, run.seed, run.intervals)
 
         found = run.world.on_main(numbers)
         run.progress.tell(metric.name, 1, 1)
         facts = {**metric.definition(detector), **found.facts, **({"notes": list(found.notes)} if found.notes else {})}
-        yield record(metric, found.values, began, None if real_spec is None else real_spec.count, facts)
+        num_real = None if real_spec is None else real_spec.count
+        yield record(metric, found.values, began, num_real, facts, found.intervals)
 
 
 class _Recorder:
@@ -203,7 +212,7 @@ class _Recorder:
 
     def __call__(
         self, metric: Metric, values: Values, began: float, num_real: int | None = None,
-        definition: dict[str, Any] | None = None,
+        definition: dict[str, Any] | None = None, intervals: dict[str, Interval] | None = None,
     ) -> MetricResult:  # fmt: skip
         recipe: dict[str, Any] = {"num_gen": metric.num_gen, "num_real": num_real, **self._facts}
         if not needs_dataset([metric], self._run.G):  # it was named for another metric
@@ -214,7 +223,9 @@ class _Recorder:
         if metric.real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
         recipe |= definition or {}
-        return MetricResult(metric, values, time.monotonic() - began, self._run.world.size, recipe)
+        seconds = time.monotonic() - began
+        asked = (intervals or {}) if self._run.intervals else None
+        return MetricResult(metric, values, seconds, self._run.world.size, recipe, asked)
 
 
 def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:

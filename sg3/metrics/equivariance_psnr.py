@@ -22,6 +22,8 @@ from sg3.metrics.equivariance import (
     translate_fractional,
     translate_integer,
 )
+from sg3.metrics.features import Findings
+from sg3.metrics.intervals import GROUPS, jackknife
 from sg3.metrics.metric import Metric
 from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, randomize_noise
@@ -48,14 +50,19 @@ def check_transform(G: Generator, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def equivariance(
-    metrics: Sequence[Equivariance], G: StyleGenerator, labels: Labels, seed: int, world: World, progress: Progress
-) -> dict[str, float]:
+    metrics: Sequence[Equivariance], G: StyleGenerator, labels: Labels, seed: int, world: World, progress: Progress,
+    intervals: bool = False,
+) -> Findings:  # fmt: skip
     """PSNR in dB for each of the metrics, by name; the untransformed images are made once for all of them.
 
     NaN where no pixel could be compared (images under 12 pixels), infinity where none differed.
     """
     device = next(G.parameters()).device
-    sums = {metric.name: torch.zeros(2, dtype=torch.float64, device=device) for metric in metrics}
+    batches = {metric.name: -(-metric.num_gen // BATCH) for metric in metrics}
+    sums = {
+        name: torch.zeros(min(GROUPS, count) if intervals else 1, 2, dtype=torch.float64, device=device)
+        for name, count in batches.items()
+    }
     parts = world.mine(chunks(max(metric.num_gen for metric in metrics), BATCH))
     plain = torch.eye(3, device=device)
 
@@ -69,12 +76,20 @@ def equivariance(
             for metric in metrics:
                 kept = min(metric.num_gen - part.start, BATCH)
                 if kept > 0:
-                    sums[metric.name] += _compare(metric.operator, G, ws, original, kept, seed, number)
+                    of_group = sums[metric.name]
+                    group = number * len(of_group) // batches[metric.name]
+                    of_group[group] += _compare(metric.operator, G, ws, original, kept, seed, number)
 
     world.together(measure)
-    for pair in sums.values():
-        world.add_up(pair)
-    return {name: psnr(*pair.tolist()) for name, pair in sums.items()}
+    values, found = {}, {}
+    for name, of_groups in sums.items():
+        world.add_up(of_groups)
+        whole = of_groups.sum(dim=0)
+        values[name] = psnr(*whole.tolist())
+        if intervals:
+            left_out = [psnr(*(whole - part).tolist()) for part in of_groups] if len(of_groups) > 1 else []
+            found[name] = jackknife(values[name], left_out)
+    return Findings(values, intervals=found)
 
 
 def _compare(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from sg3.metrics.detectors import Detector
+from sg3.metrics.intervals import Interval
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealSelection
@@ -27,6 +28,7 @@ class Findings:
     values: Values
     notes: tuple[str, ...] = ()  # what whoever reads the numbers has to know, a sentence each
     facts: dict[str, Any] = field(default_factory=dict)  # for the record
+    intervals: dict[str, Interval] = field(default_factory=dict)  # of some of the values, if asked for
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,17 @@ class FeatureMetric(Metric, ABC):
         assert self.detector is not None
         return self.detector
 
-    def generated_statistics(self) -> StatisticsSpec:
-        """What it needs of generated images."""
-        return StatisticsSpec(self.source, self.kind, mirrored=False, count=self.num_gen)
+    def generated_statistics(self, intervals: bool) -> StatisticsSpec:
+        """What it needs of generated images: for an interval, every image by itself."""
+        kind: Kind = "features" if intervals else self.kind
+        return StatisticsSpec(self.source, kind, mirrored=False, count=self.num_gen)
 
     @abstractmethod
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
-        """From the statistics of real images, if it compares with them, and of generated ones."""
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
+        """From the statistics of real images, if it compares with them, and of generated ones; with confidence
+        intervals, if asked for."""
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """For the record: numbers that its name does not say, and which of several definitions it follows."""

@@ -5,7 +5,7 @@ Everything stays on the device of its input. Wrong inputs (shapes, too few sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log2
 
@@ -16,7 +16,7 @@ from sg3.metrics.moments import Moments
 from sg3.randomness import host_rng
 
 TILE = 10_000  # rows and columns of a block of distances: 400 MB in float32
-DIRECTIONS = 100  # that sets are projected on at a time
+REAL_FOR_INTERVALS = 20_000
 
 
 def frechet_distance(real: torch.Tensor, gen: torch.Tensor) -> float:
@@ -24,7 +24,7 @@ def frechet_distance(real: torch.Tensor, gen: torch.Tensor) -> float:
 
     In float64, with covariances divided by N as in the original: other tools' N - 1 makes FID about 1/N larger.
     """
-    _check_pair(real, gen, at_least=1)
+    check_pair(real, gen, at_least=1)
     return frechet_from_moments(*Moments.of(real).mean_and_covariance(), *Moments.of(gen).mean_and_covariance())
 
 
@@ -80,7 +80,7 @@ def kernel_distance(
     random subsets of max_subset_size rows, or as many as the smaller set has. The subsets are a function of `seed`;
     the original draws others every time. The standard deviation says how much one subset's value scatters.
     """
-    _check_pair(real, gen, at_least=2)
+    check_pair(real, gen, at_least=2)
     if num_subsets < 1 or max_subset_size < 2:
         raise ValueError(f"num_subsets, max_subset_size: got {num_subsets}, {max_subset_size}, expected >= 1, >= 2")
     m = min(len(real), len(gen), max_subset_size)
@@ -88,13 +88,38 @@ def kernel_distance(
     for index in range(num_subsets):
         rows = [host_rng(seed, f"kid/{who}", index).choice(len(x), m, replace=False)
                 for who, x in (("real", real), ("gen", gen))]
-        x, y = (_wide(t[torch.from_numpy(r).to(t.device)]) for t, r in zip((real, gen), rows, strict=True))
+        x, y = (wide(t[torch.from_numpy(r).to(t.device)]) for t, r in zip((real, gen), rows, strict=True))
         within = sum((k.sum(dtype=torch.float64) - k.diagonal().sum(dtype=torch.float64)) / (m - 1)
                      for k in (_cubic_kernel(x, x), _cubic_kernel(y, y)))
         across = _cubic_kernel(x, y).sum(dtype=torch.float64) / m
         values.append((within - 2 * across) / m)
     all_values = torch.stack(values)
     return float(all_values.mean()), float(all_values.std(correction=0))
+
+
+def kernel_distances_without(
+    real: torch.Tensor, gen: torch.Tensor, groups: Sequence[slice], seed: int = 0
+) -> list[float]:
+    """The kernel distance from all pairs without each group of `gen`, up to a constant: what `real` gives by itself is
+    left out. Of more real samples than 20,000 a random part stands for all."""
+    check_pair(real, gen, at_least=2)
+    if len(real) > REAL_FOR_INTERVALS:
+        rows = host_rng(seed, "kid/interval").choice(len(real), REAL_FOR_INTERVALS, replace=False)
+        real = real[torch.from_numpy(np.sort(rows)).to(real.device)]
+    real, gen = wide(real), wide(gen)
+    size = torch.tensor([len(gen[group]) for group in groups], dtype=torch.float64)
+    within, across = torch.zeros(len(groups), len(groups), dtype=torch.float64), torch.zeros_like(size)
+    for g, group in enumerate(groups):
+        part = gen[group]
+        for h, other in enumerate(groups[: g + 1]):
+            kernel = _cubic_kernel(part, gen[other])
+            same = kernel.diagonal().sum(dtype=torch.float64) if h == g else 0
+            within[g, h] = within[h, g] = float(kernel.sum(dtype=torch.float64) - same)
+        across[g] = sum(float(_cubic_kernel(part, x).sum(dtype=torch.float64)) for x in real.split(TILE))
+    left = len(gen) - size
+    pairs = within.sum() - 2 * within.sum(dim=1) + within.diagonal()
+    values: list[float] = (pairs / (left * (left - 1)) - 2 * (across.sum() - across) / (left * len(real))).tolist()
+    return values if len(groups) > 1 else []
 
 
 def _cubic_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -108,14 +133,20 @@ def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int = 3) -> tuple
     the union of balls around its samples, each reaching to the k-th nearest other one. Features and distances are
     rounded to float16 and the surface belongs to the ball, as in the original.
     """
-    _check_pair(real, gen, at_least=k + 1, k=k)
+    precise, recalled = within_manifolds(real, gen, k)
+    return float(precise.double().mean()), float(recalled.double().mean())
+
+
+def within_manifolds(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of `gen` lie within the manifold of `real`, bool [M], and which of `real` in that of `gen`, bool [N]."""
+    check_pair(real, gen, at_least=k + 1, k=k)
     scale = _float16_scale(real, gen)
-    real, gen = (_float16(_wide(x) * scale) for x in (real, gen))
-    shares = []
+    real, gen = (_float16(wide(x) * scale) for x in (real, gen))
+    flags = []
     for manifold, probes in ((real, gen), (gen, real)):
         radii = _neighbour_distances(manifold, manifold, k + 1, _float16_distances)
-        shares.append(float((_balls_around(manifold, radii, probes, _float16_distances) > 0).double().mean()))
-    return shares[0], shares[1]
+        flags.append(_balls_around(manifold, radii, probes, _float16_distances) > 0)
+    return flags[0], flags[1]
 
 
 def density_coverage(real: torch.Tensor, gen: torch.Tensor, k: int = 3) -> tuple[float, float]:
@@ -126,7 +157,7 @@ def density_coverage(real: torch.Tensor, gen: torch.Tensor, k: int = 3) -> tuple
     surface is outside.
     """
     balls = balls_around_real(real, gen, k)
-    return float(balls.hits.double().mean() / k), float(balls.covered.double().mean())
+    return float(balls.hits.double().mean() / k), float(balls.covered.any(dim=1).double().mean())
 
 
 @dataclass(frozen=True)
@@ -134,31 +165,34 @@ class Balls:
     """What density and coverage are the means of."""
 
     hits: torch.Tensor  # int64 [M]: in how many balls each generated sample lies
-    covered: torch.Tensor  # bool [N]: whether each real sample's ball holds a generated one
+    covered: torch.Tensor  # bool [N, groups]: whether each real sample's ball holds a generated one of each group
     radii: torch.Tensor  # [N]
 
 
-def balls_around_real(real: torch.Tensor, gen: torch.Tensor, k: int) -> Balls:
-    """Which generated samples [M, D] lie in which balls around real ones [N, D]."""
-    _check_pair(real, gen, at_least=k + 1, k=k)
-    real, gen = _wide(real), _wide(gen)
+def balls_around_real(
+    real: torch.Tensor, gen: torch.Tensor, k: int, groups: Sequence[slice] = (slice(None),)
+) -> Balls:
+    """Which generated samples [M, D], in groups that together are all, lie in which balls around real ones [N, D]."""
+    check_pair(real, gen, at_least=k + 1, k=k)
+    real, gen = wide(real), wide(gen)
     middle = real.mean(dim=0)  # distances stay, and lose less to cancellation
     real, gen = real - middle, gen - middle
     radii = _neighbour_distances(real, real, k + 1, _distances)
     hits = torch.zeros(len(gen), dtype=torch.int64, device=gen.device)
-    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for hit, part in zip(hits.split(TILE), gen.split(TILE), strict=True):
-        for cover, centre, radius in zip(covered.split(TILE), real.split(TILE), radii.split(TILE), strict=True):
-            inside = _distances(part, centre) < radius  # [parts, centres]
-            hit += inside.sum(dim=1)
-            cover |= inside.any(dim=0)
+    covered = torch.zeros(len(real), len(groups), dtype=torch.bool, device=real.device)
+    for g, group in enumerate(groups):
+        for hit, part in zip(hits[group].split(TILE), gen[group].split(TILE), strict=True):
+            for cover, centre, radius in zip(covered.split(TILE), real.split(TILE), radii.split(TILE), strict=True):
+                inside = _distances(part, centre) < radius  # [parts, centres]
+                hit += inside.sum(dim=1)
+                cover[:, g] |= inside.any(dim=0)
     return Balls(hits, covered, radii)
 
 
 def distances_to_nearest(rows: torch.Tensor, others: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Distances [N, k] from rows [N, D] to the k nearest of others [M, D], and which those are, int64 [N, k]."""
-    _check_pair(others, rows, at_least=1, k=k)
-    rows, others = _wide(rows), _wide(others)
+    check_pair(others, rows, at_least=1, k=k)
+    rows, others = wide(rows), wide(others)
     if len(others) < k:
         raise ValueError(f"others: got {len(others)} samples, expected at least {k}")
     middle = others.mean(dim=0)
@@ -230,56 +264,10 @@ def _float16_scale(*sets: torch.Tensor) -> float:
 
     It changes no result, because rounding commutes with it.
     """
-    longest = max(float(_wide(x).square().sum(dim=1).max()) for x in sets)
+    longest = max(float(wide(x).square().sum(dim=1).max()) for x in sets)
     if longest == 0 or 1 <= longest <= 2**13:
         return 1.0
     return 2.0 ** round((13 - log2(longest)) / 2 - 0.5)
-
-
-def monge_distance(real: torch.Tensor, gen: torch.Tensor, directions: int = 1000, seed: int = 0) -> float:
-    """MIND, the Monge inception distance on Inception features (arXiv 2605.06797): 3 D times the squared 2-Wasserstein
-    distance along a direction, averaged over random directions u, uniform on the unit sphere.
-
-        3 d / (n m) sum_{i <= m} sum_{j <= n} (sort(X u_i)_j - sort(Y u_i)_j)^2
-
-    Of the larger set a random part is taken that is as large as the other. That and the directions are functions of
-    `seed`. X against itself gives 0; two samples of one law more than 0, like 1 / n.
-    """
-    _check_pair(real, gen, at_least=1)
-    if directions < 1:
-        raise ValueError(f"directions: got {directions}, expected at least 1")
-    real, gen = equal_numbers(real, gen, seed)
-    total = 0.0
-    for x, y in projections(real, gen, directions, seed):
-        total += float((x.sort(dim=1).values - y.sort(dim=1).values).square().sum())
-    return 3 * real.shape[1] / (len(real) * directions) * total
-
-
-def equal_numbers(real: torch.Tensor, gen: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As many rows of both: a random part of the larger set, in its order."""
-    n = min(len(real), len(gen))
-
-    def part(x: torch.Tensor, who: str) -> torch.Tensor:
-        if len(x) == n:
-            return x
-        rows = host_rng(seed, f"mind/{who}").choice(len(x), n, replace=False)
-        return x[torch.from_numpy(np.sort(rows)).to(x.device)]
-
-    return part(real, "real"), part(gen, "gen")
-
-
-def projections(
-    real: torch.Tensor, gen: torch.Tensor, directions: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Both sets along random directions, some directions at a time: float64 [directions, N] and [directions, M]."""
-    real, gen = _wide(real), _wide(gen)
-    middle = real.mean(dim=0)  # differences stay, and lose less to rounding
-    real, gen = real - middle, gen - middle
-    for start in range(0, directions, DIRECTIONS):
-        rng = host_rng(seed, "mind/directions", start)
-        drawn = torch.from_numpy(rng.standard_normal((DIRECTIONS, real.shape[1])))[: directions - start]
-        u = torch.nn.functional.normalize(drawn, dim=1).to(real.device, real.dtype)
-        yield (u @ real.t()).double(), (u @ gen.t()).double()
 
 
 def inception_score(probs: torch.Tensor, splits: int = 10) -> tuple[float, float]:
@@ -319,12 +307,12 @@ def perceptual_path_length(distances: torch.Tensor, lower: float = 1.0, upper: f
     return float(ordered[(ordered >= low) & (ordered <= high)].mean())
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
+def wide(x: torch.Tensor) -> torch.Tensor:
     """At least float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
 
 
-def _check_pair(real: torch.Tensor, gen: torch.Tensor, at_least: int, k: int = 1) -> None:
+def check_pair(real: torch.Tensor, gen: torch.Tensor, at_least: int, k: int = 1) -> None:
     if real.ndim != 2 or gen.ndim != 2 or real.shape[1] != gen.shape[1]:
         raise ValueError(
             f"real, gen: got shapes {list(real.shape)} and {list(gen.shape)}, expected [N, D] and [M, D] of one width D"

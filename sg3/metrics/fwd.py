@@ -6,9 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from sg3.errors import MachineError, UsageError
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import Findings, RealComparison
+from sg3.metrics.intervals import groups, jackknife
 from sg3.metrics.pixels import PIXELS, Pixels
 from sg3.metrics.statistics import Kind, Statistics
 from sg3.metrics.wavelets import PacketMoments, packet_distance, packet_level
@@ -32,16 +35,25 @@ class WaveletDistance(RealComparison):
         """A covariance needs two."""
         return 2
 
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
         """The distance, with a note where there are too few images."""
         assert isinstance(real, PacketMoments)
-        assert isinstance(gen, PacketMoments)
-        dim, fewest = real.total.shape[1], min(real.count, gen.count)
+        whole = PacketMoments.of(gen) if isinstance(gen, torch.Tensor) else gen
+        assert isinstance(whole, PacketMoments)
+        dim, fewest = real.total.shape[1], min(real.count, whole.count)
         notes = () if fewest > dim else (
             f"{fewest} images for packets of {dim} numbers: their covariance is singular, the distance depends on the "
             "number of images; take more than that, or compare equal numbers only",
         )  # fmt: skip
-        return Findings({self.name: packet_distance(real, gen)}, notes)
+        distance = packet_distance(real, whole)
+        if not isinstance(gen, torch.Tensor):
+            return Findings({self.name: distance}, notes)
+        parts = groups(len(gen))
+        left_out = [packet_distance(real, whole.without(PacketMoments.of(gen[part]))) for part in parts] \
+            if len(gen) - len(gen[parts[0]]) >= self.least_gen else []
+        return Findings({self.name: distance}, notes, intervals={self.name: jackknife(distance, left_out)})
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """Wavelet, level and what is divided by."""

@@ -11,7 +11,10 @@ from sg3.errors import UsageError
 from sg3.metrics import functional
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import FeatureMetric, Findings
+from sg3.metrics.intervals import over_splits
 from sg3.metrics.statistics import Statistics
+
+SPLITS = 10
 
 
 @runtime_checkable
@@ -31,14 +34,17 @@ class InceptionScore(FeatureMetric):
     @property
     def least_gen(self) -> int:
         """One for each part."""
-        return 10
+        return SPLITS
 
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
         """Mean and standard deviation. Raises UsageError if the detector has no classes."""
         assert isinstance(gen, torch.Tensor)
         if not isinstance(detector, Classifier):
             raise UsageError(f"metric {self.name}: the detector {detector.name} has no classes")
         with torch.no_grad():
             probabilities = torch.cat([detector.probabilities_from(part) for part in gen.split(1024)])
-        mean, std = functional.inception_score(probabilities)
-        return Findings({f"{self.name}_mean": mean, f"{self.name}_std": std})
+        mean, std = functional.inception_score(probabilities, SPLITS)
+        values = {f"{self.name}_mean": mean, f"{self.name}_std": std}
+        return Findings(values, intervals={f"{self.name}_mean": over_splits(mean, std, SPLITS)} if intervals else {})

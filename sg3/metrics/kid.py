@@ -9,7 +9,8 @@ import torch
 
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import Findings, RealComparison
-from sg3.metrics.functional import kernel_distance
+from sg3.metrics.functional import kernel_distance, kernel_distances_without
+from sg3.metrics.intervals import groups, jackknife
 from sg3.metrics.statistics import Statistics
 
 SUBSETS = 100
@@ -30,12 +31,19 @@ class KernelDistance(RealComparison):
         """A pair."""
         return 2
 
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
         """The distance, and with _std its standard deviation."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
         mean, std = kernel_distance(real, gen, SUBSETS, SUBSET_SIZE, seed)
-        return Findings({self.name: mean, f"{self.name}_std": std})
+        values = {self.name: mean, f"{self.name}_std": std}
+        if not intervals:
+            return Findings(values)
+        # What the mean over subsets scatters by: with the images, and with the subsets.
+        left_out = kernel_distances_without(real, gen, groups(len(gen)), seed)
+        return Findings(values, intervals={self.name: jackknife(mean, left_out, variance=std**2 / SUBSETS)})
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """The subsets, which are smaller where there are fewer images."""

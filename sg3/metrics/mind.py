@@ -9,7 +9,8 @@ import torch
 
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import Findings, RealComparison
-from sg3.metrics.functional import monge_distance
+from sg3.metrics.intervals import groups, jackknife
+from sg3.metrics.monge import monge_distance, monge_distances_without
 from sg3.metrics.statistics import Statistics
 
 DIRECTIONS = 1000
@@ -24,12 +25,18 @@ class MongeDistance(RealComparison):
     most_real: ClassVar[int | None] = 1_000_000
     less_is_better: ClassVar[bool] = True
 
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
         """The distance between equal numbers of images."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
-        n = min(len(real), len(gen))
-        return Findings({self.name: monge_distance(real, gen, DIRECTIONS, seed)}, facts={"n": n})
+        facts = {"n": min(len(real), len(gen))}
+        distance = monge_distance(real, gen, DIRECTIONS, seed)
+        if not intervals:
+            return Findings({self.name: distance}, facts=facts)
+        left_out = monge_distances_without(real, gen, groups(facts["n"]), DIRECTIONS, seed)
+        return Findings({self.name: distance}, facts=facts, intervals={self.name: jackknife(distance, left_out)})
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """How many directions."""

@@ -44,6 +44,14 @@ class Moments:
         self.total += other.total.to(self.total.device)
         self.outer += other.outer.to(self.outer.device)
 
+    def without(self, part: Moments) -> Moments:
+        """Those of the features that are not in `part`, which are some of these."""
+        rest = Moments(len(self.total), self.total.device)
+        rest.count = self.count - part.count
+        rest.total = self.total - part.total
+        rest.outer = self.outer - part.outer
+        return rest
+
     def add_up(self, world: World) -> Moments:
         """Make them those of what all processes have seen."""
         count = torch.tensor(self.count, dtype=torch.float64, device=self.total.device)

@@ -64,6 +64,7 @@ class Job:
     cache: bool = True
     again: bool = False  # also what is there already
     graphs: bool = True  # CUDA graphs on a GPU
+    intervals: bool = False
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
@@ -123,6 +124,7 @@ def _measure(job: Job, display: Display) -> None:
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
                 progress=display.progress if world.is_main else None, graphs=job.graphs,
+                intervals=job.intervals,
             )  # fmt: skip
 
 
@@ -194,6 +196,6 @@ def _known(
             same = same and (recipe.get("dataset") or {}).get("sha256") == expected_data
             if dataset is not None and metric.real is not None and "mirrored" in recipe:
                 same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)
-            if same:
+            if same and (not job.intervals or "intervals" in line):
                 known[metric.name] = line
     return known

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector
+from sg3.metrics.features import Findings
 from sg3.metrics.functional import perceptual_path_length
-from sg3.metrics.metric import Metric, Values
+from sg3.metrics.intervals import groups, jackknife
+from sg3.metrics.metric import Metric
 from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
 from sg3.models import StyleGenerator
@@ -53,8 +55,8 @@ class Perceptual(Protocol):
 
 def path_length(
     metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World,
-    progress: Progress,
-) -> Values:  # fmt: skip
+    progress: Progress, intervals: bool = False,
+) -> Findings:  # fmt: skip
     """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
@@ -77,13 +79,19 @@ def path_length(
     positions = torch.tensor([i for part in parts for i in part], dtype=torch.int64, device=device)
     ordered = world.in_order(rows, positions, metric.num_gen)
 
-    def average() -> float:
+    def average() -> Findings:
         assert ordered is not None
         if not bool(torch.isfinite(ordered).all()):  # a network that has diverged
-            return nan
-        return perceptual_path_length(ordered)
+            return Findings({metric.name: nan})
+        value = perceptual_path_length(ordered)
+        if not intervals:
+            return Findings({metric.name: value})
+        parts = groups(len(ordered))
+        rest = [torch.cat([ordered[: part.start], ordered[part.stop :]]) for part in parts] if len(parts) > 1 else []
+        interval = jackknife(value, [perceptual_path_length(distances) for distances in rest])
+        return Findings({metric.name: value}, intervals={metric.name: interval})
 
-    return {metric.name: world.on_main(average)}
+    return world.on_main(average)
 
 
 def _images(metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range) -> torch.Tensor:

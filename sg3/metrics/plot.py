@@ -27,6 +27,9 @@ def plot(folder: Path, path: Path, names: Sequence[str] = ()) -> int:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curves) in zip(axes, panels.items(), strict=True):
         for label, points in curves.items():
+            if reach := _bands(folder, name).get(label):
+                kimg = sorted(reach)
+                axis.fill_between(kimg, [reach[x][0] for x in kimg], [reach[x][1] for x in kimg], alpha=0.2)
             axis.plot(*zip(*sorted(points.items()), strict=True), marker="o", markersize=3, label=label)
         axis.set_title(name, fontsize="medium")
         axis.grid(alpha=0.3)
@@ -47,6 +50,20 @@ def _curves(folder: Path, name: str) -> dict[str, dict[float, float]]:
                     not label.endswith("_std"):
                 curves.setdefault(label, {})[kimg] = value
     return curves
+
+
+def _bands(folder: Path, name: str) -> dict[str, dict[float, tuple[float, float]]]:
+    """Result -> {kimg: its confidence interval}."""
+    bands: dict[str, dict[float, tuple[float, float]]] = {}
+    for line in read(folder, name):
+        kimg, intervals = _kimg(line), line.get("intervals")
+        if kimg is None or not isinstance(intervals, dict):
+            continue
+        for label, interval in intervals.items():
+            match interval:
+                case {"low": int() | float() as low, "high": int() | float() as high}:
+                    bands.setdefault(label, {})[kimg] = (low, high)
+    return bands
 
 
 def _kimg(line: dict[str, Any]) -> float | None:

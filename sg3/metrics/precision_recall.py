@@ -9,7 +9,8 @@ import torch
 
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import Findings, RealComparison
-from sg3.metrics.functional import precision_recall
+from sg3.metrics.functional import within_manifolds
+from sg3.metrics.intervals import share
 from sg3.metrics.statistics import Statistics
 
 
@@ -37,12 +38,19 @@ class NeighbourMetric(RealComparison):
 class PrecisionRecall(NeighbourMetric):
     """The share of generated images inside balls of real ones, and the other way round."""
 
-    def evaluate(self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int) -> Findings:
+    def evaluate(
+        self, real: Statistics | None, gen: Statistics, detector: Detector, seed: int, intervals: bool
+    ) -> Findings:
         """Both, from 0 to 1."""
         assert isinstance(real, torch.Tensor)
         assert isinstance(gen, torch.Tensor)
-        precision, recall = precision_recall(real, gen, k=self.k)
-        return Findings({f"{self.name}_precision": precision, f"{self.name}_recall": recall})
+        names = (f"{self.name}_precision", f"{self.name}_recall")
+        flags = within_manifolds(real, gen, k=self.k)
+        values = {name: float(inside.double().mean()) for name, inside in zip(names, flags, strict=True)}
+        if not intervals:
+            return Findings(values)
+        asked = ("generated images", "real images")
+        return Findings(values, intervals={n: share(f, of) for n, f, of in zip(names, flags, asked, strict=True)})
 
     def definition(self, detector: Detector) -> dict[str, Any]:
         """Neighbours, and that the surface belongs to a ball."""

@@ -20,6 +20,7 @@ import torch
 
 from sg3._version import __version__
 from sg3.durations import format_time
+from sg3.metrics.intervals import Interval
 from sg3.metrics.metric import Metric, Values
 from sg3.run_folder import append_line, metric_path, read_lines
 
@@ -33,11 +34,12 @@ class MetricResult:
     seconds: float
     num_gpus: int  # processes
     recipe: dict[str, Any]
+    intervals: dict[str, Interval] | None = None  # None where nobody asked for them
     timestamp: float = field(default_factory=time.time)
 
     def as_dict(self, snapshot: str | None = None) -> dict[str, Any]:
         """A line of metric-NAME.jsonl; what is not finite becomes null, which JSON can say."""
-        return {
+        line = {
             "results": {name: value if math.isfinite(value) else None for name, value in self.results.items()},
             "metric": self.metric.name,
             "total_time": self.seconds,
@@ -47,6 +49,9 @@ class MetricResult:
             "timestamp": self.timestamp,
             "recipe": self.recipe,
         }
+        if self.intervals is not None:
+            line["intervals"] = {name: interval.as_dict() for name, interval in self.intervals.items()}
+        return line
 
 
 def append(folder: Path, result: MetricResult, snapshot: str | None) -> Path:

@@ -46,6 +46,9 @@ class Gathered:
         self.count = count
         self.device = device
         self._moments = empty_moments(detector, kind, device)
+        # Precision and recall see VGG16's features in float16; the others are compared as they are.
+        self._dtype = torch.uint8 if isinstance(detector, Pixels) else \
+            torch.float16 if detector.name == "vgg16" else torch.float32
         self._rows: list[torch.Tensor] = []
         self._positions: list[int] = []
 
@@ -57,16 +60,14 @@ class Gathered:
         if self._moments is not None:
             self._moments.add(features[: len(kept)])
         else:
-            # Precision and recall see VGG16's features in float16; the others are compared as they are.
-            dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
-            self._rows.append(features[: len(kept)].to(self.device, dtype))
+            self._rows.append(features[: len(kept)].to(self.device, self._dtype))
             self._positions.extend(kept)
 
     def result(self, world: World) -> Statistics | None:
         """What all processes have gathered; features in the first process only."""
         if self._moments is not None:
             return self._moments.add_up(world)
-        dtype = torch.float16 if self.detector.name == "vgg16" else torch.float32
-        rows = self._rows or [torch.zeros(0, self.detector.dim, dtype=dtype, device=self.device)]
+        shape = self.detector.shape if isinstance(self.detector, Pixels) else (self.detector.dim,)
+        rows = self._rows or [torch.zeros(0, *shape, dtype=self._dtype, device=self.device)]
         positions = torch.tensor(self._positions, dtype=torch.int64, device=self.device)
         return world.in_order(torch.cat(rows), positions, self.count)

@@ -14,7 +14,7 @@ import sg3
 import sg3.cli
 from sg3.metrics import driver, parse
 from sg3.metrics.network_files import Job, measure
-from sg3.metrics.plot import _curves
+from sg3.metrics.plot import _bands, _curves
 from tests.helpers.image_files import write_dataset
 from tests.helpers.pixel_detectors import pixel_detectors
 from tests.helpers.tiny_networks import generator2, generator3
@@ -130,6 +130,38 @@ class TestRunFolder:
         assert run(f"--network={run_dir}", "--all", "--metrics=fid10_full")[0] == 0
         assert [line["recipe"].get("cur_nimg") for line in lines(run_dir, "fid10_full")] == [None, 1_000_640]
         assert list(_curves(run_dir, "fid10_full")["fid10_full"]) == [0, 1000.64]
+
+    def test_intervals(self, run, run_dir: Path, tmp_path: Path) -> None:
+        """A line without them is not known when they are asked for; one with them serves both."""
+        run(f"--network={run_dir}", "--metrics=fid30_full")
+        words = (f"--network={run_dir}", "--metrics=fid30_full", "--intervals")
+        code, out, err = run(*words, f"--plot={tmp_path / 'fid.png'}")
+        assert code == 0, err
+        plain, line = lines(run_dir, "fid30_full")
+        assert (set(plain), set(line)) == (FIELDS, FIELDS | {"intervals"})
+        interval = line["intervals"]["fid30_full"]
+        assert interval["low"] < line["results"]["fid30_full"] < interval["high"]
+        assert (interval["level"], len(interval["left_out"])) == (0.95, 20)
+        shown = out.splitlines()[0]
+        assert shown.startswith(f"fid30_full {line['results']['fid30_full']:.6g} [{interval['low']:.5g}, ")
+        assert _bands(run_dir, "fid30_full") == {"fid30_full": {1000: (interval["low"], interval["high"])}}
+        for again in (words, words[:-1]):
+            assert "(known)" in run(*again)[1]
+        assert len(lines(run_dir, "fid30_full")) == 2
+
+    def test_against_another_network(self, run, run_dir: Path) -> None:
+        first = run_dir / "network-snapshot-000000.pkl"
+        words = (f"--network={run_dir}", f"--against={first}", "--metrics=fid30_full,is30")
+        code, out, err = run(*words)
+        assert code == 0, err
+        before, after = (line["results"]["fid30_full"] for line in lines(run_dir, "fid30_full"))
+        (shown,) = (row for row in out.splitlines() if "minus" in row)  # the Inception score has no groups
+        assert shown.startswith(f"  fid30_full minus that of {first}: {after - before:.6g} [")
+        assert "is30_mean: both lines need a jackknifed interval" in err
+        rows = [json.loads(row) for row in run(*words, "--json")[1].splitlines()]
+        assert [set(row.get("difference", {})) for row in rows] == [set(), set(), {"fid30_full"}, set()]
+        assert rows[2]["difference"]["fid30_full"]["value"] == pytest.approx(after - before)
+        assert run(f"--network={run_dir}", f"--against={first}", "--plot=x.png")[0] == 2
 
     def test_interrupted_and_repeated(self, run, run_dir: Path, monkeypatch: pytest.MonkeyPatch, discs16) -> None:
         """What was finished is there after Ctrl-C, and the repeated command does the rest."""

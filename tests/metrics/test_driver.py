@@ -21,9 +21,9 @@ from sg3.metrics.functional import (
     frechet_distance,
     inception_score,
     kernel_distance,
-    monge_distance,
     precision_recall,
 )
+from sg3.metrics.monge import monge_distance
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import spherical
 from sg3.metrics.samples import Samples, random_labels
