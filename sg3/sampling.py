@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import cos, radians, sin
 from typing import Protocol
 
@@ -60,6 +61,21 @@ def set_transform(
     forward = np.array([[c, s, translate[0]], [-s, c, translate[1]], [0, 0, 1]])
     # The network transforms the plane that it samples, which is the inverse of moving the picture.
     layer.transform.copy_(torch.from_numpy(np.linalg.inv(forward)))
+
+
+@contextmanager
+def transformed(
+    G: Generator, translate: tuple[float, float] = (0.0, 0.0), rotate: float = 0.0, scale: float = 1.0
+) -> Iterator[None]:
+    """Inside, what `set_transform` does; afterwards the generator is as it was before."""
+    layer = G.synthesis.input if isinstance(G, stylegan3.Generator) else None
+    before = None if layer is None else layer.transform.clone()
+    set_transform(G, translate, rotate, scale)
+    try:
+        yield
+    finally:
+        if layer is not None and before is not None:
+            layer.transform.copy_(before)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import rich_click as click
 
 from sg3.cli import options
 from sg3.cli.options import switch
-from sg3.cli.progress import Progress
+from sg3.progress import Progress
 from sg3.terminal import say, show
 
 if TYPE_CHECKING:

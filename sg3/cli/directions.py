@@ -67,7 +67,7 @@ def command(
 
     from sg3._version import __version__
     from sg3.cli.network import open_style_generator
-    from sg3.cli.progress import track
+    from sg3.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip
     from sg3.tools.files import make_folder, save_arrays, save_png, sheet

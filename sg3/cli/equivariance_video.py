@@ -8,8 +8,8 @@ import rich_click as click
 
 from sg3.cli import options
 from sg3.cli.network import open_style_generator
-from sg3.cli.progress import track
 from sg3.cli.video import Bitrate
+from sg3.progress import track
 from sg3.terminal import say, show
 
 TRANSFORMS = {  # as typed -> as in the library and in file names

@@ -64,10 +64,10 @@ def command(
     """
     import sg3
     from sg3.cli.network import note_truncation, open_generator
-    from sg3.cli.progress import track
     from sg3.cli.ranks import ranks
     from sg3.errors import UsageError
     from sg3.models import StyleGenerator
+    from sg3.progress import track
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
     from sg3.tools.files import Pixels, make_folder, save_png, sheet
     from sg3.tools.latent_files import pictures_of_files

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.progress import track
+from sg3.progress import track
 from sg3.terminal import show
 
 HEATMAP, SLICES = "-heatmap.png", "-slices.png"  # ends of the names of plots

@@ -57,8 +57,8 @@ def command(
 
     from sg3._version import __version__
     from sg3.cli.network import open_style_generator
-    from sg3.cli.progress import track
     from sg3.errors import UsageError
+    from sg3.progress import track
     from sg3.tools.files import Pixels, make_folder, save_png, sheet
     from sg3.tools.latents import choose_layers
     from sg3.tools.style_mix import style_mix

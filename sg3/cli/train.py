@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from click.shell_completion import CompletionItem
@@ -14,9 +14,12 @@ from click.shell_completion import CompletionItem
 from sg3.errors import UsageError
 from sg3.terminal import console, show
 from sg3.train.config import TrainConfig
-from sg3.train.option_file import COMMAND_LINE, origins, read_options
-from sg3.train.options import GRID, PANELS, RUN, Option, Options, check_value, read_value
-from sg3.train.recipes import known_options, options_of, presets, recipe_of
+from sg3.train.option_file import layered
+from sg3.train.options import GRID, PANELS, RUN, Option, check_value, read_value
+from sg3.train.recipes import known_options, presets, recipe_of
+
+if TYPE_CHECKING:
+    from sg3.train.spawn import Ended
 
 OPTIONS = known_options()
 
@@ -93,29 +96,19 @@ def command(
     """
     if list_presets:
         for name, known in presets().items():
-            show(f"{name}: {known.title}", f"  {' '.join(_as_flags(known.options))}")
+            show(f"{name}: {known.title}", f"  {' '.join(known.options.as_flags())}")
         return 0
     words = {name: value for name, value in said.items() if value is not None}
     if continue_ is not None:
         if preset is not None or config_file is not None or dry_run:
             raise UsageError("--continue: takes its options from the run; leave out --preset, --config and --dry-run")
-        return _continue(continue_, outdir, words)
+        from sg3.train.spawn import run_on
 
-    layers = [(COMMAND_LINE, words)]
-    if config_file is not None:
-        from_file, named = read_options(config_file)
-        layers.append((str(config_file), from_file))
-        preset = preset or named
-    if preset is not None:
-        if preset not in presets():
-            raise UsageError(f"--preset={preset}: unknown{_suggest(preset)}; see sg3 train --list-presets")
-        layers.append((f"preset {preset}", presets()[preset].options.said()))
-    options, where = origins(layers)
+        return _say_where(run_on(continue_, outdir, words))
+
+    options, where = layered(words, config_file, preset)
     if outdir is None:
         raise UsageError("--outdir: needed, the folder that will hold the run folder")
-
-    from sg3.processes import find_place
-
     if dry_run:
         from sg3.train.launch import configure, preview
 
@@ -124,57 +117,23 @@ def command(
         _print_plan(config, where)
         show(*lines)
         return 0
-    if (options.gpus or 1) > 1 and find_place(os.environ) is None:
-        from sg3.train.spawn import run_processes
+    from sg3.train.spawn import run_new
 
-        return run_processes(options.gpus or 1, ["train", f"--outdir={outdir}", *_as_flags(options)])
-    from sg3.train.launch import start
-
-    _say_where(start(options, outdir))
-    return 0
+    return _say_where(run_new(options, outdir))
 
 
-def _continue(run: str, outdir: Path | None, words: dict[str, Any]) -> int:
-    from sg3.processes import find_place
-    from sg3.run_folder import find_run
-    from sg3.train.launch import continue_run, read_run
-
-    config, _ = read_run(find_run(run, outdir))
-    changes = options_of(words, config.cfg)
-    if find_place(os.environ) is None:
-        gpus = changes.gpus or config.gpus
-        if gpus > 1:
-            from sg3.train.spawn import run_processes
-
-            flags = [f"--outdir={outdir}"] if outdir is not None else []
-            return run_processes(gpus, ["train", f"--continue={run}", *flags, *_as_flags(changes)])
-    _say_where(continue_run(run, outdir, changes))
-    return 0
-
-
-def _say_where(run_dir: Path) -> None:
+def _say_where(ended: Ended) -> int:
+    """Print the run folder, unless processes of the run have; returns the exit code."""
     from sg3.processes import find_place
 
     place = find_place(os.environ)
-    if place is None or place.rank == 0:
+    if not ended.elsewhere and (place is None or place.rank == 0):
         try:
-            show(run_dir)
+            show(ended.run_dir)
             sys.stdout.flush()
         except BrokenPipeError:  # nobody wants to know, and the run is as it is
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _suggest(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, presets(), n=1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
-def _as_flags(options: Options) -> list[str]:
-    declared = options.declared()
-    words = {n: "x".join(map(str, v)) if isinstance(v, tuple) else v for n, v in options.said().items()}
-    return [f"{declared[name].flag}={word}" for name, word in words.items()]
+    return ended.code
 
 
 def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:

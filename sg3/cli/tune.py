@@ -88,8 +88,8 @@ def _networks(path: str | None) -> list[Network]:
 
 
 def _warm_up(target: Target, networks: list[Network], batch: int, bf16: bool, jobs: int) -> None:
-    from sg3.cli.progress import Progress
     from sg3.errors import Sg3Error
+    from sg3.progress import Progress
     from sg3.tools.tune import ahead, calls
 
     wanted = [call for call in calls.calls(networks, batch, bf16) if call.op not in FUSED_CONVOLUTION]

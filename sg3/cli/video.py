@@ -11,7 +11,7 @@ import rich_click as click
 from sg3.cli import options
 from sg3.cli.network import note_truncation, open_walkable
 from sg3.cli.options import GridSize, IntRangeList, switch
-from sg3.cli.progress import track
+from sg3.progress import track
 from sg3.terminal import say, show
 
 PANELS = {

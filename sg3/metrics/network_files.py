@@ -100,7 +100,7 @@ def _measure(job: Job, display: Display) -> None:
     for path in job.snapshots:
         snapshot = load(path, device)
         G = averaged_generator(snapshot, path)
-        dataset = _dataset(job, path, snapshot, G)
+        dataset = real_images_of(job, path, snapshot, G)
         folder = path.parent if is_run(path.parent) else None
         digest = sha256_of(path)
         known = world.on_main(partial(_known, job, folder, path, digest, G, dataset))
@@ -165,8 +165,9 @@ def _process(rank: int, count: int, folder: str, on_gpu: bool, job: Job, display
         raise SystemExit(error.exit_code) from None
 
 
-def _dataset(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> RealImages | None:
-    """What the network file says of its training set, changed by what the user says."""
+def real_images_of(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> RealImages | None:
+    """What a network file says of its training set, changed by what the user says; None if no metric needs it, or
+    nobody says anything. Raises MissingInputError if it is not there."""
     kwargs = snapshot.training_set_kwargs or {}
     if not needs_dataset(job.metrics, G) or (job.data is None and not kwargs.get("path")):
         return None

@@ -23,6 +23,7 @@ from sg3.processes import World, join
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
 from sg3.terminal import printable
 from sg3.threads import leave_cpus_to_others
+from sg3.train.callbacks import NO_CALLBACKS, Callbacks
 from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import check_device
 from sg3.train.config import TrainConfig
@@ -61,7 +62,7 @@ def preview(config: TrainConfig) -> list[str]:
     return lines
 
 
-def start(options: Options, outdir: Path) -> Path:
+def start(options: Options, outdir: Path, callbacks: Callbacks = NO_CALLBACKS) -> Path:
     """Train in a new run folder under `outdir`; returns the folder. With several ranks, all of them call it."""
     world = join(options.device or "auto", options.gpus)
 
@@ -81,10 +82,12 @@ def start(options: Options, outdir: Path) -> Path:
 
     with closing(world):
         config, notes, run_dir = world.on_main(prepare, told_once=True)
-        return _run(world, config, run_dir, is_new=True, notes=notes)
+        return _run(world, config, run_dir, True, notes, callbacks)
 
 
-def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
+def continue_run(
+    run: str, outdir: Path | None, changes: Options, callbacks: Callbacks = NO_CALLBACKS
+) -> Path:
     """Go on with a run folder, or with the newest one under `outdir` if `run` is 'latest'."""
     config, _ = read_run(find_run(run, outdir))
     world = join(changes.device or config.device, changes.gpus)
@@ -103,7 +106,7 @@ def continue_run(run: str, outdir: Path | None, changes: Options) -> Path:
 
     with closing(world):
         config, notes, run_dir = world.on_main(prepare, told_once=True)
-        return _run(world, config, run_dir, is_new=False, notes=notes)
+        return _run(world, config, run_dir, False, notes, callbacks)
 
 
 def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -116,7 +119,9 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise DataError(f"{run_dir / OPTIONS}: not written by this version of sg3 ({cause})") from error
 
 
-def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str]) -> Path:
+def _run(
+    world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: list[str], callbacks: Callbacks
+) -> Path:
     """Set up, train, and leave an exit.json that says how it ended."""
     with ExitStack() as stack:
         world.on_main(lambda: stack.enter_context(locked(run_dir)), told_once=True)
@@ -128,9 +133,9 @@ def _run(world: World, config: TrainConfig, run_dir: Path, is_new: bool, notes: 
         watchdog = Watchdog(world, config.timeout, exit_file.leave)
         stop = stack.enter_context(StopSignals(world))  # to the end: a launcher sends SIGTERM when another rank fails
         try:
-            kimg, message = _train(world, watchdog, stop, config, run_dir, is_new, notes)
+            code, kimg, message = _train(world, watchdog, stop, config, run_dir, is_new, notes, callbacks)
             if world.is_main:
-                exit_file.leave(0, message, kimg)
+                exit_file.leave(code, message, kimg)
             world.gather(None)  # end together: others still look into rank 0's store
         except BaseException as error:
             report_failure(error, world, watchdog, config, exit_file, run_dir)
@@ -148,8 +153,10 @@ def _train(
     run_dir: Path,
     is_new: bool,
     notes: list[str],
-) -> tuple[float, str]:
-    """Returns how many kimg are trained and the last message. Errors carry `kimg` where training had begun."""
+    callbacks: Callbacks,
+) -> tuple[int, float, str]:
+    """Returns the exit code, how many kimg are trained and the last message. Errors carry `kimg` where training had
+    begun."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if world.device.type == "cpu":
@@ -162,7 +169,9 @@ def _train(
                      f"sg3 {__version__}, torch {torch.__version__}: {shlex.join(sys.argv)}")
         with _ending_at_once(stop, is_new, run_dir), display.doing("starting"):
             trainer = _set_up(world, watchdog, config, run_dir, is_new, notes, display)
-            loop = Loop(trainer, run_dir, display, open_evaluation(config, run_dir, world, display, trainer.nimg))
+            evaluation = open_evaluation(config, run_dir, world, display, trainer.nimg)
+            loop = Loop(trainer, run_dir, display, evaluation, callbacks)
+        code = 0
         try:
             if not is_new:
                 loop.catch_up(stop)
@@ -171,14 +180,17 @@ def _train(
                 message = f"nothing to do: {done} are trained; a larger --kimg or --minutes continues"
             else:
                 loop.run(stop)
-                message = f"finished at {trainer.nimg / 1000:.2f} kimg after {format_time_brief(trainer.seconds)}"
+                took = f"at {trainer.nimg / 1000:.2f} kimg after {format_time_brief(trainer.seconds)}"
+                message = f"finished {took}"
+                if not world.as_main(trainer.is_over)[0]:
+                    code, message = TrainingStopped.exit_code, f"{loop.telling.asked}: stopped {took}"
             display.message(f"{message}; everything is in {run_dir}")
             if display.failed is not None:
                 raise display.failed
         except BaseException as error:
             error.kimg = trainer.nimg / 1000  # type: ignore[attr-defined]
             raise
-    return trainer.nimg / 1000, message
+    return code, trainer.nimg / 1000, message
 
 
 @contextmanager

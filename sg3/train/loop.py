@@ -11,6 +11,7 @@ Its parts, in the order in which they are asked after each step:
     Snapshots      every --snap ticks and at the end     snapshots.py
     Measuring      after a snapshot                      snapshots.py
     Pruning        after a snapshot                      snapshots.py
+    Telling        at a tick's end, callbacks            callbacks.py
 
 The state comes before everything that is only shown: whatever ends the run there, the tick is not lost, and another
 life makes up for what it finds missing (`catch_up`).
@@ -27,6 +28,7 @@ from pathlib import Path
 import torch
 
 from sg3.errors import RestartDue, TrainingStopped
+from sg3.train.callbacks import NO_CALLBACKS, Callbacks, Telling
 from sg3.train.display import Display
 from sg3.train.evaluation import Evaluation
 from sg3.train.failure import BadStepsWatch
@@ -44,7 +46,10 @@ from sg3.train.trainer import Trainer
 class Loop:
     """Runs a trainer to its end, or until it is asked to stop."""
 
-    def __init__(self, trainer: Trainer, run_dir: Path, display: Display, evaluation: Evaluation | None) -> None:
+    def __init__(
+        self, trainer: Trainer, run_dir: Path, display: Display, evaluation: Evaluation | None,
+        callbacks: Callbacks = NO_CALLBACKS,
+    ) -> None:  # fmt: skip
         self.trainer = trainer
         self.config = trainer.config
         self.world = trainer.world
@@ -56,6 +61,7 @@ class Loop:
         self.tick_end = TickEnd(trainer)
         self.saving = Saving(trainer, run_dir)
         self.snapshots = Snapshots(trainer, run_dir)
+        self.telling = Telling(trainer, run_dir, callbacks)
         self.report: TickReport | None = None
         if self.world.is_main:
             self.report = TickReport(trainer, run_dir, display, self.outlook, self.tick_end)
@@ -73,7 +79,8 @@ class Loop:
         self.stop_if_asked(stop)
 
     def run(self, stop: StopSignals) -> None:
-        """Train to the end. Raises TrainingStopped, with the state saved, when a signal asks for it."""
+        """Train to the end, or until a callback asks to stop. Raises TrainingStopped, with the state saved, when a
+        signal asks for it."""
         t, c = self.trainer, self.config
         batches = real_batches(
             t.dataset, batch=t.local_batch, seed=c.seed, start=t.nimg * t.system.real_batches, workers=c.workers,
@@ -108,11 +115,13 @@ class Loop:
                     self.tick_took(time.monotonic() - now, moment)
                 if moment.ends_tick or moment.state:
                     clock = time.monotonic()  # what was done meanwhile is no training
-                finished = moment.ends_run
+                finished = moment.ends_run or moment.asked
                 if not finished:
                     self.stop_if_asked(stop)
                     if moment.restart:
                         self.stop_now("--restart-every", RestartDue)
+            if not moment.ends_run:
+                self.saving.save()
         with self.display.doing("saving the state"):
             self.saving.finish()
 
@@ -133,6 +142,7 @@ class Loop:
             parts.append(Measuring(t, self.evaluation, self.snapshots, stop))
         if keep is not None and self.world.is_main:
             parts.append(Pruning(self.run_dir, keep, self.evaluation))
+        parts.append(self.telling)
         return parts
 
     def next_batch(self, batches: Iterator[Batch], stop: StopSignals) -> Batch:
@@ -153,11 +163,14 @@ class Loop:
         """What is over and what is due after a step. Clocks are rank 0's, so that all agree."""
         t, c = self.trainer, self.config
         has_had_its_time = c.restart_every is not None and now - self.began > c.restart_every
-        ends_run, is_overdue, restart = self.world.as_main(t.is_over, self.saving.is_overdue(now), has_had_its_time)
+        ends_run, is_overdue, restart, asked = self.world.as_main(
+            t.is_over, self.saving.is_overdue(now), has_had_its_time, self.telling.asked is not None
+        )
         ends_tick = ends_run or t.tick == 0 or t.nimg >= t.tick_start_nimg + c.tick * 1000
         return Moment(
             now=now, step=t.step, ends_run=ends_run, ends_tick=ends_tick,
             snapshot=ends_tick and (ends_run or t.tick % c.snap == 0), state=is_overdue, restart=restart,
+            asked=asked,
         )  # fmt: skip
 
     def tick_took(self, seconds: float, moment: Moment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,25 @@ def _toml(text: str) -> dict[str, Any]:
         raise ValueError("is nested too deeply") from None
 
 
+def layered(
+    said: Mapping[str, Any], config_file: Path | None = None, preset: str | None = None, source: str = COMMAND_LINE
+) -> tuple[Options, dict[str, str]]:
+    """The options of a new run, and where each is from: what was `said` (in `source`) comes before the file, the file
+    before the preset, which it can name. Raises as `read_options` and `origins` do, UsageError for unknown presets."""
+    layers = [(source, said)]
+    if config_file is not None:
+        from_file, named = read_options(config_file)
+        layers.append((str(config_file), from_file))
+        preset = preset or named
+    if preset is not None:
+        if preset not in presets():
+            close = get_close_matches(preset, presets(), n=1)
+            meant = f", did you mean {close[0]}?" if close else ""
+            raise UsageError(f"--preset={printable(preset)}: unknown{meant}; see sg3 train --list-presets")
+        layers.append((f"preset {preset}", presets()[preset].options.said()))
+    return origins(layers)
+
+
 def origins(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Options, dict[str, str]]:
     """All layers as the options of one system, earlier ones first, and for each option the layer that it is from.
 
@@ -81,7 +101,7 @@ def origins(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Options, d
             if name not in merged:
                 merged[name], where[name] = value, source
     known = known_options()
-    foreign = foreign_options(chosen_cfg(merged), merged)
+    foreign = foreign_options(chosen_cfg(merged), [name for name in merged if name in known])
     sources = {name: "" if where[name] == COMMAND_LINE else f" (from {where[name]})" for name in foreign}
     if foreign:
         raise UsageError("; ".join(f"{known[name].flag}: {why}{sources[name]}" for name, why in foreign.items()))

@@ -337,6 +337,11 @@ class Options:
         values = {name: getattr(self, name) for name in self.declared()}
         return {name: value for name, value in values.items() if value is not None}
 
+    def as_flags(self) -> list[str]:
+        """The same as words of the command line."""
+        words = {n: "x".join(map(str, v)) if isinstance(v, tuple) else v for n, v in self.said().items()}
+        return [f"{self.declared()[name].flag}={word}" for name, word in words.items()]
+
     def over(self, other: Self) -> Self:
         """These options, with the other's where nothing was said."""
         return type(self)(**{**other.said(), **self.said()})

@@ -12,7 +12,7 @@ class Moment:
 
     `ends_run` and `ends_tick` say what else is over; `snapshot` asks for images, networks and metrics (at the end of
     every `--snap`th tick, and of the run), `state` for a training state because the last one is long ago. `restart`
-    says that this life has had its time (`--restart-every`).
+    says that this life has had its time (`--restart-every`), `asked` that the program has asked it to stop.
     """
 
     now: float
@@ -22,6 +22,7 @@ class Moment:
     snapshot: bool
     state: bool
     restart: bool = False
+    asked: bool = False
 
 
 class Part(Protocol):

@@ -14,7 +14,7 @@ import pytest
 import rich_click
 
 from sg3.cli import COMMANDS, options, progress
-from sg3.cli.progress import Progress, track
+from sg3.progress import Progress, track
 
 Parse = Callable[..., dict[str, object]]
 
@@ -101,7 +101,7 @@ def test_the_bar_goes_away_with_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 SCRIPT = """
 import rich_click as click
-from sg3.cli.progress import track
+from sg3.progress import track
 for i in track(range(3), "images", 3):
     click.echo(f"result {i}")
 """

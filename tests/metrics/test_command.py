@@ -253,7 +253,7 @@ class TestFiles:
         assert "Traceback" not in wrong.stderr
 
     def test_progress_lines_where_there_is_no_terminal(self, run, tmp_path: Path, monkeypatch) -> None:
-        from sg3.cli import progress
+        from sg3 import progress
 
         monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
         path = tmp_path / "net.pkl"

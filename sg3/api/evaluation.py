@@ -1,0 +1,111 @@
+"""`sg3.evaluate`: metrics of a network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sg3.api.networks import Network
+from sg3.device import device_for_work
+from sg3.errors import UsageError
+from sg3.formats import Snapshot, averaged_generator
+from sg3.metrics import compute, parse
+from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes, real_images_of
+from sg3.models import Generator
+from sg3.progress import Progress
+from sg3.resources import loaders
+from sg3.run_folder import append_line, read_lines
+
+
+def evaluate(
+    network: Network,
+    metrics: str | Sequence[str] = "fid50k_full",
+    *,
+    data: str | os.PathLike[str] | None = None,
+    mirror: bool | None = None,
+    seed: int = 0,
+    gpus: int = 1,
+    batch: int = 32,
+    workers: int | None = None,
+    detector_dir: str | os.PathLike[str] | None = None,
+    cache: bool = True,
+    again: bool = False,
+    device: str = "auto",
+    on_result: Callable[[dict[str, Any]], object] | None = None,
+) -> dict[str, float]:
+    """Measure a network as `sg3 metrics` does: all numbers by their names, `{"fid5k_full": 12.3}`, NaN for none.
+
+    `network`: a run (its newest snapshot), a file, an address, a published network's name, or what is in memory.
+    `metrics`: names as in `sg3 metrics`. `data`: the real images, by default what the network was trained on;
+    `mirror`: mirrored ones as well. Results of a run's snapshots are added to its metric-NAME.jsonl, and what is there
+    is not measured `again`. `gpus` processes share the work. `on_result` gets each result with its recipe, as these
+    files have them.
+
+    Raises UsageError, DataError, MissingInputError, StorageError as the command.
+    """
+    names = metrics.split(",") if isinstance(metrics, str) else metrics
+    chosen = tuple(dict.fromkeys(parse(name.strip()) for name in names if name.strip()))
+    if not chosen:
+        raise UsageError("metrics: names none, expected a list such as ['fid50k_full', 'kid50k_full']")
+    job = Job(
+        (), chosen, None if data is None else Path(data), mirror, device, seed, batch,
+        loaders() if workers is None else workers, None if detector_dir is None else Path(detector_dir), cache, again,
+    )  # fmt: skip
+    lines: list[dict[str, Any]] = []
+    if isinstance(network, (Snapshot, Generator)):
+        if gpus > 1:
+            raise UsageError(f"gpus={gpus}: each process reads the network from its file; save it, and name the file")
+        snapshot = network if isinstance(network, Snapshot) else Snapshot(G_ema=network)
+        lines = _measure_in_memory(job, snapshot)
+    else:
+        job = replace(job, snapshots=find_snapshots(os.fspath(network), every=False))
+        with TemporaryDirectory() as folder:
+            display = Lines(Path(folder) / "results.jsonl")
+            if gpus > 1:
+                measure_in_processes(job, display, gpus)
+            else:
+                measure(job, display)
+            lines = list(read_lines(display.path))
+    for line in lines:
+        if on_result is not None:
+            on_result(line)
+    return {
+        name: float("nan") if value is None else value for line in lines for name, value in line["results"].items()
+    }
+
+
+def _measure_in_memory(job: Job, snapshot: Snapshot) -> list[dict[str, Any]]:
+    G = averaged_generator(snapshot, "the network")
+    real = real_images_of(job, Path("the network"), snapshot, G)
+    with Progress() as progress:
+        results = compute(
+            job.metrics, G, real, device=device_for_work(job.device), seed=job.seed, batch=job.batch,
+            workers=job.workers, detector_dir=job.detector_dir, cache=job.cache, graphs=job.graphs,
+            progress=progress.show,
+        )  # fmt: skip
+    return [result.as_dict() for result in results]
+
+
+@dataclass
+class Lines:
+    """Gathers results in a file, for they may come from another process; progress on stderr."""
+
+    path: Path
+    _progress: Progress = field(default_factory=Progress, repr=False)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show it."""
+        self._progress.show(what, done, total)
+
+    def result(self, line: dict[str, Any], known: bool) -> None:
+        """Keep it."""
+        append_line(self.path, json.dumps(line))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.hide()

@@ -1,0 +1,66 @@
+"""`sg3.generate`: pictures from seeds or saved latents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sg3.api.networks import Network, generator_of
+from sg3.device import device_for_work
+from sg3.errors import UsageError
+from sg3.progress import track
+from sg3.sampling import class_labels, seed_latents, transformed
+from sg3.sampling import generate as pictures_of_latents
+from sg3.terminal import say
+from sg3.tools.latent_files import pictures_of_files
+
+
+def generate(
+    network: Network,
+    seeds: Sequence[int] | int | None = None,
+    *,
+    latents: str | os.PathLike[str] | None = None,
+    trunc: float = 1.0,
+    class_idx: int | None = None,
+    noise_mode: str = "const",
+    translate: tuple[float, float] = (0.0, 0.0),
+    rotate: float = 0.0,
+    batch: int = 4,
+    device: str = "auto",
+    graphs: bool = True,
+) -> NDArray[np.uint8]:
+    """Pictures [N, H, W, C], the pixels that `sg3 generate` writes with the same settings.
+
+    `network`: a run, a file, an address, a published network's name, or what is in memory. `seeds`: one or several; or
+    instead `latents`, a file of them (.npz, .npy, .pt). `trunc` is psi of truncation, `translate` in fractions of the
+    picture, `rotate` in degrees (StyleGAN3). `batch` pictures are made at a time, by CUDA graphs on a GPU (`graphs`).
+
+    Raises UsageError for settings that the network does not have, and what `sg3.load` raises.
+    """
+    if (seeds is None) == (latents is None):
+        raise UsageError("generate: give either seeds or latents, the pictures come from them")
+    G = generator_of(network, device_for_work(device))
+    with transformed(G, translate, rotate):
+        if latents is not None:
+            moved = translate != (0.0, 0.0) or rotate != 0.0
+            (count,), pictures = pictures_of_files(
+                G, [Path(latents)], class_idx=class_idx, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
+                keep_transform=moved, note=lambda note: say(f"note: {note}"),
+            )  # fmt: skip
+        else:
+            numbers = [seeds] if isinstance(seeds, int) else list(seeds or ())
+            if not all(0 <= seed < 2**32 for seed in numbers):
+                raise UsageError("generate: seeds are whole numbers from 0 to 4294967295")
+            count = len(numbers)
+            labels = class_labels(G, class_idx, count)
+            if not numbers:
+                return np.empty((0, G.img_resolution, G.img_resolution, G.img_channels), np.uint8)
+            pictures = pictures_of_latents(
+                G, seed_latents(numbers, G.z_dim), labels, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
+                graphs=graphs,
+            )  # fmt: skip
+        return np.stack(list(track(pictures, "images", count)))
