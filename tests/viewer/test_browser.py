@@ -166,10 +166,83 @@ def test_moving_rotating_scaling(page: Any, golden: Path) -> None:
     page.keyboard.press("ArrowDown")
     settled(page)
     assert abs(float(state(page)["translate"].split(",")[1]) - y - 0.01) < 1e-6
-    page.check("#turn")
+    page.click("#animate_rotate")
     page.wait_for_function("() => Math.abs(Number(document.getElementById('rotate').value) - 90) > 5")
-    page.uncheck("#turn")
+    page.click("#animate_rotate")
     assert np.array_equal(shown(page), expected(golden, MOVES, state(page)))
+
+
+@pytest.mark.slow
+def test_all_that_moves_the_picture_can_keep_moving(page: Any, golden: Path) -> None:
+    open_all(page)
+    set_range(page, "animate_speed", 4)
+    for name in ("x", "y", "scale"):
+        page.click(f"#animate_{name}")
+    # There and back: each has been at both of its ends.
+    page.wait_for_function("""() => {
+        window.seen ??= {};
+        for (const id of ["translate_x", "translate_y", "scale"]) {
+          const value = Number(document.getElementById(id).value);
+          const [low, high] = window.seen[id] ?? [value, value];
+          window.seen[id] = [Math.min(low, value), Math.max(high, value)];
+        }
+        const { translate_x: x, translate_y: y, scale } = window.seen;
+        return x[0] < -0.2 && x[1] > 0.2 && y[0] < -0.2 && y[1] > 0.2 && scale[0] < 0.6 && scale[1] > 1.7;
+      }""")
+    assert page.get_attribute("#animate_x", "aria-pressed") == "true"
+    for name in ("x", "y", "scale"):
+        page.click(f"#animate_{name}")
+    settled(page)
+    words = state(page)
+    assert {"translate", "scale"} <= set(words)
+    assert max(abs(float(part)) for part in words["translate"].split(",")) <= 0.5
+    assert np.array_equal(shown(page), expected(golden, MOVES, words))
+    page.wait_for_timeout(300)
+    assert state(page) == words
+
+
+class Fingers:
+    """On the picture; places are fractions of it from its middle."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.session = page.context.new_cdp_session(page)
+
+    def __call__(self, kind: str, *places: tuple[float, float]) -> None:
+        box = self.page.locator("#picture").bounding_box()
+        points = [{"x": box["x"] + (0.5 + x) * box["width"], "y": box["y"] + (0.5 + y) * box["height"], "id": n}
+                  for n, (x, y) in enumerate(places)]  # fmt: skip
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+@pytest.mark.slow
+def test_two_fingers_move_turn_and_scale(browser: Any, server: Served, golden: Path) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with opened(browser, server.url(f"/#token={FULL}"), **phone) as page:
+        settled(page)
+        touch = Fingers(page)
+        touch("touchStart", (-0.1, 0))
+        touch("touchMove", (-0.12, 0))
+        touch("touchStart", (-0.1, 0), (0.1, 0))
+        for part in (0.25, 0.5, 0.75, 1):  # twice as far apart, a quarter clockwise, around the middle
+            angle, far = part * np.pi / 2, 0.1 * (1 + part)
+            x, y = far * np.cos(angle), far * np.sin(angle)
+            touch("touchMove", (-x + 0.1 * part, -y), (x + 0.1 * part, y))
+        touch("touchEnd")
+        settled(page)
+        words = state(page)
+        assert set(words) == {"translate", "rotate", "scale"}  # and not the plane, where the first finger began
+        x, y = map(float, words["translate"].split(","))
+        assert (abs(x - 0.1) < 0.01, abs(y) < 0.01) == (True, True)
+        assert abs(float(words["rotate"]) + 90) < 1
+        assert abs(float(words["scale"]) - 2) < 0.05
+        assert np.array_equal(shown(page), expected(golden, MOVES, words))
+        touch("touchStart", (0, 0))  # one finger still goes over the plane
+        touch("touchMove", (-0.2, 0))
+        touch("touchMove", (-0.25, 0))
+        touch("touchEnd")
+        settled(page)
+        assert float(state(page)["x"]) > 0.1
 
 
 @pytest.mark.slow

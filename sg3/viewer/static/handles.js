@@ -36,23 +36,6 @@ export class Handles {
     this.#follow();
   }
 
-  /** Turn on and on while the box is ticked; `ready` as for the walk. */
-  turning(ready) {
-    const box = document.getElementById("turn");
-    let then = 0;
-    const step = (now) => {
-      if (!box.checked) { this.store.commit(); return; }
-      if (ready()) {
-        const by = Math.min(Math.max(now - then, 0) / 1000, 0.5) * 30;
-        then = now;
-        const angle = this.store.get("rotate") + by;
-        this.store.set({ rotate: Math.round((angle > 180 ? angle - 360 : angle) * 10) / 10 }, { moving: true });
-      }
-      requestAnimationFrame(step);
-    };
-    box.addEventListener("change", () => { if (box.checked) { then = performance.now(); requestAnimationFrame(step); } });
-  }
-
   show(on) { this.shown.checked = on; this.svg.toggleAttribute("hidden", !on); }
 
   #translate(index, value, moving) {

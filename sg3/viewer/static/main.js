@@ -1,5 +1,6 @@
 // The page: puts its parts together.
 
+import { animation } from "./animate.js";
 import { ask } from "./api.js";
 import { bind, label } from "./controls.js";
 import { Directions } from "./directions.js";
@@ -13,6 +14,7 @@ import { Layers } from "./layers.js";
 import { Link } from "./link.js";
 import { Mixing } from "./mixing.js";
 import { Picture } from "./picture.js";
+import { Pinch } from "./pinch.js";
 import { Plane } from "./plane.js";
 import { presets } from "./presets.js";
 import { Project } from "./project.js";
@@ -58,6 +60,7 @@ async function start() {
   const picture = new Picture(), speed = new Speed();
   const plane = new Plane(store), mixing = new Mixing(store), handles = new Handles(store);
   const ready = () => shown === asked;
+  const stopAnimation = animation(store, ready);
   byId("cutoff").dataset.all = "1";
   bind(store, byId("panel"));
   const kept = keeping(store, () => facts, say, fail);
@@ -147,7 +150,7 @@ async function start() {
     drag.clear();
     byId("noise").hidden = !network.has_noise;
     byId("transform").hidden = !network.can_move;
-    if (!network.can_move) handles.show(false);
+    if (!network.can_move) { handles.show(false); stopAnimation(); }
     const cutoff = byId("cutoff");
     cutoff.max = network.layers.length;
     cutoff.dataset.all = String(network.layers.length);
@@ -165,8 +168,8 @@ async function start() {
   byId("network").addEventListener("change", () => store.set({ network: byId("network").value }));
   store.addEventListener("change", () => { byId("network").value = store.get("network") || listed[0]?.name; });
 
-  plane.dragging(byId("picture"), () => 2 / byId("picture").clientWidth, () => !drag.isPlacing());
-  handles.turning(ready);
+  const pinch = new Pinch(store, byId("picture"), () => Boolean(facts?.can_move) && !drag.isPlacing());
+  plane.dragging(byId("picture"), () => 2 / byId("picture").clientWidth, () => !drag.isPlacing() && !pinch.isActive());
   const walk = () => {
     const on = byId("walk").getAttribute("aria-pressed") !== "true";
     byId("walk").setAttribute("aria-pressed", String(on));

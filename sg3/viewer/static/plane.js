@@ -46,6 +46,7 @@ export class Plane {
     });
     element.addEventListener("pointermove", (event) => {
       if (start === null || event.pointerId !== start.pointer) return;
+      if (!isActive()) { this.go(start); start = null; return; }
       const by = scale();
       const x = start.x + (start.left - event.clientX) * by, y = start.y + (start.top - event.clientY) * by;
       this.go({ seed: start.seed, x, y }, true);
