@@ -20,6 +20,7 @@ PACKAGES = ("starlette", "uvicorn", "websockets")
 @click.option("--network", "networks", multiple=True, metavar="PATH",
               help="A network file, a run folder (all of its snapshots), an address, or the name of a published "
                    "network; may be repeated.")
+@click.option("--network-b", metavar="PATH", help="A second one to show beside the first, in step with it.")
 @click.option("--folder", "folders", type=click.Path(path_type=Path), multiple=True, metavar="DIR",
               help="Offer the networks and runs in this folder, too; may be repeated.  [default: the current one, "
                    "without --network]")
@@ -31,6 +32,7 @@ PACKAGES = ("starlette", "uvicorn", "websockets")
 @options.device
 def command(
     networks: tuple[str, ...],
+    network_b: str | None,
     folders: tuple[Path, ...],
     host: str,
     port: int,
@@ -47,9 +49,12 @@ def command(
 
         sg3 view --network=runs/00000-stylegan3-t-photos-256-gpus1-batch32-gamma2
 
+        sg3 view --network=before.pkl --network-b=after.pkl
+
         sg3 view --folder=runs --folder=networks --port=0
     """
     from importlib.util import find_spec
+    from urllib.parse import urlencode
 
     from sg3.errors import MissingInputError
     from sg3.extras import install
@@ -67,12 +72,17 @@ def command(
     from sg3.viewer.server import application, listen, serve
     from sg3.viewer.viewer import Viewer
 
-    paths = [fetch(published_url(name) or name) if is_remote(name) else Path(name) for name in networks]
+    def located(name: str) -> Path:
+        return fetch(published_url(name) or name) if is_remote(name) else Path(name)
+
+    paths = [located(name) for name in networks]
     chosen = list(folders) or ([] if paths else [Path()])
-    for option, path in [*(("--network", p) for p in paths), *(("--folder", p) for p in chosen)]:
+    second = None if network_b is None else located(network_b)
+    for option, path in [*(("--network", p) for p in paths), *(("--network-b", p) for p in (second,) if p),
+                         *(("--folder", p) for p in chosen)]:  # fmt: skip
         if not path.exists() or (option == "--folder" and not path.is_dir()):
             raise MissingInputError(f"{option}={path}: there is no such {'folder' if option == '--folder' else 'file'}")
-    catalogue = Catalogue(paths, chosen)
+    catalogue = Catalogue([*paths, *((second,) if second else ())], chosen)
     if not catalogue.entries():
         raise MissingInputError(f"{', '.join(map(str, chosen))}: holds no networks; name one with --network=FILE")
 
@@ -80,6 +90,9 @@ def command(
     listening = listen(host, port)
     viewer = Viewer(catalogue, device_for_work(device), tokens)
     url = address(host, listening.getsockname()[1], tokens.full or tokens.look)
+    if second:
+        beside = next(entry.name for entry in catalogue.entries().values() if entry.path == second)
+        url += "&" + urlencode({"compare": "split", "network_b": beside})
     show(url)
     if not is_local(host):
         say("note: whoever can reach this machine and has the address may look; it is not encrypted")

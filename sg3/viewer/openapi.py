@@ -35,6 +35,7 @@ def description() -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}}}
     run = [{"name": "run", "in": "query", "required": True, "schema": {"type": "string"}}]
     which = {"name": "which", "in": "query", "schema": {"type": "string", "enum": ["reals", "fakes"]}}
+    until = {"name": "kimg", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     parents = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
         "parents": {"type": "array", "items": {"$ref": "#/components/schemas/State"}, "minItems": 1},
         "count": {"type": "integer"}, "strength": {"type": "number"}, "seed": {"type": "integer"}}}}}}  # fmt: skip
@@ -72,7 +73,8 @@ def description() -> dict[str, Any]:
             "/api/spectrum": {"get": _does("Power spectrum of a layer, averaged around circles", of_layer, OBJECT)},
             "/api/equivariance": {"get": _does("EQ-T and EQ-R of this picture, in decibels", query, OBJECT)},
             "/api/run": {"get": _does("Snapshots, curves and metrics of a run", run, OBJECT)},
-            "/api/run.png": {"get": _does("Its grid of real images, or the newest of fakes", [*run, which], PNG)},
+            "/api/run.png": {"get": _does("Its grid of real images, or the newest of fakes (up to kimg)",
+                                          [*run, which, until], PNG)},
             "/api/latents": {"post": {**_does("Load latents: names for the setting `latent`", query, OBJECT),
                                       "requestBody": FILE}},
             "/api/directions": {"post": {**_does("Load directions: a name of a set", [], OBJECT), "requestBody": FILE}},

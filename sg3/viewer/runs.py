@@ -18,6 +18,7 @@ from sg3.plain_files import open_plain
 from sg3.terminal import printable
 from sg3.viewer.catalogue import Catalogue
 from sg3.viewer.requests import explained, needed
+from sg3.viewer.settings import Whole
 from sg3.viewer.viewer import Viewer
 
 A_RUN = "the name of a run from /api/networks"
@@ -33,8 +34,12 @@ def routes(viewer: Viewer) -> list[Route]:
         return JSONResponse(await asyncio.to_thread(describe, viewer.catalogue, needed(request, "run", A_RUN)))
 
     async def images(request: Request) -> Response:
-        which = request.query_params.get("which", "reals")
-        data = await asyncio.to_thread(image, viewer.catalogue, needed(request, "run", A_RUN), which)
+        which, kimg = request.query_params.get("which", "reals"), request.query_params.get("kimg")
+        try:
+            until = None if kimg is None else Whole(0, 10**9).read(kimg)
+        except ValueError as error:
+            raise UsageError(f"kimg: {error}") from None
+        data = await asyncio.to_thread(image, viewer.catalogue, needed(request, "run", A_RUN), which, until)
         return Response(data, media_type="image/png")
 
     return [Route("/api/run", explained(viewer, run)), Route("/api/run.png", explained(viewer, images))]
@@ -67,13 +72,15 @@ def describe(catalogue: Catalogue, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def image(catalogue: Catalogue, name: str, which: str) -> bytes:
-    """The grid of real images, or the newest of fakes: a PNG. Raises MissingInputError, UsageError."""
+def image(catalogue: Catalogue, name: str, which: str, until: int | None = None) -> bytes:
+    """The grid of real images, or the newest of fakes, up to `until` thousand images: a PNG. Raises MissingInputError,
+    UsageError."""
     folder = _folder(catalogue, name)
     if which == "reals":
         path = folder / run_folder.REALS
     elif which == "fakes":
-        made = [run_folder.fakes_path(folder, 1000 * kimg) for kimg in _kimgs(catalogue, name)]
+        made = [run_folder.fakes_path(folder, 1000 * kimg) for kimg in _kimgs(catalogue, name)
+                if until is None or kimg <= until]  # fmt: skip
         path = next((path for path in reversed(made) if path.is_file()), folder / run_folder.FAKES_INIT)
     else:
         raise UsageError("which: expected reals or fakes")

@@ -18,6 +18,7 @@ from sg3.formats import averaged_generator
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from tests.helpers.browsers import opened, settled, shown, state
+from tests.helpers.for_tools import saved, tiny3
 from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.viewers import FULL, LOOK, Served, pixels_of, served, viewer_of
 
@@ -117,6 +118,35 @@ def test_classes_noise_and_networks(page: Any, golden: Path) -> None:
     assert words == {"network": CLASSES, "class": "2", "class_b": "1", "class_mix": "0.25", "noise_mode": "random",
                      "noise_seed": "5", "noise_strength": "2"}  # fmt: skip
     assert np.array_equal(shown(page), expected(golden, CLASSES, words))
+
+
+LISTED = "[...document.getElementById('network').options].map(({ value }) => value)"
+GROUPS = """() => Object.fromEntries([...document.querySelectorAll("#network optgroup")].map(
+    (group) => [group.label, [...group.querySelectorAll("option")].map((option) => option.value)]))"""
+
+
+@pytest.mark.slow
+def test_the_picker_remembers_and_finds_what_is_new(page: Any, server: Served) -> None:
+    (folder,) = server.viewer.catalogue._folders
+    label = f"Folder {folder.name}"
+    assert page.evaluate(GROUPS) == {"Networks": [MOVES, CLASSES], label: [f"{folder.name}/broken.pkl"]}
+    saved(tiny3(), folder / "new.pkl")
+    page.evaluate("() => dispatchEvent(new Event('focus'))")  # back from another window
+    new = f"{folder.name}/new.pkl"
+    page.wait_for_function(f"() => {LISTED}.includes('{new}')")
+    page.select_option("#network", new)
+    assert shown(page).shape == (16, 16, 3)
+    page.select_option("#network", CLASSES)
+    settled(page)
+    assert page.evaluate(GROUPS)["Shown lately"] == [CLASSES, new, MOVES]
+    page.reload()
+    settled(page)
+    assert page.evaluate(GROUPS)["Shown lately"] == [CLASSES, new, MOVES]
+    assert page.input_value("#network") == CLASSES
+    (folder / "new.pkl").unlink()
+    page.evaluate("() => dispatchEvent(new Event('focus'))")
+    page.wait_for_function(f"() => !{LISTED}.includes('{new}')")
+    assert page.evaluate(GROUPS)["Shown lately"] == [CLASSES, MOVES]
 
 
 @pytest.mark.slow

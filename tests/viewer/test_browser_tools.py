@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sg3
 from sg3.formats import averaged_generator
@@ -29,6 +30,7 @@ NINE = "() => [...document.querySelectorAll('#thumbs img')].filter((image) => im
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
     folder = run_folder(tmp_path_factory.mktemp("runs") / RUN)
+    Image.new("RGB", (8, 8), "lime").save(folder / "fakes_init.png")
     for kimg in (0, 4):
         saved(tiny3(), folder / f"network-snapshot-{kimg:06d}.pkl")
     return folder
@@ -208,8 +210,21 @@ def test_a_run_is_followed(page: Any, run_dir: Path) -> None:
     page.wait_for_selector("#beside", state="visible")
     page.click("#show_fakes")
     page.wait_for_function("() => document.getElementById('beside').alt.includes('fakes')")
-    page.click("#show_fakes")
-    page.wait_for_selector("#beside", state="hidden")
+    page.click("#show_both")
+    page.wait_for_selector("#pair", state="visible")
+    assert page.is_hidden("#beside")
+    middle = """(image) => { const c = document.createElement('canvas').getContext('2d'); c.drawImage(image, 0, 0);
+                return [...c.getImageData(2, 2, 1, 1).data].slice(0, 3); }"""
+    page.wait_for_function("() => ['pair_reals', 'pair_fakes'].every((id) => document.getElementById(id).naturalWidth)")
+    assert page.eval_on_selector("#pair_reals", middle) == [255, 0, 0]
+    assert page.eval_on_selector("#pair_fakes", middle) == [0, 0, 255]
+    assert page.inner_text("#pair_words") == "The run's fakes at 8 k"
+    set_range(page, "timeline", 0)  # the fakes go back with the time line, to those of the beginning
+    page.wait_for_function("() => document.getElementById('pair_words').textContent.endsWith('at 0 k')")
+    page.wait_for_function("() => document.getElementById('pair_fakes').complete")
+    assert page.eval_on_selector("#pair_fakes", middle) == [0, 255, 0]
+    page.click("#show_both")
+    page.wait_for_selector("#pair", state="hidden")
 
 
 @pytest.mark.slow

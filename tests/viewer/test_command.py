@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -19,13 +19,17 @@ from tests.helpers.viewers import pixels_of
 
 
 def test_it_prints_an_address_serves_and_stops(tmp_path: Path, run) -> None:
+    (tmp_path / "other").mkdir()
     path = saved(tiny3(), tmp_path / "net.pkl")
-    process = start("view", f"--network={path}", "--port=0", "--open=0", "--device=cpu")
+    other = saved(tiny3(), tmp_path / "other" / "net.pkl")
+    process = start("view", f"--network={path}", f"--network-b={other}", "--port=0", "--open=0", "--device=cpu")
     assert process.stdout is not None
     try:
         url = urlsplit(process.stdout.readline().strip())
         assert url.hostname == "127.0.0.1"
-        token = url.fragment.removeprefix("token=")
+        words = parse_qs(url.fragment)
+        assert (words["compare"], words["network_b"]) == (["split"], ["net.pkl (2)"])
+        (token,) = words["token"]
         assert len(token) >= 32
         request = f"http://{url.netloc}/api/image.png?seed=2&token={token}"
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -46,6 +50,7 @@ def test_refusals(tmp_path: Path, run) -> None:
     empty.mkdir()
     for options, code, words in [
         (["--network=missing.pkl"], 66, "--network=missing.pkl: there is no such file"),
+        ([f"--network={path}", "--network-b=no.pkl"], 66, "--network-b=no.pkl: there is no such file"),
         ([f"--folder={tmp_path / 'no'}"], 66, "there is no such folder"),
         ([f"--folder={empty}"], 66, "holds no networks; name one with --network=FILE"),
         ([f"--network={path}", "--host=256.0.0.1"], 2, "--host=256.0.0.1 --port=8765: cannot listen there"),

@@ -41,6 +41,10 @@ def test_what_a_run_shows(client: Any, run_dir: Path) -> None:
     assert client.get(f"/api/run?run={RUN}").json()["ended"] is True
     assert pixels_of(client.get(f"/api/run.png?run={RUN}&which=reals").content)[0, 0].tolist() == [255, 0, 0]
     assert pixels_of(client.get(f"/api/run.png?run={RUN}&which=fakes").content)[0, 0].tolist() == [0, 0, 255]
+    fakes = f"/api/run.png?run={RUN}&which=fakes&kimg="
+    assert pixels_of(client.get(f"{fakes}5").content)[0, 0].tolist() == [0, 0, 255]
+    assert "has no fakes_init.png yet" in client.get(f"{fakes}3").text
+    assert client.get(f"{fakes}x").status_code == 400
 
 
 def test_the_newest_snapshot_is_shown_when_it_is_there(client: Any, run_dir: Path) -> None:

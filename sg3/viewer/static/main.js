@@ -13,6 +13,7 @@ import { keys } from "./keys.js";
 import { Layers } from "./layers.js";
 import { Link } from "./link.js";
 import { Mixing } from "./mixing.js";
+import { Picker } from "./picker.js";
 import { Picture } from "./picture.js";
 import { Pinch } from "./pinch.js";
 import { Plane } from "./plane.js";
@@ -66,7 +67,8 @@ async function start() {
   const kept = keeping(store, () => facts, say, fail);
   byId("copy_look").hidden = !session.look;
   const again = () => store.dispatchEvent(new CustomEvent("change", { detail: { moving: false } }));
-  const runs = new Runs(store, fail, again);
+  const picker = new Picker(store, fail);
+  const runs = new Runs(store, fail, again, () => picker.refresh().catch(fail));
   for (const Part of [Layers, Directions, Grid, Project]) new Part(store, fail);
   const drag = new Drag(store, fail);
   new Keyframes(store, () => facts, ready, kept.copy);
@@ -129,6 +131,7 @@ async function start() {
     if (store.get("network") !== name) return;
     fit(facts);
     mixing.layers(facts.layers);
+    picker.remember(facts.name);
     runs.attach(facts.run);
     kept.show();
     const defaults = {};
@@ -157,17 +160,7 @@ async function start() {
     document.title = `${network.name} · sg3 view`;
   }
 
-  const listed = (await ask("/api/networks")).networks;
-  for (const id of ["network", "network_b"]) {
-    byId(id).replaceChildren(...listed.map(({ name }) => new Option(name, name)));
-  }
-  byId("network_b").prepend(new Option("choose", ""));
-  byId("compare").addEventListener("input", () => {  // before the store hears of it: there must be something to compare
-    if (!store.get("network_b")) store.set({ network_b: listed.at(-1).name }, { replace: true });
-  });
-  byId("network").addEventListener("change", () => store.set({ network: byId("network").value }));
-  store.addEventListener("change", () => { byId("network").value = store.get("network") || listed[0]?.name; });
-
+  await picker.refresh();
   const pinch = new Pinch(store, byId("picture"), () => Boolean(facts?.can_move) && !drag.isPlacing());
   plane.dragging(byId("picture"), () => 2 / byId("picture").clientWidth, () => !drag.isPlacing() && !pinch.isActive());
   const walk = () => {

@@ -5,14 +5,16 @@ import { chart } from "./chart.js";
 import { label } from "./controls.js";
 
 const EVERY = 5000;
+const SHOWN = ["reals", "fakes", "both"];
 const byId = (id) => document.getElementById(id);
 
 export class Runs {
-  /** `again` shows the present state anew. */
-  constructor(store, fail, again) {
+  /** `again` shows the present state anew, `hasNew` hears of new snapshots. */
+  constructor(store, fail, again, hasNew) {
     this.store = store;
     this.fail = fail;
     this.again = again;
+    this.hasNew = hasNew;
     this.name = null;
     this.known = null;
     this.beside = null;
@@ -23,7 +25,7 @@ export class Runs {
       store.set({ network: target.checked ? this.name : this.known.snapshots.at(-1)?.name });
     });
     byId("curve").addEventListener("change", () => this.#draw());
-    for (const which of ["reals", "fakes"]) {
+    for (const which of SHOWN) {
       byId(`show_${which}`).addEventListener("click", () => this.#show(this.beside === which ? null : which).catch(fail));
     }
   }
@@ -47,6 +49,7 @@ export class Runs {
       const isNew = this.known && run.snapshots.length > this.known.snapshots.length;
       this.known = run;
       this.#place();
+      if (isNew) this.hasNew();
       if (isNew && this.store.get("network") === name) this.again();
       if (!run.ended) this.timer = setTimeout(() => this.#refresh(), EVERY);
     } catch (error) {
@@ -75,7 +78,11 @@ export class Runs {
       if (before in all) select.value = before;
     }
     this.#draw();
+    if (this.beside && this.beside !== "reals" && this.#kimg() !== this.of) this.#show(this.beside).catch(this.fail);
   }
+
+  /** Of the snapshot at the time line's place. */
+  #kimg() { return this.known?.snapshots[Number(byId("timeline").value)]?.kimg ?? 0; }
 
   #draw() {
     const run = this.known;
@@ -91,16 +98,30 @@ export class Runs {
     if (snapshot) this.store.set({ network: snapshot.name }, { moving });
   }
 
+  /** Over the picture: real images, the fakes of the snapshot at the time line's place, or both side by side. */
   async #show(which) {
     this.beside = which;
-    for (const name of ["reals", "fakes"]) byId(`show_${name}`).setAttribute("aria-pressed", String(name === which));
-    const image = byId("beside");
-    image.hidden = true;
-    if (!which) return;
-    const blob = await ask(`/api/run.png?which=${which}&run=${encodeURIComponent(this.name)}`, { as: "blob" });
-    URL.revokeObjectURL(image.src);
-    image.src = URL.createObjectURL(blob);
-    image.alt = which === "reals" ? "Real images of the run" : "The run's newest grid of fakes";
-    image.hidden = false;
+    const kimg = this.of = this.#kimg();
+    for (const name of SHOWN) byId(`show_${name}`).setAttribute("aria-pressed", String(name === which));
+    if (!which) { byId("beside").hidden = byId("pair").hidden = true; return; }
+    const load = async (name) => {
+      const at = name === "fakes" ? `&kimg=${kimg}` : "";
+      return URL.createObjectURL(await ask(`/api/run.png?which=${name}&run=${encodeURIComponent(this.name)}${at}`, { as: "blob" }));
+    };
+    const words = { reals: "Real images of the run", fakes: `The run's fakes at ${kimg} k` };
+    const put = (image, url, text) => {
+      URL.revokeObjectURL(image.src);
+      image.src = url;
+      image.alt = text;
+    };
+    const urls = await Promise.all((which === "both" ? ["reals", "fakes"] : [which]).map(load));
+    if (this.beside !== which || this.of !== kimg) return;
+    if (which === "both") {
+      put(byId("pair_reals"), urls[0], words.reals);
+      put(byId("pair_fakes"), urls[1], words.fakes);
+      byId("pair_words").textContent = words.fakes;
+    } else put(byId("beside"), urls[0], words[which]);
+    byId("pair").hidden = which !== "both";
+    byId("beside").hidden = which === "both";
   }
 }
