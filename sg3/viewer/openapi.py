@@ -39,6 +39,9 @@ def description() -> dict[str, Any]:
     parents = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
         "parents": {"type": "array", "items": {"$ref": "#/components/schemas/State"}, "minItems": 1},
         "count": {"type": "integer"}, "strength": {"type": "number"}, "seed": {"type": "integer"}}}}}}  # fmt: skip
+    states = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
+        "states": {"type": "array", "items": {"$ref": "#/components/schemas/State"}, "minItems": 1}}}}}}  # fmt: skip
+    names = [{"name": "latents", "in": "query", "required": True, "schema": {"type": "string"}}]
     pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
     points = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
         "state": {"$ref": "#/components/schemas/State"}, "handles": {"type": "array", "items": pair},
@@ -77,6 +80,9 @@ def description() -> dict[str, Any]:
                                           [*run, which, until], PNG)},
             "/api/latents": {"post": {**_does("Load latents: names for the setting `latent`", query, OBJECT),
                                       "requestBody": FILE}},
+            "/api/keep": {"post": {**_does("Keep what these states show: names for the setting `latent`", [], OBJECT),
+                                   "requestBody": states}},
+            "/api/latents.npz": {"get": _does("Latents by their names, w [N, layers, width]", names, NPZ)},
             "/api/directions": {"post": {**_does("Load directions: a name of a set", [], OBJECT), "requestBody": FILE}},
             "/api/children": {"post": {**_does("Breed: latents, each layer from one of the parents", [], OBJECT),
                                        "requestBody": parents}},

@@ -18,6 +18,7 @@ from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, seed_latents, set_transform, to_uint8
 from sg3.tools.directions import Directions, principal_components, sefa
 from sg3.tools.files import Pixels
+from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import LatentAsW
 from sg3.tools.latents import layer_names, sample_w
 from sg3.viewer.preview import Preview
@@ -108,7 +109,10 @@ class Painter:
         """[1, num_ws, w_dim] on the network's device: blended, mixed and truncated."""
         labels = self.labels(state if state.seed_b is None else replace(state, class_mix=0.0))
         ws = self._stored(state.latent) if state.latent else self._blend(state, labels)
-        if state.seed_b is not None and state.seed_mix > 0:
+        if state.latent_b:
+            ends = torch.cat([ws, self._stored(state.latent_b)])
+            ws = Interpolation(ends, "linear", loop=False)([state.seed_mix]).to(ws)  # the path of `sg3 video`
+        elif state.seed_b is not None and state.seed_mix > 0:
             there = state if state.class_b is None else replace(state, class_idx=state.class_b)
             to = self.labels(replace(there, class_mix=0.0))
             ws = ws.lerp(self._mapped(state.seed_b, to), state.seed_mix)

@@ -77,6 +77,17 @@ class Shelf:
         found = self._find(name)
         return {} if found is None else found[1]
 
+    def together(self, names: list[str]) -> NDArray[np.float32]:
+        """[N, num_ws, w_dim] of these. Raises MissingInputError, and UsageError if they are of different networks."""
+        found = [(name, self._find(name)) for name in names]
+        for name, entry in found:
+            if entry is None:
+                raise MissingInputError(f"latents={printable(name, 40)}: is not here any more")
+        all_ws = [entry[0] for _, entry in found if entry is not None]
+        if any(ws.shape != all_ws[0].shape for ws in all_ws):
+            raise UsageError("latents: are of different networks")
+        return torch.cat(all_ws).numpy()
+
     def _find(self, name: str) -> tuple[torch.Tensor, Maps] | None:
         with self._lock:
             return self._latents.get(name) or self._passing.get(name)

@@ -10,8 +10,9 @@ from starlette.routing import Route
 
 from sg3.errors import UsageError
 from sg3.viewer.breeding import breed
+from sg3.viewer.encode import npz
 from sg3.viewer.pictures import Painter
-from sg3.viewer.requests import body_of, explained, json_object, may_change, place, state_of_query
+from sg3.viewer.requests import Answer, body_of, explained, json_object, may_change, needed, place, state_of_query
 from sg3.viewer.settings import Real, Whole
 from sg3.viewer.shelf import UPLOAD, read_latents
 from sg3.viewer.state import SEED, State
@@ -20,6 +21,8 @@ from sg3.viewer.viewer import Viewer
 BYTES = "application/octet-stream"
 MOST_PARENTS = 16
 MOST_CHILDREN = 36
+MOST_KEYS = 200  # latents that are kept, or fetched, together
+KEEP_BYTES = 2**18
 
 
 def routes(viewer: Viewer) -> list[Route]:
@@ -35,6 +38,27 @@ def routes(viewer: Viewer) -> list[Route]:
             return [viewer.shelf.put_latent(ws[None], noise) for ws in points]
 
         return JSONResponse({"latents": await viewer.with_network(place(request), state.network, read)})
+
+    async def keep(request: Request) -> Response:
+        may_change(request)
+        given = (await json_object(request, KEEP_BYTES)).get("states")
+        if not isinstance(given, list) or not 1 <= len(given) <= MOST_KEYS \
+                or not all(isinstance(state, dict) for state in given):  # fmt: skip
+            raise UsageError(f"states: expected 1 to {MOST_KEYS} objects with settings")
+        states = [State.read(state) for state in given]
+        if any(state.network != states[0].network for state in states):
+            raise UsageError("states: expected one network for all of them")
+
+        def put(painter: Painter) -> list[str]:
+            return [viewer.shelf.put_latent(painter.ws(state)) for state in states]
+
+        return JSONResponse({"latents": await viewer.with_network(place(request), states[0].network, put)})
+
+    async def kept(request: Request) -> Response:
+        names = needed(request, "latents", "names from /api/keep, with commas between them").split(",")
+        if len(names) > MOST_KEYS:
+            raise UsageError(f"latents: expected at most {MOST_KEYS} names")
+        return Response(npz({"w": await asyncio.to_thread(viewer.shelf.together, names)}), media_type=BYTES)
 
     async def directions(request: Request) -> Response:
         may_change(request)
@@ -59,8 +83,11 @@ def routes(viewer: Viewer) -> list[Route]:
 
         return JSONResponse({"latents": await viewer.with_network(place(request), parents[0].network, make)})
 
-    posts = {"/api/latents": latents, "/api/directions": directions, "/api/children": children}
-    return [Route(path, explained(viewer, answer), methods=["POST"]) for path, answer in posts.items()]
+    posts: dict[str, Answer] = {
+        "/api/latents": latents, "/api/directions": directions, "/api/children": children, "/api/keep": keep,
+    }  # fmt: skip
+    answers = [Route(path, explained(viewer, answer), methods=["POST"]) for path, answer in posts.items()]
+    return [*answers, Route("/api/latents.npz", explained(viewer, kept), methods=["GET"])]
 
 
 def _read(name: str, kind: Whole | Real, value: object) -> float:

@@ -53,6 +53,7 @@ class State:
     scale: Annotated[float, Setting(Real(0.1, 10), "Enlarge the picture (StyleGAN3).")] = 1.0
     untransform: Annotated[bool, Setting(Switch(), "Warp the moved picture back, to compare.")] = False
     latent: Annotated[str, Setting(Text(16), "Instead of a seed, a latent that the server keeps, by its name.")] = ""
+    latent_b: Annotated[str, Setting(Text(16), "A second latent, to go towards in w instead of seed_b.")] = ""
     directions: Annotated[tuple[str, ...], Setting(Words(MOVE, "sefa.0:2.5 or pca.3:-1:0-6", 32), "Steps along "
         "directions of w: set (sefa, pca or a loaded one), number, degrees, and perhaps layers.")] = ()  # fmt: skip
     layer: Annotated[str, Setting(Text(100), "Show what this layer gives, not the picture.")] = ""

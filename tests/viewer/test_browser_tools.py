@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 import sg3
 from sg3.formats import averaged_generator
+from sg3.tools import drag as drag_editing
 from sg3.viewer import encode, tasks
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
@@ -20,7 +22,7 @@ from tests.helpers.browsers import settled, shown, state
 from tests.helpers.for_tools import pyramid, saved, tiny3
 from tests.helpers.pages import drag, open_all, set_range
 from tests.helpers.run_folders import run_folder
-from tests.helpers.viewers import Served, served, viewer_of
+from tests.helpers.viewers import Served, pixels_of, served, viewer_of
 
 MOVES, CLASSES, RUN = "sg3t-64.pkl", "sg2-32-cond.pkl", "00000-stylegan3-t-discs"
 
@@ -184,6 +186,82 @@ def test_keyframes_and_the_command_of_their_video(page: Any, run, golden: Path, 
 
 
 @pytest.mark.slow
+def test_keyframes_of_whole_latents_are_those_of_the_video(page: Any, run, golden: Path, tmp_path: Path) -> None:
+    """A fractional place, a mixture and what a drag left; played here and made by the command: the same pictures."""
+    drag(page, "#plane", -40, -20)
+    settled(page)
+    page.click("#key_add")
+    page.fill("#mix_seed", "7")
+    page.keyboard.press("Enter")
+    page.click("#groups >> text=coarse")
+    set_range(page, "trunc", 0.6)
+    set_range(page, "direction_0", 2)
+    settled(page)
+    page.click("#key_add")
+    page.click("#reset")
+    box = page.locator("#picture").bounding_box()
+    page.click("#drag_points")
+    for x in (0.4, 0.6):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + 0.5 * box["height"])
+    set_range(page, "drag_lr", -1.5)
+    page.click("#drag_start")
+    page.wait_for_selector("#drag_stop:not(:disabled)")
+    page.wait_for_selector("#drag_start:not(:disabled)")
+    settled(page)
+    dragged, words = shown(page), state(page)
+    assert set(words) == {"latent"}
+    page.click("#key_add")
+    names = page.locator("#key_list li button:first-child").all_inner_texts()
+    assert [name.split()[0] for name in names] == ["seed", "seed", "latent"]
+    assert " at 0." in names[0]
+    assert names[1].endswith("+")
+    page.reload()  # they are still there
+    settled(page)
+    open_all(page)
+    page.click("#reset")
+    page.click("#key_list li:nth-child(3) button")
+    assert np.array_equal(shown(page), dragged)
+    assert state(page) == words
+    set_range(page, "key_seconds", 0.2)
+    page.check("#key_loop")
+    assert page.is_visible("#key_hint")
+    with page.expect_download() as download:
+        page.click("#key_copy")
+    assert download.value.suggested_filename == "keyframes.npz"
+    download.value.save_as(tmp_path / "keyframes.npz")
+    command = page.inner_text("#key_command")
+    assert command == f"sg3 video --network={MOVES} --latents=keyframes.npz --interpolation=linear --w-frames=12 " \
+                      "--loop --output=walk.mp4"  # fmt: skip
+    made = command.replace(MOVES, str(golden / MOVES)).replace("walk.mp4", f"{tmp_path}/walk")
+    made = made.replace("keyframes.npz", str(tmp_path / "keyframes.npz"))
+    assert run(*made.split()[1:], "--batch=1").code == 0
+    frames = sorted((tmp_path / "walk").glob("*.png"))
+    assert len(frames) == 36
+    assert np.array_equal(pixels_of(frames[24].read_bytes()), dragged)
+    set_range(page, "key_seconds", 2)
+    page.click("#key_play")
+    page.wait_for_function("() => location.hash.includes('latent_b=') === false && "
+                           "document.getElementById('key_play').getAttribute('aria-pressed') === 'true'")
+    page.wait_for_timeout(1000)
+    page.click("#key_play")
+    settled(page)
+    words = state(page)
+    assert set(words) == {"latent", "latent_b", "seed_mix"}
+    first = next(n for n in range(3) if np.array_equal(at(page, words, 0), pixels_of(frames[12 * n].read_bytes())))
+    for mix, frame in ((0.25, 3), (0.5, 6), (1, 12)):
+        assert np.array_equal(at(page, words, mix), pixels_of(frames[(12 * first + frame) % 36].read_bytes()))
+
+
+def at(page: Any, words: dict[str, str], mix: float) -> np.ndarray:
+    """The picture at a place between two latents, by its address."""
+    token = page.evaluate("() => new URLSearchParams(location.hash.slice(1)).get('token')")
+    hash = "&".join(f"{name}={value}" for name, value in {"token": token, **words, "seed_mix": str(mix)}.items())
+    page.evaluate("(hash) => new Promise((done) => { addEventListener('hashchange', done, { once: true }); "
+                  "location.hash = hash; }).then(() => null)", hash)  # fmt: skip
+    return shown(page)
+
+
+@pytest.mark.slow
 def test_a_run_is_followed(page: Any, run_dir: Path) -> None:
     page.select_option("#network", RUN)
     page.wait_for_selector("#run", state="visible")
@@ -260,7 +338,8 @@ def test_presets_and_recordings(page: Any) -> None:
 
 
 @pytest.mark.slow
-def test_dragging_points(page: Any, golden: Path) -> None:
+def test_dragging_points(page: Any, monkeypatch) -> None:
+    monkeypatch.setattr(drag_editing, "NEARER", -math.inf)  # every step is progress: it ends when it is stopped
     start = shown(page)
     box = page.locator("#picture").bounding_box()
     page.click("#drag_points")
@@ -270,12 +349,12 @@ def test_dragging_points(page: Any, golden: Path) -> None:
     page.click("#drag_mask")
     drag(page, "#picture", 0.2 * box["width"], 0)
     assert page.is_visible("#mask")
-    set_range(page, "drag_lr", -1.5)
+    set_range(page, "drag_lr", -3)
     page.click("#drag_start")
-    page.wait_for_function("() => document.getElementById('drag_text').textContent.match(/^[2-9]\\d* steps/)")
-    if page.is_enabled("#drag_stop"):
-        page.click("#drag_stop")
+    page.wait_for_function("() => parseInt(document.getElementById('drag_text').textContent) >= 2")
+    page.click("#drag_stop")
     page.wait_for_selector("#drag_start:not(:disabled)")
+    assert page.inner_text("#drag_text").endswith("px to go: stopped")
     settled(page)
     words = state(page)
     assert set(words) == {"latent"}
@@ -289,6 +368,10 @@ def test_dragging_points(page: Any, golden: Path) -> None:
     assert np.array_equal(shown(page), dragged)
     page.keyboard.press("Control+z")
     assert np.array_equal(shown(page), start)
+    set_range(page, "drag_lr", -1.5)
+    page.click("#drag_start")
+    page.wait_for_function("() => document.getElementById('drag_text').textContent.endsWith('the targets are reached')")
+    page.wait_for_selector("#drag_start:not(:disabled)")
     page.click("#drag_clear")
     assert page.is_hidden("#points")
     assert page.is_hidden("#mask")

@@ -80,8 +80,7 @@ def opened(library: Library, name: str) -> Painter:
     """The network, which is read if it has to be."""
     try:
         return library.painter(name)
-    except Unread as unread:
-        assert unread.name == name
+    except Unread:
         library.keep(library.read(name))
     return library.painter(name)
 

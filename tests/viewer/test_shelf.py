@@ -217,3 +217,39 @@ def test_a_picture_between_two_seeds_is_that_of_a_video(tmp_path: Path) -> None:
     ws = walk(torch.tensor([0.25], dtype=torch.float64))[0]
     shown = Painter(G).picture(State(seed=3, seed_b=9, seed_mix=0.25))
     assert np.abs(shown.astype(int) - to_uint8(G.synthesis(ws, noise_mode="const"))[0]).max() <= 1
+
+
+def test_states_are_kept_as_latents_and_gone_between(client: Any) -> None:
+    states = [{"network": "moves.pkl", "seed": 3, "x": 0.25, "trunc": 0.7},
+              {"network": "moves.pkl", "seed": 5, "mix_seed": 9, "mix_layers": [1, 2], "directions": ["sefa.0:2"]}]
+    names = client.post("/api/keep", json={"states": states}).json()["latents"]
+    painter = Painter(tiny3())
+    each = [painter.ws(State.read({**state, "network": ""})) for state in states]
+    kept = np.load(BytesIO(client.get(f"/api/latents.npz?latents={','.join(names)}").content))["w"]
+    assert np.array_equal(kept, torch.cat(each).numpy())
+    between = f"/api/latent.npz?latent={names[0]}&latent_b={names[1]}&seed_mix="
+    for mix in (0, 0.3, 1):
+        w = np.load(BytesIO(client.get(f"{between}{mix}").content))["w"]
+        path = (1 - mix) * each[0].double() + mix * each[1].double()
+        np.testing.assert_allclose(w, path.float().numpy(), rtol=0, atol=1e-6)
+        if mix in (0, 1):
+            assert np.array_equal(w, each[mix].numpy())
+
+
+def test_what_cannot_be_kept_or_fetched(client: Any) -> None:
+    one = client.post("/api/keep", json={"states": [{"network": "moves.pkl"}]}).json()["latents"][0]
+    other = client.post("/api/keep", json={"states": [{"network": "noisy.pkl"}]}).json()["latents"][0]
+    two = [{}, {"network": "noisy.pkl"}]
+    for given in ({}, {"states": []}, {"states": [1]}, {"states": [{}] * 201}, {"states": two}):
+        answer = client.post("/api/keep", json=given)
+        assert (answer.status_code, "states: expected" in answer.json()["error"]["message"]) == (400, True)
+    for names, status, words in [
+        ("", 400, "needed"), ("0123456789abcdef", 404, "is not here any more"), (",".join("x" * 201), 400, "at most"),
+        (f"{one},{other}", 400, "of different networks"),
+    ]:  # fmt: skip
+        answer = client.get(f"/api/latents.npz?latents={names}")
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True)
+    assert client.get(f"/api/image.png?latent={one}&latent_b={other}").status_code == 400
+    look = {"authorization": f"Bearer {LOOK}"}
+    assert client.post("/api/keep", json={"states": [{}]}, headers=look).status_code == 403
+    assert client.get(f"/api/latents.npz?latents={one}", headers=look).status_code == 200

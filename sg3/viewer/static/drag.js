@@ -5,7 +5,7 @@ import { act, follow, startDrag } from "./tasks.js";
 
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const SHAPED = { trunc: null, cutoff: null, mix_seed: null, mix_layers: null, directions: null, seed_b: null, seed_mix: null };
+const SHAPED = { trunc: null, cutoff: null, mix_seed: null, mix_layers: null, directions: null };
 
 export class Drag {
   constructor(store, fail) {

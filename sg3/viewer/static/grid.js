@@ -50,7 +50,7 @@ export class Grid {
   }
 
   #plain() {
-    const { x, y, latent, layer, compare, ...rest } = this.store.state;
+    const { x, y, latent, latent_b, seed_b, seed_mix, layer, compare, ...rest } = this.store.state;
     return rest;
   }
 

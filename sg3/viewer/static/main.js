@@ -71,7 +71,7 @@ async function start() {
   const runs = new Runs(store, fail, again, () => picker.refresh().catch(fail));
   for (const Part of [Layers, Directions, Grid, Project]) new Part(store, fail);
   const drag = new Drag(store, fail);
-  new Keyframes(store, () => facts, ready, kept.copy);
+  const keyframes = new Keyframes(store, () => facts, ready, kept.copy, fail);
   readings(store, () => facts, fail);
   recording(byId("picture"), say);
   presets(store, say);
@@ -134,6 +134,7 @@ async function start() {
     picker.remember(facts.name);
     runs.attach(facts.run);
     kept.show();
+    keyframes.attach(facts);
     const defaults = {};
     if (facts.classes && store.get("class") === null) defaults.class = 0;
     if (!facts.classes) Object.assign(defaults, { class: null, class_b: null });

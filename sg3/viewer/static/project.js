@@ -48,7 +48,7 @@ export class Project {
       const { rotate = null, translate = null } = status.place;
       this.store.set({
         latent: status.latent, trunc: null, cutoff: null, mix_seed: null, mix_layers: null, directions: null,
-        seed_b: null, seed_mix: null, scale: null, rotate, translate,
+        scale: null, rotate, translate,
       });
       byId("project_text").textContent = `done, PSNR ${status.psnr?.toFixed(1) ?? "∞"} dB`;
     } finally {

@@ -3,6 +3,7 @@
 // Names, kinds and defaults of the settings come from the server's own description; a setting at its default is left out.
 
 const HISTORY = 200;
+const BLEND = ["latent", "latent_b", "seed_b", "seed_mix"];
 
 export class Store extends EventTarget {
   constructor(properties) {
@@ -24,7 +25,8 @@ export class Store extends EventTarget {
    *  step is changed. */
   set(changes, { moving = false, replace = false } = {}) {
     const next = { ...this.state };
-    if (["seed", "x", "y"].some((name) => name in changes) && !("latent" in changes)) delete next.latent;
+    const another = ["seed", "x", "y", "latent"].some((name) => name in changes);  // is shown: what is set with it stays
+    if (another) for (const name of BLEND) if (!(name in changes)) delete next[name];
     for (const [name, value] of Object.entries(changes)) {
       const plain = this.properties[name]?.default;
       if (value === null || value === undefined || JSON.stringify(value) === JSON.stringify(plain)) delete next[name];
