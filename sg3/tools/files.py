@@ -20,11 +20,12 @@ from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.plain_files import is_special
 from sg3.terminal import clean, printable
+from sg3.transparency import RULE, has_alpha, opaque
 
 CAPTION = 14  # pixels above a picture
 READABLE = 96  # pixels that a caption takes
 MOST_OF_A_SHEET = 2**27  # pixels; about what viewers and Pillow open without protest
-Pixels = NDArray[np.uint8]  # [H, W, C], C = 1, 3 or 4
+Pixels = NDArray[np.uint8]  # [H, W, C], C = 1 or 3, or with straight alpha 2 or 4
 
 
 def make_folder(folder: Path) -> None:
@@ -36,7 +37,10 @@ def make_folder(folder: Path) -> None:
 
 
 def save_png(path: Path, pixels: Pixels, settings: Mapping[str, object]) -> None:
-    """Write pixels [H, W, C] as a PNG whose text field `sg3` holds the settings as JSON. Raises StorageError."""
+    """Write pixels [H, W, C] as a PNG whose text field `sg3` holds the settings as JSON, and for those with alpha how
+    it was made. Raises StorageError."""
+    if has_alpha(pixels.shape[2]):
+        settings = {**settings, "alpha": RULE}
     write_png(path, pixels, json.dumps(settings))
 
 
@@ -113,7 +117,8 @@ def sheet(
     captions: Sequence[Sequence[str]] | None = None,
     scale: int | None = None,
 ) -> Pixels:
-    """Put pictures of one size side by side, row by row; None leaves its place black.
+    """Put pictures of one size side by side, row by row; None leaves its place black. Those with alpha lie over a
+    checkerboard.
 
     `captions`, one for each place, are written above the pictures. Each is enlarged by the whole factor `scale`, by
     default 1, or with captions the smallest that makes it READABLE pixels wide. Raises UsageError for a sheet that
@@ -126,12 +131,12 @@ def sheet(
     width = max(len(row) for row in rows) * shape[1] * scale
     if scale > 1 and len(rows) * height * width > MOST_OF_A_SHEET:
         raise UsageError(f"--scale={scale}: the sheet would have more than {MOST_OF_A_SHEET >> 20} Mi pixels")
-    black = np.zeros(shape, dtype=np.uint8)
+    black = np.zeros_like(opaque(np.zeros(shape, dtype=np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)))
     lines = []
     for number, row in enumerate(rows):
-        pictures = [black if picture is None else picture for picture in row]
-        if scale > 1:
-            pictures = [picture.repeat(scale, axis=0).repeat(scale, axis=1) for picture in pictures]
+        pictures = [
+            black if picture is None else opaque(picture.repeat(scale, axis=0).repeat(scale, axis=1)) for picture in row
+        ]
         if captions is not None:
             heads = [_caption(text, pictures[0].shape) for text in captions[number]]
             pictures = [np.concatenate(pair, axis=0) for pair in zip(heads, pictures, strict=True)]
@@ -140,10 +145,7 @@ def sheet(
 
 
 def _caption(text: str, shape: tuple[int, ...]) -> Pixels:
-    """White text on black, as wide as a picture [H, W, C] and with its channels, opaque."""
+    """White text on black, as wide as a picture [H, W, 1 or 3] and with its channels."""
     strip = Image.new("L", (shape[1], CAPTION))
     ImageDraw.Draw(strip).text((2, 1), clean(text), fill=255)
-    pixels = np.asarray(strip)[:, :, None].repeat(shape[2], axis=2)
-    if shape[2] == 4:
-        pixels[:, :, 3] = 255
-    return pixels
+    return np.asarray(strip)[:, :, None].repeat(shape[2], axis=2)

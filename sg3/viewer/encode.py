@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from sg3.tools.files import Pixels
+from sg3.transparency import opaque
 
 JPEG_QUALITY = 85
 FAST = 1  # zlib's level for frames: a third of the time for a tenth more bytes
@@ -25,9 +26,8 @@ def png(pixels: Pixels, settings: Mapping[str, object] | None = None, level: int
 
 
 def jpeg(pixels: Pixels) -> bytes:
-    """A JPEG of pixels [H, W, C], without alpha."""
-    image = picture(pixels)
-    return _saved(image if image.mode == "L" else image.convert("RGB"), format="JPEG", quality=JPEG_QUALITY)
+    """A JPEG of pixels [H, W, C], those with alpha over a checkerboard."""
+    return _saved(picture(opaque(pixels)), format="JPEG", quality=JPEG_QUALITY)
 
 
 def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -38,8 +38,8 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def picture(pixels: Pixels) -> Image.Image:
-    """Pixels [H, W, C]: gray, RGB or RGBA; of another number of channels the first one."""
-    return Image.fromarray(pixels if pixels.shape[2] in (3, 4) else pixels[:, :, 0])
+    """Pixels [H, W, C]: gray or RGB, with alpha or without; of another number of channels the first one."""
+    return Image.fromarray(pixels if pixels.shape[2] in (2, 3, 4) else pixels[:, :, 0])
 
 
 def _saved(image: Image.Image, **how: object) -> bytes:

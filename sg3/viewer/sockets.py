@@ -19,6 +19,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sg3.errors import Sg3Error, UsageError
+from sg3.transparency import opaque
 from sg3.viewer import encode
 from sg3.viewer.engine import Stale
 from sg3.viewer.guard import error_body
@@ -156,9 +157,9 @@ class Client:
 
 
 def _packed(wanted: Wanted, frame: Frame) -> bytes:
-    """A frame as it is sent."""
+    """A frame as it is sent; with alpha, over a checkerboard."""
     lossy = wanted.moving or frame.is_small
-    picture = encode.jpeg(frame.pixels) if lossy else encode.png(frame.pixels, level=encode.FAST)
+    picture = encode.jpeg(frame.pixels) if lossy else encode.png(opaque(frame.pixels), level=encode.FAST)
     header = {
         "type": "frame", "id": wanted.number, "mime": "image/jpeg" if lossy else "image/png", "small": frame.is_small,
         "ms": round(1000 * frame.seconds, 2), "size": [frame.pixels.shape[1], frame.pixels.shape[0]],

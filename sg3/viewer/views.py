@@ -10,6 +10,7 @@ from PIL import Image
 
 from sg3.errors import UsageError
 from sg3.tools.files import Pixels
+from sg3.transparency import opaque
 from sg3.viewer import features
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
@@ -18,13 +19,15 @@ Find = Callable[[str], Painter]
 
 
 def view(state: State, find: Find, check: Callable[[], None] = lambda: None) -> Pixels:
-    """uint8 [H, W, C]; `find` opens a network by its name. Raises UsageError and what `find` raises."""
+    """uint8 [H, W, C], with alpha where the network makes it and is not compared; `find` opens a network by its name.
+    Raises UsageError and what `find` raises."""
     one = _single(find(state.network), state, check)
     if state.compare == "none":
         return one
+    one = opaque(one)
     if not state.network_b:
         raise UsageError("network_b: needed to compare; choose a second network")
-    two = _fitted(_single(find(state.network_b), replace(state, network=state.network_b), check), one.shape)
+    two = _fitted(opaque(_single(find(state.network_b), replace(state, network=state.network_b), check)), one.shape)
     if state.compare == "split":
         both, column = one.copy(), round(state.split * one.shape[1])
         both[:, column:] = two[:, column:]

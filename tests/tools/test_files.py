@@ -12,6 +12,7 @@ import pytest
 from sg3 import limits
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.tools.files import load_arrays, save_arrays, sheet
+from sg3.transparency import opaque
 
 
 class Runs:
@@ -77,7 +78,7 @@ def test_no_file(tmp_path: Path) -> None:
 # ---- sheets
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 def test_sheets_with_captions_and_larger_pictures(channels: int) -> None:
     pictures = [np.full((16, 16, channels), 40 * i, np.uint8) for i in range(3)]
     rows = [[pictures[0], pictures[1]], [pictures[2], None]]
@@ -91,8 +92,18 @@ def test_sheets_with_captions_and_larger_pictures(channels: int) -> None:
     heads = [said[y : y + 14, x : x + 96, 0] for y in (0, 110) for x in (0, 96)]
     assert [bool(head.max() > 128) for head in heads] == [True, True, True, False]
     assert not np.array_equal(heads[0], heads[1])
-    assert channels != 4 or (said[:14, :, 3] == 255).all()
     assert sheet(rows, [["a", "b"], ["c", "d"]], scale=2).shape == (2 * (32 + 14), 64, channels)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_sheets_of_transparent_pictures_lie_over_a_checkerboard(channels: int) -> None:
+    pictures = [np.random.default_rng(i).integers(0, 256, (16, 16, channels)).astype(np.uint8) for i in range(2)]
+    page = sheet([[pictures[0], None], [pictures[1], pictures[0]]], scale=2)
+    assert page.shape == (64, 64, channels - 1)
+    assert np.array_equal(page[:32, :32], opaque(pictures[0].repeat(2, axis=0).repeat(2, axis=1)))
+    assert np.array_equal(page[32:, 32:], page[:32, :32])
+    assert not page[:32, 32:].any()
+    assert sheet([[pictures[0]]], [["seed"]]).shape == (96 + 14, 96, channels - 1)
 
 
 def test_sheets_do_not_grow_without_limit() -> None:
