@@ -112,6 +112,14 @@ def test_snapshots_go_by_their_numbers(tmp_path: Path) -> None:
     assert kept == ["network-snapshot-000100.pkl", "network-snapshot-1000000.pkl"]
 
 
+def test_a_run_that_went_on_from_its_newest_snapshot(tmp_path: Path) -> None:
+    touch(tmp_path, "network-snapshot-000012.pkl", "training-state-0000012032.pt")
+    snapshot = run_folder.newest_snapshot(tmp_path)
+    assert run_folder.going_on(snapshot) is None
+    touch(tmp_path, "training-state-0000013500.pt", "training-state-0000013500.pt.sha256", "training-state-x.pt")
+    assert run_folder.going_on(snapshot) == "the run went on to 13.50 kimg; this network, its newest, is of 12 kimg"
+
+
 def test_states_and_metrics(tmp_path: Path) -> None:
     touch(tmp_path, "training-state-0000000004.pt", "training-state-0000000012.pt",
           "training-state-0000000012.pt.sha256", "metric-is50k.jsonl", "metric-fid50k_full.jsonl")  # fmt: skip

@@ -89,6 +89,7 @@ def command(
     from sg3.plotting import check_plot
     from sg3.processes import find_place
     from sg3.resources import loaders
+    from sg3.run_folder import going_on
 
     if plot_path is not None and not Path(network).is_dir():
         raise UsageError(f"--plot: needs a run folder, which {network} is not")
@@ -103,8 +104,11 @@ def command(
         raise UsageError("--against: needs --metrics")
     if chosen:
         other = () if against is None else find_snapshots(against, False)
+        found = find_snapshots(network, every)
+        if Path(network).is_dir() and (note := going_on(found[-1])):
+            say(f"note: {note}")
         job = Job(
-            other + find_snapshots(network, every), chosen, data, mirror, device, seed, batch,
+            other + found, chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
             intervals or against is not None,
         )  # fmt: skip

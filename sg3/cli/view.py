@@ -67,6 +67,7 @@ def command(
     from sg3.formats import is_remote
     from sg3.formats.download import fetch
     from sg3.formats.published import published_url
+    from sg3.run_folder import going_on, snapshots
     from sg3.viewer.catalogue import Catalogue
     from sg3.viewer.guard import Tokens, is_local
     from sg3.viewer.server import application, listen, serve
@@ -87,6 +88,9 @@ def command(
         raise MissingInputError(f"{', '.join(map(str, chosen))}: holds no networks; name one with --network=FILE")
 
     tokens = Tokens(None) if read_only else Tokens()
+    for path in paths:
+        if path.is_dir() and (found := snapshots(path)) and (note := going_on(found[-1])):
+            say(f"note: {path}: {note}")
     listening = listen(host, port)
     viewer = Viewer(catalogue, device_for_work(device), tokens)
     url = address(host, listening.getsockname()[1], tokens.full or tokens.look)

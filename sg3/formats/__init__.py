@@ -31,7 +31,7 @@ from sg3.formats import (
 from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
-from sg3.run_folder import newest_snapshot
+from sg3.run_folder import going_on, newest_snapshot
 
 __all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "save", "style_generator"]
 
@@ -71,6 +71,8 @@ def load(
         raise UsageError(f"channel_order: got {channel_order!r}, expected auto, rgb or bgr")
     path = _local_path(path_or_url)
     snapshot, usual_order = _read(path)
+    if Path(path_or_url).is_dir() and (note := going_on(path)):
+        snapshot.notes.append(note)
     is_bgr = "bgr" in (channel_order, usual_order if channel_order == "auto" else "rgb")
     for slot in ("G", "D", "G_ema", "augment_pipe"):
         network = getattr(snapshot, slot)
