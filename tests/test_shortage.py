@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,23 @@ def test_closed_streams(closed: str, code: int, tmp_path: Path) -> None:
     assert "bug in sg3" not in result.stderr
     if closed == ">&-":
         assert result.stderr == "error: standard output: is closed\n"
+
+
+def test_interrupted_while_it_is_imported(tmp_path: Path) -> None:
+    """Where nothing has begun there is nothing to say: Ctrl-C ends the process as any that does not listen."""
+    (tmp_path / "rich_click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    result = subprocess.run([sys.executable, "-m", "sg3", "--version"], capture_output=True, text=True, timeout=300,
+                            env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
+def test_nobody_reads_any_more(tmp_path: Path) -> None:
+    """As `| head` does when it has seen enough: no word, and the code of any program in such a pipe."""
+    sg3.save(sg3.Snapshot(G_ema=tiny_networks.generator3()), tmp_path / "a.pkl")
+    command = f"{sys.executable} -m sg3 info {tmp_path / 'a.pkl'} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_a_full_device_as_stdout(tmp_path: Path) -> None:

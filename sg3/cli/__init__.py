@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import re
+import select
 import signal
 import sys
 from types import FrameType
@@ -145,6 +146,8 @@ def _run(args: list[str], debug: bool) -> int:
     from sg3.shortage import shortage
 
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         words = [_with_home(word) for word in args]
         result = cli.main(args=words, prog_name="sg3", standalone_mode=False)
         if sys.stdout is not None:
@@ -184,9 +187,17 @@ def _run(args: list[str], debug: bool) -> int:
 
 
 def _reader_gone() -> int:
-    """The reader of our stdout has closed it (`sg3 info | head -1`): stop; what is unwritten goes nowhere."""
+    """The reader of our stdout has closed it (`sg3 info | head -1`): stop; what is unwritten goes nowhere. Without a
+    word, with the code that a shell gives to any program that the signal for this, SIGPIPE, has ended."""
+    gone = hasattr(select, "poll") and _has_no_reader(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 74
+    return 128 + signal.SIGPIPE if gone else 74
+
+
+def _has_no_reader(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _fail(message: str, code: int, debug: bool, said: str = "error: ") -> int:
