@@ -2,6 +2,7 @@
 
     python -m sg3.compat train.py --outdir=... --cfg=stylegan3-t ...      the script as it is, no plugin build
     torchrun --nproc-per-node=8 -m sg3.compat train.py ...                several processes, under torch's launcher
+    python -m sg3.compat --device=cpu gen_images.py --network=... ...     without a GPU
 
 or from code, before the first import of `torch_utils`:
 
@@ -50,8 +51,9 @@ class Installation:
 
 
 def install(
-    ops: bool = True, patches: bool = True, modules: str = "missing", execute_source: bool = False, quiet: bool = False
-) -> Installation:
+    ops: bool = True, patches: bool = True, modules: str = "missing", execute_source: bool = False,
+    quiet: bool = False, device: str | None = None,
+) -> Installation:  # fmt: skip
     """Answer imports of this process and of those that it starts with multiprocessing.
 
     `ops`: `torch_utils.ops.*` and `torch_utils.custom_ops` are sg3's, also inside a package (`x.torch_utils.ops.*`).
@@ -60,14 +62,17 @@ def install(
     `execute_source`: with sg3's own `torch_utils.persistence`, plain `pickle.load` of an official pickle executes the
     source text in it, as the original does; without, known networks are built as sg3's and nothing in the text runs.
     (`pickle.load` itself executes whatever a file says, in any case.) `quiet`: no line on stderr, which the variable
-    SG3_COMPAT_QUIET=1 does as well.
+    SG3_COMPAT_QUIET=1 does as well. `device`: with 'cpu' all that the script wants from CUDA is had from the CPU (see
+    `sg3.compat.cpu_devices`), in this thread and in those that start after it.
 
     Calling it again with the same options does nothing. Raises UsageError for other options than those installed, an
-    unknown `modules`, or ops that were imported before and would stay in use.
+    unknown `modules` or `device`, or ops that were imported before and would stay in use.
     """
-    options = Options(ops, patches, modules, execute_source, quiet)
+    options = Options(ops, patches, modules, execute_source, quiet, device)
     if modules not in ("missing", "always", "never"):
         raise UsageError(f"modules={modules!r}: expected missing, always or never")
+    if device not in (None, "cpu"):
+        raise UsageError(f"device={device!r}: expected 'cpu', or None for what the script says")
     installed = _installed()
     if installed is not None:
         if installed.options != options:

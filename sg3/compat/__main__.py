@@ -6,6 +6,7 @@ import argparse
 import builtins
 import io
 import os
+import re
 import runpy
 import sys
 from importlib.machinery import SourceFileLoader
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from sg3.compat import install
+from sg3.compat import install, installed_options
 from sg3.errors import DataError, MissingInputError, Sg3Error
 from sg3.terminal import say
 
@@ -21,9 +22,18 @@ USAGE = "python -m sg3.compat [OPTIONS] (SCRIPT.py | -m MODULE) [ARGS...]"
 EXAMPLES = """Examples:
   python -m sg3.compat train.py --outdir=runs --cfg=stylegan3-t --data=a.zip --gpus=8 --batch=32 --gamma=8.2
   python -m sg3.compat gen_images.py --network=a.pkl --seeds=0-7 --outdir=out
+  python -m sg3.compat --device=cpu gen_images.py --network=a.pkl --seeds=0-7 --outdir=out
   torchrun --nproc-per-node=8 -m sg3.compat train.py ...
 
 The script and the network pickles that it opens are executed as they would be without sg3."""
+
+
+# What torch says, in one place or another, where it has no CUDA.
+WANTS_CUDA = re.compile(
+    "Torch not compiled with CUDA|PyTorch was compiled without CUDA|No CUDA GPUs are available|Found no NVIDIA driver|"
+    "CUDA device but torch.cuda.is_available|without ATen_cuda|requires a CUDA|requires CUDA|_cuda_|NCCL|"
+    "dummy base class|access accelerator device when none"
+)
 
 
 def main(argv: list[str]) -> None:
@@ -34,13 +44,14 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     parser.add_argument("--modules", choices=["missing", "always", "never"], default="missing",
                         help="when sg3's own torch_utils, dnnlib and legacy are used (default: where there are none)")
+    parser.add_argument("--device", choices=["cpu"], help="run a script that wants CUDA without it, on the CPU")
     parser.add_argument("--no-ops", action="store_true", help="leave torch_utils.ops to the checkout")
     parser.add_argument("--no-patches", action="store_true", help="do not give back what newer packages removed")
     parser.add_argument("--execute-source", action="store_true",
                         help="sg3's own torch_utils.persistence executes the source inside pickles")
     own = 0  # how many words are ours: those up to the script, or to -m; all others are the script's
     while own < len(argv) and argv[own].startswith("-") and argv[own] != "-m":
-        own += 2 if argv[own] == "--modules" else 1
+        own += 2 if argv[own] in ("--modules", "--device") else 1
     options = parser.parse_args(argv[:own])
     is_module = argv[own : own + 1] == ["-m"]
     words = argv[own + is_module :]
@@ -48,7 +59,7 @@ def main(argv: list[str]) -> None:
         parser.error("the module to run is missing" if is_module else "the script to run is missing")
 
     installing = {"ops": not options.no_ops, "patches": not options.no_patches, "modules": options.modules,
-                  "execute_source": options.execute_source}  # fmt: skip
+                  "execute_source": options.execute_source, "device": options.device}  # fmt: skip
     sys.excepthook = _from_the_script_on
     sys.argv = words
     try:
@@ -109,7 +120,19 @@ def _from_the_script_on(kind: type[BaseException], error: BaseException, tb: Tra
         here = here.tb_next
     if here is None and not issubclass(kind, SyntaxError):  # those have no frame in the script
         here = tb
+    if WANTS_CUDA.search(str(error)) and _has_no_cuda():
+        script = Path(sys.argv[0]).name
+        cause = str(error).strip().splitlines()[-1]  # of a child process's traceback
+        say(f"error: {script}: asks for CUDA, which is not here ({cause}); `python -m sg3.compat --device=cpu "
+            f"{script} ...` runs it on the CPU")  # fmt: skip
+        return
     sys.__excepthook__(kind, error.with_traceback(here), here)
+
+
+def _has_no_cuda() -> bool:
+    torch = sys.modules.get("torch")
+    is_on_cpu = (installed_options() or {}).get("device") == "cpu"
+    return torch is not None and not is_on_cpu and not torch.cuda.is_available()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from types import ModuleType
 
 from sg3.compat.changes import Changes
 from sg3.compat.child import start_children_alike
+from sg3.compat.cpu_cuda import answers_without_a_gpu
+from sg3.compat.cpu_devices import cuda_means_cpu
 from sg3.compat.patches import PATCHES, Patch
 from sg3.terminal import say
 
@@ -51,6 +53,7 @@ class Options:
     modules: str
     execute_source: bool
     quiet: bool = field(compare=False)  # of no consequence for what is installed
+    device: str | None = None
 
 
 class Shim(SourceFileLoader):
@@ -98,6 +101,8 @@ class FirstFinder(MetaPathFinder):
         self.options = options
         self.changes = changes
         self._patches: dict[str, tuple[Patch, ...]] = dict(PATCHES) if options.patches else {}
+        if options.device == "cpu":  # first, for `load_with_objects` looks at who calls it
+            self._patches["torch"] = (answers_without_a_gpu, cuda_means_cpu, *self._patches.get("torch", ()))
         self._patches["multiprocessing.spawn"] = (start_children_alike(vars(options)),)
         self._announced = options.quiet or os.environ.get("SG3_COMPAT_QUIET", "") not in ("", "0")
 
