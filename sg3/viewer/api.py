@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -34,9 +33,9 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def latent(request: Request) -> Response:
         state = state_of_query(request)
-        ws = await viewer.with_network(place(request), state.network, lambda painter: painter.ws(state).cpu().numpy())
+        ws = await viewer.with_network(place(request), state.network, lambda painter, _: painter.ws(state).cpu())
         noise = {f"noise/{name}": values.numpy() for name, values in viewer.shelf.noise(state.latent).items()}
-        return Response(encode.npz({"w": ws, **noise}), media_type="application/octet-stream")
+        return Response(encode.npz({"w": ws.numpy(), **noise}), media_type="application/octet-stream")
 
     async def session(request: Request) -> Response:
         may = request.state.role == "full"
@@ -57,19 +56,23 @@ def routes(viewer: Viewer) -> list[Route]:
 
     async def layers(request: Request) -> Response:
         state = state_of_query(request)
-        found = await viewer.with_network(place(request), state.network, lambda painter: statistics(painter, state))
+        found = await viewer.with_network(
+            place(request), state.network, lambda painter, check: statistics(painter, state, check)
+        )
         return JSONResponse({"layers": found})
 
     async def spectrum(request: Request) -> Response:
         state = state_of_query(request)
         needed(request, "layer", "a name from /api/layers")
-        use = partial(features.radial, state=state)
-        return JSONResponse(await viewer.with_network(place(request), state.network, use))
+        return JSONResponse(await viewer.with_network(
+            place(request), state.network, lambda painter, check: features.radial(painter, state, check)
+        ))  # fmt: skip
 
     async def equivariance(request: Request) -> Response:
         state = state_of_query(request)
-        use = partial(readings, state=state)
-        return JSONResponse(await viewer.with_network(place(request), state.network, use))
+        return JSONResponse(await viewer.with_network(
+            place(request), state.network, lambda painter, check: readings(painter, state, check)
+        ))  # fmt: skip
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(description())

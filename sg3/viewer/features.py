@@ -81,9 +81,9 @@ def spectrum(x: torch.Tensor, beta: float) -> torch.Tensor:
     return 10 * torch.log10(power + 1e-20)
 
 
-def radial(painter: Painter, state: State) -> dict[str, Any]:
+def radial(painter: Painter, state: State, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """The spectrum as a curve: decibels, averaged around circles, over cycles per map; None for no number."""
-    x = features(painter, state)
+    x = features(painter, state, check)
     if state.channel >= len(x):
         raise UsageError(f"channel={state.channel}: {state.layer} has channels 0 to {len(x) - 1}")
     level = spectrum(x if state.all_channels else x[state.channel :][:1], state.kaiser).cpu()

@@ -23,8 +23,13 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 def place(request: Request) -> Visit:
-    """The place of a request in the networks' queue: requests do not replace one another."""
-    return Visit(request.state.role)
+    """The place of a request, whose body has been read, in the networks' queue: requests do not replace one another."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return Visit(request.state.role, gone)
 
 
 def explained(viewer: Viewer, answer: Answer) -> Answer:

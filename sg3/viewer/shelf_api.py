@@ -16,7 +16,7 @@ from sg3.viewer.requests import Answer, body_of, explained, json_object, may_cha
 from sg3.viewer.settings import Real, Whole
 from sg3.viewer.shelf import UPLOAD, read_latents
 from sg3.viewer.state import SEED, State
-from sg3.viewer.viewer import Viewer
+from sg3.viewer.viewer import Check, Viewer
 
 BYTES = "application/octet-stream"
 MOST_PARENTS = 16
@@ -33,7 +33,7 @@ def routes(viewer: Viewer) -> list[Route]:
         state = state_of_query(request)
         data = await body_of(request, BYTES, UPLOAD)
 
-        def read(painter: Painter) -> list[str]:
+        def read(painter: Painter, _: Check) -> list[str]:
             points, noise = read_latents(data, painter.walkable, state.class_idx)
             return [viewer.shelf.put_latent(ws[None], noise) for ws in points]
 
@@ -49,7 +49,7 @@ def routes(viewer: Viewer) -> list[Route]:
         if any(state.network != states[0].network for state in states):
             raise UsageError("states: expected one network for all of them")
 
-        def put(painter: Painter) -> list[str]:
+        def put(painter: Painter, _: Check) -> list[str]:
             return [viewer.shelf.put_latent(painter.ws(state)) for state in states]
 
         return JSONResponse({"latents": await viewer.with_network(place(request), states[0].network, put)})
@@ -78,7 +78,7 @@ def routes(viewer: Viewer) -> list[Route]:
         strength = _read("strength", Real(0, 1), asked.get("strength", 0.2))
         seed = _read("seed", SEED, asked.get("seed", 0))
 
-        def make(painter: Painter) -> list[str]:
+        def make(painter: Painter, _: Check) -> list[str]:
             return [viewer.shelf.put_latent(ws) for ws in breed(painter, parents, int(count), strength, int(seed))]
 
         return JSONResponse({"latents": await viewer.with_network(place(request), parents[0].network, make)})

@@ -76,7 +76,7 @@ def routes(viewer: Viewer) -> list[Route]:
                 raise UsageError(f"action={action}: is for one of the last {MOST_EDITS} drags, when it has stopped")
             if action == "undo":
                 count, network = asked.get("steps", 1), task.state.network
-                await viewer.with_network(place(request), network, lambda _: _undo(viewer, task, edit, count))
+                await viewer.with_network(place(request), network, lambda _, __: _undo(viewer, task, edit, count))
             else:
                 tasks.resume(task, steps(viewer, task.state))
         return JSONResponse(task.shown())

@@ -6,7 +6,7 @@ import asyncio
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,9 +52,11 @@ class TooLarge(UsageError):
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """A place in the queue for one request, of somebody who may do everything ('full') or only look."""
+    """A place in the queue for one request, of somebody who may do everything ('full') or only look. `gone` returns
+    when whoever asks has gone away."""
 
     role: str
+    gone: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,18 @@ class Viewer:
 
         return await self._on_thread(place, paint)
 
-    async def with_network(self, place: Hashable, network: str, use: Callable[[Painter], Result]) -> Result:
-        """What `use` makes of a network, on the networks' thread. Raises Sg3Error."""
-        return await self._on_thread(place, lambda _: use(self._library.painter(network)))
+    async def with_network(self, place: Hashable, network: str, use: Callable[[Painter, Check], Result]) -> Result:
+        """What `use` makes of a network, on the networks' thread; its check raises Stale when nobody wants it any more.
+        Raises Sg3Error."""
+
+        def work(is_stale: IsStale) -> Result:
+            def check() -> None:
+                if is_stale():
+                    raise Stale
+
+            return use(self._library.painter(network), check)
+
+        return await self._on_thread(place, work)
 
     async def facts(self, network: str) -> dict[str, Any]:
         """What a page has to know of a network; it waits for no frame. Raises Sg3Error."""
@@ -150,7 +161,17 @@ class Viewer:
         if not isinstance(place, Visit):
             return await self._with_reading(place, work)
         async with self._turns[place.role]:  # however many requests there are, the pages have their turns
-            return await self._with_reading(place, work)
+            leaving = asyncio.create_task(self._leave(place))
+            try:
+                return await self._with_reading(place, work)
+            finally:
+                leaving.cancel()
+
+    async def _leave(self, visit: Visit) -> None:
+        """Give up what is made for somebody who goes away."""
+        if visit.gone is not None:
+            await visit.gone()
+            self.engine.forget(visit)
 
     async def _with_reading(self, place: Hashable, work: Callable[[IsStale], Result]) -> Result:
         """Have it done; again, when networks that it needs have been read."""

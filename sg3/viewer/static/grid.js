@@ -56,10 +56,11 @@ export class Grid {
 
   async #fill(all, kind = "seed") {
     for (const { image } of this.cells) URL.revokeObjectURL(image.src);
-    this.cells = all.map((changes, n) => this.#cell(changes, kind === "seed" ? `seed ${changes.seed}` : `${kind} ${n + 1}`));
+    const cells = this.cells = all.map((changes, n) => this.#cell(changes, kind === "seed" ? `seed ${changes.seed}` : `${kind} ${n + 1}`));
     byId("thumbs").replaceChildren(...this.cells.map(({ figure }) => figure));
     this.#ticked();
-    for (const { changes, image } of this.cells) {
+    for (const { changes, image } of cells) {
+      if (cells !== this.cells) return;  // others are asked for now
       const state = { ...this.#plain(), ...clean(changes) };
       for (const name of Object.keys(changes)) if (changes[name] === null) delete state[name];
       const blob = await ask("/api/render", {

@@ -19,15 +19,18 @@ export class Layers {
   #follow(moving) {
     byId("layer_settings").hidden = !this.store.get("layer");
     clearTimeout(this.timer);
+    this.asking?.abort();  // nobody waits for the numbers of what was shown before
     if (byId("layers").open && !moving) this.timer = setTimeout(() => this.refresh().catch(this.fail), AFTER);
   }
 
   /** Ask for the statistics, and for the curve if a layer is shown. */
   async refresh() {
-    const { layers } = await ask(`/api/layers?${this.store.query()}`);
+    this.asking = new AbortController();
+    const { signal } = this.asking;
+    const { layers } = await ask(`/api/layers?${this.store.query()}`, { signal });
     this.#table(layers);
     if (this.store.get("layer")) {
-      const { frequency, decibels } = await ask(`/api/spectrum?${this.store.query()}`);
+      const { frequency, decibels } = await ask(`/api/spectrum?${this.store.query()}`, { signal });
       const points = frequency.map((f, n) => [f, decibels[n]]).filter(([, level]) => level !== null);
       chart(byId("radial"), points, { unit: "cycles" });
     }
