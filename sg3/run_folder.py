@@ -8,6 +8,7 @@
     training-state-{nimg}.pt         everything that a run needs to go on, with its checksum in ....pt.sha256
     metric-NAME.jsonl, best.json     results of a metric, a line per snapshot; the best snapshot by each metric
     exit.json                        how the last life of the run ended
+    logged.json                      how much of it --log-to has passed on, and where to
     failure-{nimg}.json, trace.json  what a numerical breakdown and --profile leave
 
 The first ones have the original's names. This is the only module that spells them; what the files contain is the
@@ -37,6 +38,7 @@ REALS = "reals.png"
 FAKES_INIT = "fakes_init.png"
 BEST = "best.json"
 EXIT = "exit.json"
+LOGGED = "logged.json"
 TRACE = "trace.json"
 LOCK = ".lock"
 SNAPSHOTS = "network-snapshot-*.pkl"
@@ -44,7 +46,7 @@ STATES = "training-state-*.pt"
 METRICS = "metric-*.jsonl"
 AVERAGES = "power-ema-*.pt"
 # What there may be before the first training state.
-BEGINNINGS = (OPTIONS, LOG, STATS, REALS, FAKES_INIT, EXIT, TRACE, LOCK, "events.out.tfevents.*")
+BEGINNINGS = (OPTIONS, LOG, STATS, REALS, FAKES_INIT, EXIT, LOGGED, TRACE, LOCK, "events.out.tfevents.*")
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
@@ -53,6 +55,12 @@ BEGINNINGS = (OPTIONS, LOG, STATS, REALS, FAKES_INIT, EXIT, TRACE, LOCK, "events
 def fakes_path(folder: Path, nimg: int) -> Path:
     """The image grid after `nimg` images."""
     return folder / f"fakes{nimg // 1000:06d}.png"
+
+
+def fakes(folder: Path) -> dict[int, Path]:
+    """Its image grids by thousands of images, but for that before training."""
+    found = ((re.fullmatch(r"fakes(\d{6,18})\.png", path.name), path) for path in folder.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
 def snapshot_path(folder: Path, nimg: int) -> Path:

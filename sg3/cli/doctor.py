@@ -35,6 +35,8 @@ EXTRAS = {
     "video": "av",
     "plot": "matplotlib",
     "tb": "tensorboard",
+    "wandb": "wandb",
+    "trackio": "trackio",
     "fast": "pyspng",
     "lmdb": "lmdb",
     "cc": "ziglang",

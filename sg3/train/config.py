@@ -17,6 +17,7 @@ from sg3 import limits
 from sg3.resources import loaders
 from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
+from sg3.train.sinks import sink_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class TrainConfig(ABC):
     grid: tuple[int, int] | None
     metrics: tuple[str, ...]
     detector_dir: str | None
+    log_to: str = "auto"
     keep_snapshots: int | None
     posthoc_ema: bool = False
     desc: str | None
@@ -123,6 +125,7 @@ class TrainConfig(ABC):
             problems.append(f"--p: belongs to --aug=fixed, not to --aug={self.aug}")
         if said.target is not None and self.aug != "ada":
             problems.append(f"--target: belongs to --aug=ada, not to --aug={self.aug}")
+        problems += sink_problems(self.log_to)
         if said.bf16 and not self.is_half:
             problems.append("--bf16 and --fp32: choose one")
         if self.batch % self.gpus:

@@ -1,4 +1,4 @@
-"""Training statistics: collected on the device without waiting for it, written as JSON lines and to TensorBoard."""
+"""Training statistics: collected on the device without waiting for it, written as JSON lines."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def memory_usage(device: torch.device) -> dict[str, float]:
 
 
 class StatsWriter:
-    """Appends one line per tick to stats.jsonl, and to TensorBoard's files if that is installed.
+    """Appends one line per tick to stats.jsonl.
 
     A continued run first drops the lines beyond the state it continues from, so that no tick appears twice.
     """
@@ -139,23 +139,15 @@ class StatsWriter:
     def __init__(self, run_dir: Path, start_nimg: int) -> None:
         self.path = run_dir / STATS
         keep_lines(self.path, lambda line: _nimg(line) <= start_nimg)
-        self._tensorboard = _tensorboard_writer(run_dir)
 
     def has(self, stats: dict[str, dict[str, float]]) -> bool:
         """Whether this tick's line, or one of a later tick, is there."""
         newest = next(read_lines(self.path, newest_first=True), {})
         return bool(newest) and _nimg(newest) >= _nimg(stats)
 
-    def write(self, stats: dict[str, dict[str, float]], nimg: int) -> None:
-        """One tick's statistics. A full disk raises StorageError; trouble in TensorBoard is ignored."""
+    def write(self, stats: dict[str, dict[str, float]]) -> None:
+        """One tick's statistics. Raises StorageError, such as for a full disk."""
         append_line(self.path, json.dumps({**stats, "timestamp": time.time()}))
-        if self._tensorboard is not None:
-            try:
-                for name, value in stats.items():
-                    self._tensorboard.add_scalar(name, value["mean"], global_step=nimg // 1000)
-                self._tensorboard.flush()
-            except Exception:  # a plotting convenience must not end a training run
-                self._tensorboard = None
 
 
 def _nimg(line: dict[str, Any]) -> float:
@@ -163,12 +155,3 @@ def _nimg(line: dict[str, Any]) -> float:
         return round(float(line["Progress/kimg"]["mean"]) * 1000)
     except (ValueError, KeyError, TypeError):
         return float("inf")  # no line of ours
-
-
-def _tensorboard_writer(run_dir: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(run_dir)
-    except Exception:  # not installed, or broken: it is optional either way
-        return None

@@ -11,6 +11,7 @@ Its parts, in the order in which they are asked after each step:
     Snapshots      every --snap ticks and at the end     snapshots.py
     Measuring      after a snapshot                      snapshots.py
     Pruning        after a snapshot                      snapshots.py
+    Forwarding     at a tick's end, to --log-to          forwarding.py
     Telling        at a tick's end, callbacks            callbacks.py
 
 The state comes before everything that is only shown: whatever ends the run there, the tick is not lost, and another
@@ -33,10 +34,12 @@ from sg3.train.display import Display
 from sg3.train.evaluation import Evaluation
 from sg3.train.failure import BadStepsWatch
 from sg3.train.feed import Batch, real_batches
+from sg3.train.forwarding import Forwarding
 from sg3.train.outlook import Outlook
 from sg3.train.profile import profiling
 from sg3.train.report import LiveLine, TickEnd, TickReport
 from sg3.train.saving import Saving
+from sg3.train.sinks import sink_names
 from sg3.train.snapshots import Agreement, Measuring, Pruning, Snapshots
 from sg3.train.stop import StopSignals, WaitInterruptedError
 from sg3.train.tick import Moment, Part
@@ -62,6 +65,8 @@ class Loop:
         self.saving = Saving(trainer, run_dir)
         self.snapshots = Snapshots(trainer, run_dir)
         self.telling = Telling(trainer, run_dir, callbacks)
+        names = sink_names(self.config.log_to) if self.world.is_main else ()
+        self.forwarding = Forwarding(run_dir, names, self.config.to_dict(), trainer.nimg, display.message)
         self.report: TickReport | None = None
         if self.world.is_main:
             self.report = TickReport(trainer, run_dir, display, self.outlook, self.tick_end)
@@ -93,7 +98,8 @@ class Loop:
                 self.snapshots.save_first_grids()
         profiled = c.profile if self.world.is_main else 0
         clock, finished, first = time.monotonic(), False, True
-        with self.saving, closing(batches), profiling(profiled, self.run_dir, self.display.message) as step_done:
+        profile = profiling(profiled, self.run_dir, self.display.message)
+        with self.forwarding, self.saving, closing(batches), profile as step_done:
             while not finished:
                 batch = self.next_batch(batches, stop)
                 with self.display.doing("first step, compiling") if first else nullcontext():
@@ -142,7 +148,7 @@ class Loop:
             parts.append(Measuring(t, self.evaluation, self.snapshots, stop))
         if keep is not None and self.world.is_main:
             parts.append(Pruning(self.run_dir, keep, self.evaluation))
-        parts.append(self.telling)
+        parts += [self.forwarding, self.telling]
         return parts
 
     def next_batch(self, batches: Iterator[Batch], stop: StopSignals) -> Batch:

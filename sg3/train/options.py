@@ -256,6 +256,10 @@ class Options:
     detector_dir: str | None = option(
         "Folder of the metrics' feature networks.", OUTPUT, metavar="DIR", changes=NO_EFFECT
     )
+    log_to: str | None = option(
+        "Also send statistics, metrics and grids to tensorboard, wandb or trackio.", OUTPUT, default="auto",
+        metavar="LIST", changes=NO_EFFECT,
+    )  # fmt: skip
     keep_snapshots: int | None = option(
         "Keep the newest N networks and the best.", OUTPUT, rule="all", at_least=1, metavar="N", changes=NO_EFFECT
     )

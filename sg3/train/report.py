@@ -102,7 +102,7 @@ class TickReport:
         """Report the tick that has ended."""
         t, tick = self._trainer, self._end.tick
         assert tick is not None
-        self._writer.write(t.last_tick, t.nimg)
+        self._writer.write(t.last_tick)
         left = self._outlook.remaining(moment.snapshot) if tick.number > 0 and not moment.ends_run else None
         self._display.message(tick.line(left))
         if self._end.waited > BUSY and torch.get_num_threads() > 1 and t.device.type == "cpu" and not self._is_warned:
@@ -119,4 +119,4 @@ class TickReport:
         """Write the statistics of the last tick, should the life that ended it not have got to that."""
         t = self._trainer
         if t.last_tick and not self._writer.has(t.last_tick):
-            self._writer.write(t.last_tick, t.tick_start_nimg)
+            self._writer.write(t.last_tick)

@@ -83,7 +83,7 @@ def test_what_may_change_on_continuing() -> None:
     changes = {name: option.changes for name, option in known_options().items()}
     assert {name for name, effect in changes.items() if effect == ""} == {
         "kimg", "minutes", "tick", "snap", "grid", "workers", "nobench", "device", "metrics", "detector_dir",
-        "keep_snapshots", "on_error", "timeout", "profile", "data", "restart_every",
+        "keep_snapshots", "on_error", "timeout", "profile", "data", "restart_every", "log_to",
     }  # fmt: skip
     assert {name for name, effect in changes.items() if effect == OTHER_RECIPE} == {
         "gamma", "glr", "dlr", "ema_kimg", "aug", "augpipe", "p", "target", "final_p", "schedule_kimg", "penalty",

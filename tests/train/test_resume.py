@@ -103,7 +103,7 @@ def test_statistics_keep_the_tick_of_the_state(tmp_path: Path) -> None:
     for nimg in (8, 16056, 20000):
         writer = StatsWriter(tmp_path, nimg)
         stats.report("Progress/kimg", nimg / 1000)
-        writer.write(stats.flush(), nimg)
+        writer.write(stats.flush())
     for nimg, lines in ((20000, 3), (16056, 2), (8, 1)):
         StatsWriter(tmp_path, nimg)
         assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == lines
