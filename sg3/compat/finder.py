@@ -39,8 +39,14 @@ DROPPED = {  # name -> file; by the release that no longer has it
     "distutils": "distutils/__init__.py",  # Python 3.12
     "distutils.util": "distutils/util.py",
     "distutils.version": "distutils/version.py",
+    "imp": "imp.py",
     "pkg_resources": "pkg_resources.py",  # setuptools 82
     "torch._six": "torch_six.py",  # torch 2.0
+    "torchvision.models.utils": "torchvision_models_utils.py",  # torchvision 0.13
+    "torchvision.transforms.functional_tensor": "torchvision_functional_tensor.py",  # 0.17
+    "moviepy.editor": "moviepy_editor.py",  # MoviePy 2
+    "moviepy.video.fx.all": "moviepy_fx_all.py",
+    "moviepy.audio.fx.all": "moviepy_fx_all.py",
 }
 
 

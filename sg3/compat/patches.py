@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from sg3.compat import patches_torch
+from sg3.compat import patches_moviepy, patches_torch
 from sg3.compat.changes import Changes
 
 Patch = Callable[[ModuleType, Changes], None]
@@ -92,6 +92,33 @@ def signal_windows(signal: ModuleType, changes: Changes) -> None:
         changes.set_missing(signal, name, getattr(signal.windows, name))
 
 
+def integration_names(integrate: ModuleType, changes: Changes) -> None:
+    """Older names of quadrature rules, gone in SciPy 1.14."""
+    for name, new in {"trapz": "trapezoid", "cumtrapz": "cumulative_trapezoid", "simps": "simpson"}.items():
+        if hasattr(integrate, new):
+            changes.set_missing(integrate, name, getattr(integrate, new))
+
+
+def efficientnet_activations(efficientnet: ModuleType, changes: Changes) -> None:
+    """timm's EfficientNet had its activations as modules `act1` and `act2`, until 0.6 made them parts of the batch
+    norms before them. What is left to do after those is nothing."""
+
+    def activation(norm: str) -> property:
+        def get(network: Any) -> Any:
+            from torch.nn import Identity
+
+            if not hasattr(getattr(network, norm), "act"):  # as `__getattr__` of a module would say
+                raise AttributeError(f"{type(network).__name__!r} object has no attribute 'act' beside {norm!r}")
+            return Identity()
+
+        return property(get)
+
+    if hasattr(efficientnet, "BatchNormAct2d") or hasattr(efficientnet, "get_norm_act_layer"):
+        for name in ("EfficientNet", "EfficientNetFeatures"):
+            for number in (1, 2):
+                changes.set_missing(getattr(efficientnet, name), f"act{number}", activation(f"bn{number}"))
+
+
 def resampling_names(image: ModuleType, changes: Changes) -> None:
     """Second names of PIL's resampling filters, gone in Pillow 10."""
     for name, new in {"ANTIALIAS": "LANCZOS", "LINEAR": "BILINEAR", "CUBIC": "BICUBIC"}.items():
@@ -160,6 +187,9 @@ PATCHES: Mapping[str, tuple[Patch, ...]] = {  # module, by full name -> what to 
     "numpy": (numpy_aliases, percentile_interpolation),
     "scipy.linalg": (sqrtm_disp,),
     "scipy.signal": (signal_windows,),
+    "scipy.integrate": (integration_names,),
+    "timm.models.efficientnet": (efficientnet_activations,),
+    "moviepy": (patches_moviepy.first_version,),
     "PIL.Image": (resampling_names,),
     "PIL.ImageFont": (font_getsize,),
     "matplotlib.cm": (colormap_by_name,),
