@@ -91,3 +91,29 @@ def opaque(pixels: NDArray[np.uint8], background: Colour | None = None) -> NDArr
         behind = np.array(background[:1] if gray else background, np.float32) * 255
     alpha = pixels[:, :, -1:].astype(np.float32) / 255
     return np.rint(pixels[:, :, :-1] * alpha + behind * (1 - alpha)).astype(np.uint8)
+
+
+def extended(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Straight pixels [H, W, 4] whose colours go on where alpha is 0, as those of the nearest that show: for what
+    blurs or shares colours of neighbours, as video does. Averages over ever larger squares fill the gaps (Gortler et
+    al. 1996, "The Lumigraph", push-pull)."""
+    shows = (pixels[:, :, 3:] > 0).astype(np.float32)
+    if shows.all() or not shows.any():
+        return pixels
+    colours = _filled(pixels[:, :, :3] * shows, shows)
+    return np.concatenate([np.rint(colours).clip(0, 255).astype(np.uint8), pixels[:, :, 3:]], axis=2)
+
+
+def _filled(weighted: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Averages weighted / weights [H, W, 3]; where weights [H, W, 1] are 0, those of the next coarser level."""
+    known: NDArray[np.float32] = (weighted / np.maximum(weights, 1e-9)).astype(np.float32)
+    if weights.all():
+        return known
+    height, width = weights.shape[:2]
+    even = ((0, height % 2), (0, width % 2), (0, 0))
+    halves = []
+    for array in (weighted, weights):
+        padded = np.pad(array, even)
+        halves.append(padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2, -1).sum(axis=(1, 3)))
+    coarse = _filled(halves[0], halves[1]).repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(weights > 0, known, coarse)

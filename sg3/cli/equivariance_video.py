@@ -25,7 +25,7 @@ TRANSFORMS = {  # as typed -> as in the library and in file names
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("."), metavar="DIR",
               help="Where eq-TRANSFORM-seed-SEED.mp4 goes.  [default: here]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Another name: .mp4, .webm, .mkv, or PNGs as in `sg3 video`.")
+              help="Another name: .mp4, .webm, .mkv, .mov, .apng, or PNGs as in `sg3 video`.")
 @click.option("--num-samples", type=click.IntRange(min=1), default=60, show_default=True, help="Number of frames.")
 @click.option("--translate-max", "--translate_max", type=options.FiniteRange(0, 1, min_open=True), default=0.125,
               show_default=True, help="Go this far to either side, as a fraction of the image; whole pixels.")
@@ -59,7 +59,7 @@ def command(
     """Show how faithfully a StyleGAN3 moves or turns its image, from one extreme to the other.
 
     Each frame shows what the network draws, what it should draw (its unmoved image, moved as a continuous one), and
-    the difference, gray where there is none, with the PSNR of the frame.
+    the difference, gray where there is none, with the PSNR of the frame. Images with alpha lie on a gray.
 
     Examples:
 

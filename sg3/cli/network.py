@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sg3.formats import Snapshot
     from sg3.models import Generator, StyleGenerator
     from sg3.tools.latent_as_w import Walkable
+    from sg3.transparency import Colour
 
 
 def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:
@@ -37,6 +38,19 @@ def note_truncation(has_w: bool, truncation_psi: float) -> None:
     """Say so if --trunc has no effect."""
     if not has_w and truncation_psi != 1:
         say(f"note: --trunc={truncation_psi:g} has no effect, this network has no w to truncate")
+
+
+def background_of(G: Generator | Walkable, text: str | None) -> Colour | None:
+    """--background as a colour, if the network's images have alpha; says so if it has no effect. Raises UsageError."""
+    from sg3.transparency import colour, has_alpha
+
+    if text is None:
+        return None
+    background = colour(text)
+    if not has_alpha(G.img_channels):
+        say(f"note: --background={text} has no effect, the network's images have no alpha")
+        return None
+    return background
 
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:

@@ -140,6 +140,9 @@ noise_mode = click.option(
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True,
     help="Noise of StyleGAN2 and FastGAN; the others have none.",
 )  # fmt: skip
+background = click.option(
+    "--background", metavar="COLOUR", help="Lay images with alpha on this colour, a name or #rrggbb."
+)
 batch = click.option(
     "--batch", "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time."
 )

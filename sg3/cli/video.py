@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import note_truncation, open_walkable
+from sg3.cli.network import background_of, note_truncation, open_walkable
 from sg3.cli.options import GridSize, IntRangeList, switch
 from sg3.progress import track
 from sg3.terminal import say, show
@@ -18,7 +18,7 @@ PANELS = {
     "What": ["--network", "--seeds", "--output", "--trunc", "--class", "--noise-mode", "--help"],
     "Keyframes": ["--grid", "--num-keyframes", "--shuffle-seed", "--latents", "--endpoint", "--seed", "--show-mode"],
     "Path": ["--w-frames", "--interpolation", "--space", "--loop", "--no-loop", "--ease"],
-    "File": ["--fps", "--codec", "--bitrate"],
+    "File": ["--fps", "--codec", "--bitrate", "--background"],
     "Machine": ["--batch", "--no-graphs", "--device"],
 }
 click.rich_click.OPTION_GROUPS["sg3 video"] = [{"name": k, "options": v} for k, v in PANELS.items()]
@@ -43,7 +43,8 @@ class Bitrate(click.ParamType[int]):
 @options.network
 @click.option("--seeds", type=IntRangeList(), help="Keyframes by their seeds, such as 0-7,12.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
-              help="A .mp4, .webm or .mkv; numbered PNGs: a folder or a/frame%05d.png; all frames in one .png.")
+              help="A .mp4, .webm, .mkv, .mov or .apng; numbered PNGs: a folder or a/frame%05d.png; all frames in one "
+              ".png.")
 @options.trunc
 @click.option("--class", "classes", type=IntRangeList(), help="Class of a conditional network, or one after the other "
               "for the keyframes, such as 0,3,5.")
@@ -72,8 +73,9 @@ class Bitrate(click.ParamType[int]):
 @switch("--ease", help="Slow down at each keyframe.")
 @click.option("--fps", type=options.FiniteRange(1, 1000), default=60, show_default=True, help="Frames per second.")
 @click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, h264_nvenc, mpeg4, ...  "
-              "[default: libx264; .webm: libvpx-vp9]")
+              "[default: libx264; .webm: libvpx-vp9; with alpha also .mkv, and .mov: prores_ks]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
+@options.background
 @options.batch
 @options.no_graphs
 @options.device
@@ -100,6 +102,7 @@ def command(
     fps: float,
     codec: str | None,
     bitrate: int,
+    background: str | None,
     batch: int,
     no_graphs: bool,
     device: str,
@@ -107,6 +110,9 @@ def command(
     """Make a video of a smooth walk between images, or a grid of such walks.
 
     Each tile of the grid goes from keyframe to keyframe: the first tile through the first seeds, and so on.
+
+    Images with alpha keep it in .webm, .mkv (VP9), .mov (ProRes 4444), .apng and PNGs; for .mp4, lay them on a colour
+    with --background.
 
     Examples:
 
@@ -125,6 +131,7 @@ def command(
     from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
     from sg3.tools.latent_as_w import LatentAsW
     from sg3.tools.latent_files import load_latents
+    from sg3.transparency import has_alpha
 
     if (seeds is not None) + bool(latents) + (endpoint is not None) != 1:
         raise UsageError("--seeds, --latents, --endpoint: give exactly one of them, the keyframes come from it")
@@ -141,14 +148,17 @@ def command(
         seeds = list(range(first, first + endpoint))
     made = output_kind(output)
     if made == "video":
-        codec = encoder_name(output, codec)
+        encoder_name(output, codec)
     elif codec is not None:
-        raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv, --output={output} will be PNG")
+        raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv (.mov, .apng), --output={output} will be PNG")
 
     G = open_walkable(network, device, classes[0] if classes else None)
     if isinstance(G, LatentAsW):
         note_truncation(False, truncation_psi)
         truncation_psi = 1.0
+    behind = background_of(G, background)
+    if made == "video":
+        codec = encoder_name(output, codec, has_alpha(G.img_channels) and behind is None)
     if noise_mode != "const" and hasattr(G.synthesis, "input"):
         say(f"note: --noise-mode={noise_mode} has no effect, StyleGAN3 has no noise")
         noise_mode = "const"
@@ -182,8 +192,11 @@ def command(
         "network": Path(network).name, "seeds": seeds, "latents": [path.name for path in latents], "grid": grid,
         "trunc": truncation_psi, "class": classes, "noise_mode": noise_mode, "w_frames": w_frames,
         "interpolation": kind, "space": keys.space, "loop": loop, "ease": ease, "sg3": sg3.__version__,
+        **({} if behind is None else {"background": background}),
     }  # fmt: skip
-    frames = video.render(G, walk, times, grid, noise_mode=noise_mode, batch=batch, graphs=not no_graphs)
+    frames = video.render(
+        G, walk, times, grid, noise_mode=noise_mode, batch=batch, graphs=not no_graphs, background=behind
+    )
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for frame in track(frames, "frames", len(times)):
             add(frame)

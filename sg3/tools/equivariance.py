@@ -18,11 +18,13 @@ from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional
 from sg3.metrics.equivariance_psnr import check_transform, psnr
 from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
-from sg3.tools.video import to_rgb
+from sg3.tools.video import to_frames
+from sg3.transparency import Colour, has_alpha, over
 
 TRANSFORMS = ("x_t", "y_t", "rotate")
 MIN_PANEL = 128  # panels of smaller networks are enlarged by a whole factor, to leave room for text
 CAPTION = 32  # height of the text above the panels
+GRAY: Colour = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Step:
 
     amount: float  # pixels, or degrees
     generated: torch.Tensor  # [1, C, R, R]
-    reference: torch.Tensor  # [1, C, R, R], 0 outside the mask
+    reference: torch.Tensor  # [1, C, R, R], 0 outside the mask, transparent if it has alpha
     difference: torch.Tensor  # [1, C, R, R], generated - reference; 0 outside the mask
     psnr: float  # dB, for a range of 2
 
@@ -74,7 +76,8 @@ def sweep(G: StyleGenerator, ws: torch.Tensor, transform: str, amounts: list[flo
                 reference, mask = translate_integer(still, tx, ty)
             difference = (compared - reference) * mask
             squares, pixels = difference.double().square().sum(), mask.expand_as(difference).sum(dtype=torch.float64)
-            yield Step(amount, generated, reference * mask, difference, psnr(float(squares), float(pixels)))
+            known = (reference + 1) * mask - 1 if has_alpha(reference.shape[1]) else reference * mask
+            yield Step(amount, generated, known, difference, psnr(float(squares), float(pixels)))
     finally:
         set_transform(G)
 
@@ -83,8 +86,9 @@ def draw_step(step: Step, transform: str, gain: float = 4.0) -> np.ndarray:
     """[generated | reference | gray + gain * difference] under a caption: uint8 [32 + s R, 3 s R, 3].
 
     s is the smallest whole factor that makes panels at least 128 pixels wide (plus a line each if sizes come out odd).
+    Images with alpha lie on a gray, and so do those whose difference is shown.
     """
-    panels = to_rgb(torch.cat([step.generated, step.reference, step.difference * gain]))  # [3, R, R, 3]
+    panels = to_frames(torch.cat(_panels(step, gain)))  # [3, R, R, 3]
     scale = ceil(MIN_PANEL / panels.shape[2])
     panels = panels.repeat(scale, axis=1).repeat(scale, axis=2)
     width = panels.shape[2]
@@ -96,3 +100,10 @@ def draw_step(step: Step, transform: str, gain: float = 4.0) -> np.ndarray:
     pen.text((4, 17), f"{transform} {step.amount:+.4g} {unit}", fill="white")
     pen.text((width + 4, 17), f"PSNR {step.psnr:.1f} dB", fill="white")
     return np.concatenate([np.asarray(caption), np.concatenate(list(panels), axis=1)], axis=0)
+
+
+def _panels(step: Step, gain: float) -> list[torch.Tensor]:
+    if not has_alpha(step.generated.shape[1]):
+        return [step.generated, step.reference, step.difference * gain]
+    difference = step.difference[:, :-1] - step.difference[:, -1:] * GRAY[0]  # of the pictures over the gray
+    return [over(step.generated, GRAY), over(step.reference, GRAY), difference * gain]

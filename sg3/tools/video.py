@@ -23,6 +23,7 @@ from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, to_uint8
 from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import Walkable
+from sg3.transparency import Colour, has_alpha, over, possible
 
 Walk = Callable[[torch.Tensor], torch.Tensor]  # times [T] -> ws [T, tiles, num_ws, w_dim], float32, on G's device
 
@@ -150,8 +151,10 @@ def render(
     noise_mode: str = "const",
     batch: int = 4,
     graphs: bool = True,
+    background: Colour | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield a frame, uint8 [rows * R, columns * R, 3], for each time; grid = (columns, rows). Nothing is kept.
+    """Yield a frame, uint8 [rows * R, columns * R, 3], for each time; grid = (columns, rows). Nothing is kept. Images
+    with alpha are laid on `background`, or with None give frames [.., 4] with straight alpha.
 
     G makes `batch` images at a time, across frames; another batch size may change the rounding of pixels. Random
     noise is drawn image by image from a seed of its own, so that it does not depend on the batch either. `graphs`: by
@@ -168,27 +171,32 @@ def render(
         first, last = start // tiles, (stop - 1) // tiles
         ws = walk(times[first : last + 1]).flatten(0, 1)[start - first * tiles : stop - first * tiles]
         with _noise_of_image(start, ws.device) if noise_mode == "random" else nullcontext():
-            images = to_rgb(synthesis(ws, noise_mode=noise_mode))
+            images = to_frames(synthesis(ws, noise_mode=noise_mode), background)
         for index, image in enumerate(images, start):
-            h, w = image.shape[:2]
+            h, w, channels = image.shape
             row, column = divmod(index % tiles, columns)
             if index % tiles == 0:
-                frame = np.empty((rows * h, columns * w, 3), dtype=np.uint8)
+                frame = np.empty((rows * h, columns * w, channels), dtype=np.uint8)
             frame[row * h : (row + 1) * h, column * w : (column + 1) * w] = image
             if index % tiles == tiles - 1:
                 yield frame
 
 
-def to_rgb(images: torch.Tensor) -> np.ndarray:
-    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, 3]: gray is repeated, a fourth channel (alpha) left out.
+def to_frames(images: torch.Tensor, background: Colour | None = None) -> np.ndarray:
+    """[N, C, H, W] in -1..1 -> uint8 [N, H, W, 3]; images with alpha are laid on `background`, or with None give
+    [N, H, W, 4] with straight alpha. Gray is repeated.
 
     Raises DataError for other numbers of channels.
     """
     channels = images.shape[1]
-    if channels not in (1, 3, 4):
-        raise DataError(f"the network makes images of {channels} channels; videos show 1, 3 or 4")
-    pixels = to_uint8(images[:, :3])
-    return pixels.repeat(3, axis=3) if channels == 1 else pixels
+    if not 1 <= channels <= 4:
+        raise DataError(f"the network makes images of {channels} channels; videos show 1 to 4")
+    if has_alpha(channels) and background is not None:
+        images = over(possible(images), background)
+    pixels = to_uint8(images)
+    if pixels.shape[3] <= 2:  # gray
+        pixels = np.concatenate([pixels[..., :1].repeat(3, axis=3), pixels[..., 1:]], axis=3)
+    return pixels
 
 
 @contextmanager

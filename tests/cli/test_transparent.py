@@ -99,3 +99,39 @@ def test_a_frame_of_nothing_is_the_checkerboard() -> None:
     assert shown.shape == (16, 16, 3)
     assert shown[0, 0].tolist() == [SQUARES[0]] * 3
     assert shown[0, 8].tolist() == [SQUARES[1]] * 3
+
+
+def test_video(network: Path, run, tmp_path: Path) -> None:
+    """Alpha where it can be; refused, with the way out, where it cannot."""
+    pytest.importorskip("av")
+    channels = channels_of(network)
+    common = ["video", f"--network={network}", "--seeds=0,1", "--w-frames=2"]
+    result = run(*common, f"--output={tmp_path / 'walk.mp4'}")
+    if channels == 1:
+        assert result.code == 0, result.err
+        result = run(*common, f"--output={tmp_path / 'walk.webm'}", "--background=red")
+        assert "note: --background=red has no effect, the network's images have no alpha" in result.err
+        return
+    assert result.code == 2
+    assert ".mp4 cannot hold the alpha of these images" in result.error_line()
+    assert run(*common, f"--output={tmp_path / 'walk.mp4'}", "--background=#ff8000").code == 0
+    for name in ("walk.webm", "walk.mov", "walk.apng", "walk.png", "frames"):
+        assert run(*common, f"--output={tmp_path / name}").code == 0
+    sheet = Image.open(tmp_path / "walk.png")
+    assert (sheet.mode, sheet.size) == ("RGBA", (64, 16))
+    first = Image.open(tmp_path / "frames" / "00000.png")
+    assert run("generate", f"--network={network}", "--seeds=0", f"--outdir={tmp_path}").code == 0
+    single = Image.open(tmp_path / "seed0000.png").convert("RGBA")
+    np.testing.assert_allclose(np.asarray(first), np.asarray(single), atol=1)
+    assert run(*common, f"--output={tmp_path / 'red'}", "--background=red").code == 0
+    assert Image.open(tmp_path / "red" / "00000.png").mode == "RGB"
+    assert "not a colour" in run(*common, f"--output={tmp_path / 'b'}", "--background=rd").error_line()
+
+
+def test_equivariance_video(network: Path, run, tmp_path: Path) -> None:
+    if network.stem[:9] != "stylegan3":
+        pytest.skip("StyleGAN2 cannot move its images")
+    common = ["equivariance-video", f"--network={network}", "--num-samples=2"]
+    assert run(*common, f"--output={tmp_path / 'eq.png'}").code == 0
+    assert Image.open(tmp_path / "eq.png").mode == "RGB"
+    assert run(*common, "--transform=rotate", f"--output={tmp_path / 'turn.png'}").code == 0

@@ -15,7 +15,7 @@ from sg3.metrics.equivariance_psnr import check_transform
 from sg3.models import stylegan2, stylegan3
 from sg3.sampling import seed_latents
 from sg3.tools.equivariance import Step, draw_step, sweep, sweep_amounts
-from sg3.tools.video import to_rgb
+from sg3.tools.video import to_frames
 
 
 def load(golden, name: str):
@@ -95,7 +95,7 @@ def test_layout_of_a_frame(resolution: int, scale: int) -> None:
     assert frame.shape == (32 + side, 3 * side, 3)
     for i, panel in enumerate([*images, images[0] / 10]):
         shown = frame[32::scale, i * side : (i + 1) * side : scale]
-        assert np.abs(shown.astype(int) - to_rgb(panel)[0]).max() <= 1
+        assert np.abs(shown.astype(int) - to_frames(panel)[0]).max() <= 1
     assert frame[:32, : 3 * side].max() > 200  # there is text
 
     other = draw_step(Step(-8.0, images[0], images[1], images[0] / 100, inf), "x_t", gain=10)

@@ -23,7 +23,7 @@ from sg3.tools.video import (
     map_keyframes,
     near_square,
     render,
-    to_rgb,
+    to_frames,
 )
 
 
@@ -148,11 +148,15 @@ def test_classes_take_turns() -> None:
 
 def test_gray_and_alpha() -> None:
     assert movie(tiny(stylegan3, channels=1), lambda t: torch.zeros(1, 1, 6, 8), torch.zeros(1)).shape == (1, 16, 16, 3)
-    gray = to_rgb(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2))
+    gray = to_frames(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2))
     assert gray.tolist() == [[[[128] * 3, [255] * 3]]]
-    assert to_rgb(torch.zeros(1, 4, 2, 2)).shape == (1, 2, 2, 3)
-    with pytest.raises(DataError, match="images of 2 channels"):
-        to_rgb(torch.zeros(1, 2, 2, 2))
+    half = torch.tensor([0.0, 0.0, -0.5, 0.0]).reshape(1, 4, 1, 1)  # alpha 1/2, premultiplied colours 1/2 1/2 1/4
+    assert to_frames(half).tolist() == [[[[255, 255, 128, 128]]]]
+    assert to_frames(half, (0.0, 1.0, 0.0)).tolist() == [[[[128, 255, 64]]]]
+    assert to_frames(torch.zeros(1, 2, 1, 1)).tolist() == [[[[255, 255, 255, 128]]]]
+    assert to_frames(torch.zeros(1, 2, 1, 1), (0.0, 1.0, 0.0)).tolist() == [[[[128, 255, 128]]]]
+    with pytest.raises(DataError, match="images of 5 channels"):
+        to_frames(torch.zeros(1, 5, 2, 2))
 
 
 def test_saved_latents(tmp_path: Path) -> None:
