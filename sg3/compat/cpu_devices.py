@@ -123,8 +123,7 @@ def _calls(torch: ModuleType, changes: Changes) -> None:
 
     special: dict[Any, Callable[..., Any]] = {
         Tensor.to: to, Tensor.cuda: stay, Tensor.pin_memory: stay, Tensor.type: typed,
-        Tensor.record_stream: lambda x, stream: None,
-    }  # fmt: skip
+    }
 
     class CudaMeansCpu(torch.overrides.TorchFunctionMode):  # type: ignore[name-defined]
         """Reads the arguments of every function of torch that this thread calls."""
@@ -167,6 +166,7 @@ def _calls(torch: ModuleType, changes: Changes) -> None:
         return module_to(self, *([on_cpu(args[0]), *args[1:]] if args else ()), **kwargs)
 
     changes.set(torch.nn.Module, "to", to_of_module)
+    changes.set(Tensor, "record_stream", lambda x, stream: None)  # no function mode sees that: it checks `stream` first
     for storage in (torch.UntypedStorage, torch.TypedStorage):
         for name in ("cuda", PINNED):
             changes.set(storage, name, stay)

@@ -176,6 +176,9 @@ def test_what_cuda_answers() -> None:
     first.record()
     second.record(cuda.default_stream())
     assert 0 <= first.elapsed_time(second) < 10_000
+    with cuda.stream(cuda.Stream(device="cuda:1")) as inside:
+        assert torch.ones(1).cuda().record_stream(cuda.current_stream()) is None
+        assert inside is None
     cuda.manual_seed_all(3)
     a, state = torch.rand(1), cuda.get_rng_state("cuda")
     b = torch.rand(1, device="cuda")
