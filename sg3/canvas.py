@@ -63,21 +63,26 @@ def nominal(size: Size) -> int:
 
 
 def is_possible(size: Size) -> bool:
-    """Whether the StyleGANs can be trained on images of this size: even sides of at least 16 pixels, multiples of
-    R / 16."""
-    return min(size) >= SMALLEST and all(side % 2 == 0 for side in size) and sampling_rate(size) is not None
+    """Whether the StyleGANs can be trained on images of this size: squares of a power of two, or rectangles whose sides
+    are multiples of R / 16, of which StyleGAN2 makes at least as many doublings as of the smallest square."""
+    if min(size) < SMALLEST or size[0] == size[1]:
+        return min(size) >= SMALLEST and is_plain(size)
+    return sampling_rate(size) is not None and nominal(size) >= SMALLEST
 
 
 def nearest_possible(size: Size) -> Size:
-    """A possible size close to this one."""
+    """A possible size close to this one, of many doublings where that makes no side an eighth longer or shorter."""
     if is_possible(size):
         return size
-    step = max(2, 2 ** round(log2(max(sqrt(size[0] * size[1]), SMALLEST))) // LOWEST)
-    height, width = (max(SMALLEST, round(side / step) * step) for side in size)
-    while not is_possible((height, width)):  # rounding has moved the mean across a power of two
-        step *= 2
+    rate = 2 ** round(log2(max(sqrt(size[0] * size[1]), SMALLEST)))
+    found = [(rate, rate)]
+    for step in (max(rate // part, 4) for part in (4, 8, 16)):
         height, width = (max(SMALLEST, round(side / step) * step) for side in size)
-    return height, width
+        if is_possible((height, width)):
+            found.append((height, width))
+    changes = {near: max(abs(log2(a / b)) for a, b in zip(near, size, strict=True)) for near in found}
+    close = [near for near in found if changes[near] <= log2(9 / 8)]
+    return close[0] if close else min(found, key=changes.__getitem__)
 
 
 def size_of(network: Any) -> Size:

@@ -3,7 +3,7 @@
     training_options.json            what was asked for and what came of it; it makes a folder a run
     log.txt, stats.jsonl             what was shown, and the statistics, a line per tick
     reals.png, fakes*.png            image grids: real images, what G made before training and at every snapshot
-    network-snapshot-{kimg}.pkl      the networks
+    network-snapshot-{kimg}.pkl      the networks; .safetensors where their images are not square
     power-ema-{nimg}.pt              averages of G, from which `sg3 ema` makes others (--posthoc-ema)
     training-state-{nimg}.pt         everything that a run needs to go on, with its checksum in ....pt.sha256
     metric-NAME.jsonl, best.json     results of a metric, a line per snapshot; the best snapshot by each metric
@@ -42,6 +42,7 @@ LOGGED = "logged.json"
 TRACE = "trace.json"
 LOCK = ".lock"
 SNAPSHOTS = "network-snapshot-*.pkl"
+RECTANGULAR = "network-snapshot-*.safetensors"  # .pkl files have no place for these networks
 STATES = "training-state-*.pt"
 METRICS = "metric-*.jsonl"
 AVERAGES = "power-ema-*.pt"
@@ -63,9 +64,9 @@ def fakes(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def snapshot_path(folder: Path, nimg: int) -> Path:
-    """The networks after `nimg` images."""
-    return folder / SNAPSHOTS.replace("*", f"{nimg // 1000:06d}")
+def snapshot_path(folder: Path, nimg: int, is_square: bool = True) -> Path:
+    """The networks, for images that are square or not, after `nimg` images."""
+    return folder / (SNAPSHOTS if is_square else RECTANGULAR).replace("*", f"{nimg // 1000:06d}")
 
 
 def kimg_of(snapshot: object) -> int | None:
@@ -135,9 +136,9 @@ def find_run(run: str, outdir: Path | None, passed_over: Callable[[Path], object
 
 
 def snapshots(folder: Path) -> list[Path]:
-    """Its network-snapshot-N.pkl, by their numbers: file times do not survive copying."""
-    name = re.compile(re.escape(SNAPSHOTS).replace(r"\*", r"(\d+)"))
-    numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := name.fullmatch(path.name))]
+    """Its network-snapshot-N, by their numbers: file times do not survive copying."""
+    name = re.compile("|".join((re.escape(SNAPSHOTS), re.escape(RECTANGULAR))).replace(r"\*", r"(\d+)"))
+    numbered = [(int(found[1] or found[2]), path) for path in folder.iterdir() if (found := name.fullmatch(path.name))]
     return [path for _, path in sorted(numbered)]
 
 
@@ -323,7 +324,7 @@ def discard(folder: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process that was killed while it wrote a state or a snapshot has left. Nobody else may write."""
-    for pattern in (f".{STATES}*.tmp", f"{STATES}.new", f".{SNAPSHOTS}.*.tmp"):
+    for pattern in (f".{STATES}*.tmp", f"{STATES}.new", f".{SNAPSHOTS}.*.tmp", f".{RECTANGULAR}.*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     for path in folder.glob(f"{STATES}.sha256"):

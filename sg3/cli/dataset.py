@@ -38,9 +38,10 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
               help="Where to write: a .zip, or an empty or new folder.")
 @click.option("--max-images", type=click.IntRange(min=1), help="Use only the first so many images.")
 @click.option("--transform", type=click.Choice(["center-crop", "center-crop-wide"]),
-              help="Cut out the middle before scaling: a square, or a W:H window put between black bars.")
+              help="Cut out the middle before scaling: a window of the shape of --resolution, or one put between black "
+                   "bars in a square.")
 @click.option("--resolution", metavar="WxH", callback=_parse_size,
-              help="Scale to this size in pixels; a power of two.")
+              help="Scale to this size in pixels: a power of two, or a rectangle (docs/rectangles.md).")
 @click.option("--resize-filter", type=click.Choice(["lanczos", "box"]), default="lanczos", show_default=True,
               help="How to scale.")
 @click.option("--convert", type=click.Choice(["keep", "rgb", "gray", "rgba", "la"]), default="keep",
@@ -69,7 +70,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn images into a dataset: equal, square images whose side is a power of two.
+    """Turn images into a dataset: equal images, squares whose side is a power of two or rectangles like 512x384.
 
     PNG, JPEG, WebP and BMP are read, by content and not by name, of animations the first frame; others (GIF, TIFF,
     AVIF, HEIF, ...) are refused. All images are looked at first; nothing is written unless all of them can be used, and
@@ -78,6 +79,8 @@ def command(
     Examples:
 
         sg3 dataset --source=photos --dest=data/photos.zip --transform=center-crop --resolution=256x256
+
+        sg3 dataset --source=cars --dest=data/cars.zip --transform=center-crop --resolution=512x384
 
         sg3 dataset --source=pets --dest=data/pets.zip --resolution=128x128 --convert=rgb --labels=folders
 
@@ -110,10 +113,13 @@ def _list(what: str, messages: list[str]) -> None:
 
 def _print_result(result: Prepared, as_json: bool) -> None:
     if as_json:
-        show(json.dumps(dataclasses.asdict(result), default=str))
+        facts = dataclasses.asdict(result)
+        if result.width == result.height:  # which "resolution" says
+            del facts["width"], facts["height"]
+        show(json.dumps(facts, default=str))
         return
     channels = "1 channel" if result.channels == 1 else f"{result.channels} channels"
     labels = f"labels of width {result.label_dim}" if result.label_dim else "no labels"
     skipped = f", {len(result.skipped)} left out" if result.skipped else ""
-    size = f"{result.resolution}x{result.resolution}"
+    size = f"{result.width}x{result.height}"
     show(f"{result.path}: {result.num_images} images{skipped}, {size}, {channels}, {labels}")

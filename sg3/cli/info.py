@@ -123,6 +123,7 @@ def describe_dataset(path: Path) -> dict[str, Any]:
     """Size, labels and origin of a dataset."""
     import numpy as np
 
+    from sg3.canvas import spelled
     from sg3.data.dataset import ImageFolderDataset
     from sg3.data.dataset_json import read_manifest
     from sg3.data.image_files import open_images
@@ -130,7 +131,7 @@ def describe_dataset(path: Path) -> dict[str, Any]:
     data = ImageFolderDataset(path, use_labels=True)
     facts: dict[str, Any] = {
         "kind": "dataset", "path": str(path), "name": data.name, "images": len(data),
-        "image": f"{data.resolution} x {data.resolution} x {data.num_channels}", "labels": None,
+        "image": f"{spelled(data.size)} x {data.num_channels}", "labels": None,
     }  # fmt: skip
     if data.has_labels:
         facts["labels"] = {"dimensions": data.label_dim, "one_hot": data.has_onehot_labels}

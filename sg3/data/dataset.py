@@ -1,4 +1,4 @@
-"""The training set: a folder or zip of equal, square images, with labels in an optional dataset.json.
+"""The training set: a folder or zip of equal images, squares or rectangles, with labels in an optional dataset.json.
 
 Which pixels a file gives is the policy of `sg3.data.decode`: palettes become their real colours, EXIF
 orientation is applied, 16 bits are cut to 8, alpha is kept as the last channel, straight. The first image
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from sg3 import limits
+from sg3.canvas import Size
 from sg3.data.dataset_json import RawLabels, label_array, labels_by_name, notes_on, read_manifest
 from sg3.data.decode import decode
 from sg3.data.image_files import LABELS_FILE, open_images, refuse_other_formats
-from sg3.data.transforms import nearest_side
+from sg3.data.transforms import is_trainable_size, nearest_side
 from sg3.errors import DataError, UsageError
 
 Item = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -39,8 +40,8 @@ class ImageDetails:
 class ImageFolderDataset(Dataset[Item]):
     """Items are (uint8 image [C, H, W], float32 label [label_dim]).
 
-    path: folder or zip. resolution: checked against the images if given. max_size: use a subset of this
-    many images, drawn by `random_seed`, in sorted order. use_labels: read dataset.json. xflip: append a
+    path: folder or zip. resolution: checked against the images if given, a side or height and width. max_size: use a
+    subset of this many images, drawn by `random_seed`, in sorted order. use_labels: read dataset.json. xflip: append a
     mirrored copy of the set, so that item i + N is item i mirrored.
 
     Raises MissingInputError (no such path), DataError (images or labels that cannot be used; from
@@ -50,7 +51,7 @@ class ImageFolderDataset(Dataset[Item]):
     def __init__(
         self,
         path: str | Path,
-        resolution: int | None = None,
+        resolution: int | Size | None = None,
         max_size: int | None = None,
         use_labels: bool = False,
         xflip: bool = False,
@@ -71,17 +72,18 @@ class ImageFolderDataset(Dataset[Item]):
         self._raw_idx = np.concatenate([chosen, chosen]) if xflip else chosen
         self._xflip = np.arange(len(self._raw_idx)) >= len(chosen)
 
-    def _checked_shape(self, resolution: int | None) -> tuple[int, int, int]:
+    def _checked_shape(self, resolution: int | Size | None) -> tuple[int, int, int]:
         first = self._names[0]
         height, width, channels = self._decode(first).shape
         size = f"{self._files.where(first)}: {width}x{height}"
-        if height != width:
+        if height != width and not is_trainable_size((width, height)):
             side = nearest_side(min(height, width))
             fix = self._fix(f"--transform=center-crop --resolution={side}x{side}")
             raise DataError(f"{size} is not square; {fix} makes them square")
-        if resolution is not None and width != resolution:
-            fix = self._fix(f"--resolution={resolution}x{resolution}")
-            raise DataError(f"{size}, expected {resolution}x{resolution}; {fix} resizes them")
+        wanted = (resolution, resolution) if isinstance(resolution, int) else resolution
+        if wanted is not None and (height, width) != wanted:
+            expected = f"{wanted[1]}x{wanted[0]}"
+            raise DataError(f"{size}, expected {expected}; {self._fix(f'--resolution={expected}')} resizes them")
         return channels, height, width
 
     def _load_labels(self) -> RawLabels | None:
@@ -108,7 +110,7 @@ class ImageFolderDataset(Dataset[Item]):
 
     def _unlike_first(self, name: str, shape: tuple[int, ...]) -> DataError:
         same_size = shape[1:] == self._shape[1:]
-        options = "--convert=rgb" if same_size else f"--resolution={self.resolution}x{self.resolution}"
+        options = "--convert=rgb" if same_size else f"--resolution={self._shape[2]}x{self._shape[1]}"
         return DataError(f"{self._files.where(name)}: {_describe(shape)}, expected {_describe(self._shape)} "
                          f"like {self._names[0]}; {self._fix(options)} makes them alike")
 
@@ -170,8 +172,13 @@ class ImageFolderDataset(Dataset[Item]):
 
     @property
     def resolution(self) -> int:
-        """Side of the images, in pixels."""
-        return self._shape[1]
+        """Side of the images, in pixels; of rectangles the longer one."""
+        return max(self.size)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images, in pixels."""
+        return self._shape[1], self._shape[2]
 
     @property
     def label_shape(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Images from anywhere -> a dataset: equal, square images whose side is a power of two, in a zip or folder.
+"""Images from anywhere -> a dataset: equal images of a size that networks have, in a zip or folder.
 
 Two passes. The first (`scan`) looks at every image and collects whatever cannot be used, so that nothing is
 written until all is known to fit. The second decodes, transforms and writes.
@@ -23,7 +23,7 @@ from sg3.data.decode import CHANNELS, Mode, decode_image
 from sg3.data.image_files import LABELS_FILE
 from sg3.data.scan import Found, Progress, ReadResult, UnusableImages, ordered_map, read_all, scan
 from sg3.data.sources import Source, open_source
-from sg3.data.transforms import ImagePlan
+from sg3.data.transforms import ImagePlan, Size
 from sg3.data.writer import AddFile, check_destination, new_dataset
 from sg3.errors import DataError, UsageError
 
@@ -36,11 +36,13 @@ class Prepared:
 
     path: Path
     num_images: int
-    resolution: int
+    resolution: int  # of rectangles the longer side
     channels: int
     label_dim: int
     skipped: list[str]
     notes: list[str]
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Labelling:
 
 @dataclass(frozen=True)
 class Target:
-    """What every image of the result is: its side in pixels, and its mode."""
+    """What every image of the result is: its width and height in pixels, and its mode."""
 
-    side: int
+    size: Size
     mode: Mode
 
 
@@ -81,8 +83,8 @@ def prepare(
     plan, dest = plan or ImagePlan(), Path(dest)
     check_destination(dest, force)
     _check_not_inside(Path(source), dest)
-    side = plan.resolution[0] if plan.resolution else None
-    opened = open_source(source, side, with_labels=labels in ("auto", "json"))
+    wanted = plan.output_size(*plan.resolution) if plan.resolution else None
+    opened = open_source(source, wanted, with_labels=labels in ("auto", "json"))
     # Pillow's own warning comes at another size than our limit, which is an error naming the file.
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
     with contextlib.closing(opened), quiet:
@@ -93,7 +95,7 @@ def prepare(
         if not usable or (offenders and not skip_unusable):
             raise UnusableImages(opened, usable, offenders, plan)
         header = usable[0].header
-        target = Target(plan.output_size(header.width, header.height)[0], plan.output_mode(header.mode))
+        target = Target(plan.output_size(header.width, header.height), plan.output_mode(header.mode))
         with new_dataset(dest, force) as add:
             written, failed = _write_images(add, opened, usable, plan, target, skip_unusable, progress)
             skipped = [offender.message for offender in offenders] + failed
@@ -105,7 +107,8 @@ def prepare(
             add(LABELS_FILE, json.dumps(manifest).encode())
     notes = [*_notes(opened, usable, plan, target, labelling), *_notes_on_labels(kept, len(others)),
              *opened.unused.lines()]
-    return Prepared(dest, len(written), target.side, CHANNELS[target.mode], _label_dim(kept), skipped, notes)
+    return Prepared(dest, len(written), max(target.size), CHANNELS[target.mode], _label_dim(kept), skipped, notes,
+                    *target.size)
 
 
 def prepare_openmoji(
@@ -174,7 +177,8 @@ def _write_images(
     written: list[str] = []
     failed: list[str] = []
     keys = [found.key for found in usable]
-    sizes = {found.key: max(found.header.width * found.header.height, target.side**2) for found in usable}
+    pixels = target.size[0] * target.size[1]
+    sizes = {found.key: max(found.header.width * found.header.height, pixels) for found in usable}
     results = zip(keys, ordered_map(encode, read_all(source, keys), lambda item: sizes[item[0]]), strict=True)
     for count, (key, result) in enumerate(results, start=1):
         if isinstance(result, bytes):
@@ -197,7 +201,7 @@ def _encode(source: Source, key: str, payload: ReadResult, plan: ImagePlan, targ
     where = source.where(key)
     # In one go, so that nobody holds on to the image as it was.
     image = plan.apply(decode_image(payload, where) if isinstance(payload, bytes) else Image.fromarray(payload))
-    if image.size != (target.side, target.side) or image.mode != target.mode:
+    if image.size != target.size or image.mode != target.mode:
         raise DataError(f"{where}: changed while it was being read; start again")
     file = io.BytesIO()
     # Written from the bare pixels: nothing of the original's metadata goes along.
@@ -234,7 +238,7 @@ def _record(
     return {
         "version": __version__,
         "source": source.name,
-        "resolution": target.side,
+        "resolution": target.size[0] if target.size[0] == target.size[1] else list(target.size),
         "channels": CHANNELS[target.mode],
         "transform": plan.crop,
         "scaled_to": plan.resolution,
@@ -254,9 +258,13 @@ def _notes(
     enlarged = sum(plan.enlarges(*size) for size in sizes)
     if enlarged:
         notes.append(f"{enlarged} images are smaller than the resolution and were enlarged")
-    stretched = sum(width != height for width, height in sizes) if plan.crop is None else 0
+    width, height = target.size
+    stretched = sum(w * height != h * width for w, h in sizes) if plan.crop is None else 0
     if stretched:
-        notes.append(f"{stretched} images are not square and were stretched; --transform=center-crop crops")
+        shape = "not square" if width == height else f"not {width}:{height}"
+        notes.append(f"{stretched} images are {shape} and were stretched; --transform=center-crop crops")
+    if width != height:
+        notes.append("images that are not square are for --cfg=stylegan2, stylegan3-t and stylegan3-r")
     if target.mode.endswith("A"):
         opaque = "gray" if target.mode == "LA" else "rgb"
         notes.append(f"the images have alpha, and networks will make it, too; --convert={opaque} removes it")

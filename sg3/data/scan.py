@@ -13,7 +13,7 @@ from sg3 import limits
 from sg3.data.dataset_json import Label
 from sg3.data.decode import MODE_WORDS, Header, count_pixels, probe
 from sg3.data.sources import Payload, Source
-from sg3.data.transforms import SIDES, ImagePlan, is_trainable, nearest_side
+from sg3.data.transforms import SIDES, ImagePlan, is_trainable_size, nearest_side, nearest_size
 from sg3.errors import DataError
 from sg3.resources import usable_cpus
 
@@ -145,6 +145,7 @@ def _remedies(
         resize, resized = f"--resolution={side}x{side}", replace(plan, resolution=(side, side))
         if plan.crop is None and any(header.width != header.height for _, header in odd):
             resize, resized = f"--transform=center-crop {resize}", replace(resized, crop="center-crop")
+            yield from _rectangle(source, found, odd, plan)
 
     def helped(other: ImagePlan) -> int:
         return len(odd) - len(_odd_ones_out(source, found, other))
@@ -155,8 +156,19 @@ def _remedies(
         yield f"{resize} {convert}", count
 
 
+def _rectangle(source: Source, found: list[Found], odd: list[Found], plan: ImagePlan) -> Iterator[tuple[str, int]]:
+    """The size that StyleGAN2 and 3 take instead of the images', if most of these are of one size and not square."""
+    (usual, count), *_ = Counter((header.width, header.height) for _, header in found).most_common(1)
+    size = nearest_size(usual)
+    if 2 * count <= len(found) or usual[0] == usual[1] or size[0] == size[1]:
+        return
+    other = replace(plan, resolution=size, crop="center-crop")
+    if (helped := len(odd) - len(_odd_ones_out(source, found, other))) > 0:
+        yield f"--transform=center-crop --resolution={size[0]}x{size[1]} (for StyleGAN2 and 3)", helped
+
+
 def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[Offender]:
-    """Images whose result would not be a square power of two, or not like most others."""
+    """Images whose result would be of a size that no network has, or not like most others."""
     if not found:
         return []
     offenders: list[Offender] = []
@@ -165,10 +177,9 @@ def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[O
         key, header = one
         width, height = plan.output_size(header.width, header.height)
         size = f"{width}x{height}"
-        if width != height:
-            offenders.append(Offender(key, f"{source.where(key)}: {size}, not square", header))
-        elif not is_trainable(width):
-            offenders.append(Offender(key, f"{source.where(key)}: {size}, the networks take {SIDES}", header))
+        if not is_trainable_size((width, height)):
+            why = f"the networks take {SIDES}" if width == height else "not square"
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, {why}", header))
         else:
             fitting.append((one, size, MODE_WORDS[plan.output_mode(header.mode)]))
     if not fitting:

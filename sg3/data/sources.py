@@ -26,6 +26,7 @@ from sg3.data.decode import Header
 from sg3.data.idx import IdxImages, read_labels
 from sg3.data.image_files import LABELS_FILE, open_images
 from sg3.data.lmdb_source import LmdbImages
+from sg3.data.transforms import Size
 from sg3.data.unused import Unused
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.plain_files import is_special
@@ -58,18 +59,20 @@ class Source:
     close: Callable[[], None] = lambda: None
 
 
-def open_source(source: str | Path, side: int | None = None, with_labels: bool = True) -> Source:
+def open_source(source: str | Path, size: Size | None = None, with_labels: bool = True) -> Source:
     """Open what `source` names; with_labels=False leaves stored labels unread.
 
-    `side` is the resolution wanted, in pixels, for what is drawn rather than read. Raises MissingInputError
+    `size` is the width and height wanted, in pixels, for what is drawn rather than read. Raises MissingInputError
     (no such path or package), DataError, UsageError, StorageError.
     """
     path = Path(source)
+    side = None if size is None else max(size)
     if not path.exists():
         kind, _, words = str(source).partition(":")
         if kind == "openmoji":
             subset = words.removesuffix("alpha").removesuffix(":")
-            return _openmoji_source(subset or "faces", side or OPENMOJI_SIDE, transparent=words.endswith("alpha"))
+            wanted = size or (OPENMOJI_SIDE, OPENMOJI_SIDE)
+            return _openmoji_source(subset or "faces", wanted, transparent=words.endswith("alpha"))
         raise MissingInputError(f"{source}: no such file or folder")
     if is_special(path):
         raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
@@ -151,17 +154,29 @@ def _numbered(count: int) -> list[str]:
     return [f"{index:08d}" for index in range(count)]
 
 
-def _openmoji_source(subset: str, side: int, transparent: bool) -> Source:
-    if side > limits.DRAWN:
-        raise UsageError(f"--resolution={side}x{side}: openmoji: is drawn up to {limits.DRAWN} x {limits.DRAWN} pixels")
-    glyphs = openmoji.glyphs(subset)
+def _openmoji_source(subset: str, size: Size, transparent: bool) -> Source:
+    width, height = size
+    if max(size) > limits.DRAWN:
+        given = f"--resolution={width}x{height}"
+        raise UsageError(f"{given}: openmoji: is drawn up to {limits.DRAWN} x {limits.DRAWN} pixels")
     render = openmoji.render_transparent if transparent else openmoji.render
+
+    def drawn(key: str) -> NDArray[np.uint8]:
+        side = min(size)
+        emoji = render(chr(int(key, 16)), side)
+        if width == height:
+            return emoji
+        canvas = np.full((height, width, emoji.shape[2]), 0 if transparent else openmoji.BACKGROUND, np.uint8)
+        canvas[(height - side) // 2 :, (width - side) // 2 :][:side, :side] = emoji
+        return canvas
+
+    glyphs = openmoji.glyphs(subset)
     return Source(
         name=f"openmoji:{subset}" + ":alpha" * transparent,
         keys=[f"{ord(glyph):X}" for glyph in glyphs],
         where=lambda key: f"openmoji: {key}",
-        read=lambda key: render(chr(int(key, 16)), side),
-        uniform=Header(side, side, "RGBA" if transparent else "RGB"),
+        read=drawn,
+        uniform=Header(width, height, "RGBA" if transparent else "RGB"),
         facts={"attribution": openmoji.ATTRIBUTION, "licence": openmoji.LICENCE},
     )
 

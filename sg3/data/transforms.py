@@ -8,6 +8,7 @@ from typing import Literal
 from PIL import Image, ImageColor
 
 from sg3 import limits
+from sg3.canvas import is_possible, nearest_possible
 from sg3.data.decode import Mode
 from sg3.errors import UsageError
 
@@ -29,13 +30,26 @@ def is_trainable(side: int) -> bool:
     return SMALLEST <= side <= limits.RESOLUTION and side & (side - 1) == 0
 
 
+def is_trainable_size(size: Size) -> bool:
+    """Whether there are networks for images of this size: squares, or the StyleGANs' rectangles."""
+    if size[0] == size[1]:
+        return is_trainable(size[0])
+    return max(size) <= limits.RESOLUTION and is_possible((size[1], size[0]))
+
+
+def nearest_size(size: Size) -> Size:
+    """A trainable size of about the same shape."""
+    height, width = nearest_possible((min(size[1], limits.RESOLUTION), min(size[0], limits.RESOLUTION)))
+    return width, height
+
+
 @dataclass(frozen=True)
 class ImagePlan:
     """What is done to every image.
 
-    crop: None stretches to `resolution`; "center-crop" first cuts the largest centred square;
-    "center-crop-wide" cuts the largest centred W:H window, scales it to W x H and centres it on a black W x W
-    image. resolution: (width, height), None keeps the size. convert: channels; "keep" leaves them.
+    crop: None stretches to `resolution`; "center-crop" first cuts the largest centred window of its shape, or the
+    largest square without it; "center-crop-wide" cuts the largest centred W:H window, scales it to W x H and centres it
+    on a black W x W image. resolution: (width, height), None keeps the size. convert: channels; "keep" leaves them.
     background: laid under transparent pixels where alpha is dropped, a name or #rrggbb.
 
     Raises UsageError for what cannot be.
@@ -61,17 +75,21 @@ class ImagePlan:
         if self.crop == "center-crop-wide":
             if not 0 < height <= width:
                 raise UsageError(f"{given}: center-crop-wide makes wide images; give the width first")
-        elif width != height:
-            raise UsageError(f"{given}: training images are square; give equal sides, "
-                             "or --transform=center-crop-wide for wide images between black bars")
-        if not is_trainable(width):
-            near = nearest_side(width)
-            raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={near}x{near}")
+            width, height = width, width
+        if width != height and not is_trainable_size((width, height)):
+            near = "x".join(map(str, nearest_size((width, height))))
+            raise UsageError(f"{given}: no network has this size, StyleGAN2 and 3 have e.g. --resolution={near}; give "
+                             "that, equal sides, or --transform=center-crop-wide for wide images between black bars")
+        if width == height and not is_trainable(width):
+            side = nearest_side(width)
+            raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={side}x{side}")
 
     def output_size(self, width: int, height: int) -> Size:
         """Size of the result for an input of this size."""
-        if self.resolution is not None:
+        if self.resolution is not None and self.crop == "center-crop-wide":
             return self.resolution[0], self.resolution[0]
+        if self.resolution is not None:
+            return self.resolution
         side = min(width, height)
         return (side, side) if self.crop == "center-crop" else (width, height)
 

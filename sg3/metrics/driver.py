@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 
+from sg3.canvas import size_of
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector, open_detector
@@ -259,7 +260,7 @@ def _check(
             continue
         if data is None or dataset is None:
             raise UsageError(f"{metric.name}: compares with real images; name them with --data")
-        check_fits(data, G.img_channels, G.img_resolution, dataset.path)
+        check_fits(data, G.img_channels, size_of(G), dataset.path)
         count = dataset.count(data, metric.real)
         if count < metric.real.least:
             raise UsageError(f"{metric.name}: needs at least {metric.real.least} real images, {dataset.path} has "

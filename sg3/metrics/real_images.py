@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sg3.canvas import Size
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.dataset_json import read_manifest
 from sg3.data.image_files import open_images
@@ -33,7 +34,7 @@ class RealImages:
     path: Path
     use_labels: bool = False
     xflip: bool = False
-    resolution: int | None = None
+    resolution: int | Size | None = None
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RealImages:
@@ -43,7 +44,7 @@ class RealImages:
             raise DataError("the network file does not say what it was trained on; name it with --data")
         return cls(
             Path(path), bool(kwargs.get("use_labels", False)), bool(kwargs.get("xflip", False)),
-            resolution if isinstance(resolution, int) else None,
+            _resolution(resolution),
         )  # fmt: skip
 
     def open(self, mirrored: bool = False) -> ImageFolderDataset:
@@ -74,10 +75,18 @@ class RealImages:
         }  # fmt: skip
 
 
-def check_fits(dataset: ImageFolderDataset, channels: int, resolution: int, path: Path) -> None:
-    """Raise UsageError unless the images are like those that the network makes."""
-    if (dataset.num_channels, dataset.resolution) != (channels, resolution):
+def check_fits(dataset: ImageFolderDataset, channels: int, size: Size, path: Path) -> None:
+    """Raise UsageError unless the images are like those that the network makes, `size` being their height and width."""
+    if (dataset.num_channels, dataset.size) != (channels, size):
+        theirs, ours = (f"{w if h == w else f'{w} x {h}'} px" for h, w in (dataset.size, size))
         raise UsageError(
-            f"{path}: images of {dataset.resolution} px with {dataset.num_channels} channels, the network makes "
-            f"{resolution} px with {channels}; name the dataset it was trained on with --data"
+            f"{path}: images of {theirs} with {dataset.num_channels} channels, the network makes "
+            f"{ours} with {channels}; name the dataset it was trained on with --data"
         )
+
+
+def _resolution(value: Any) -> int | Size | None:
+    """As a file says it: the side of squares, or height and width; None for anything else."""
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value):
+        return value[0], value[1]
+    return value if isinstance(value, int) else None

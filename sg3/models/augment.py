@@ -92,7 +92,7 @@ class AugmentPipe(nn.Module):
 
     The first argument of each operation multiplies the probability `p` (a buffer, 1 at first); 0 disables it.
 
-        xflip, rotate90                   mirror; turn by a multiple of 90 degrees
+        xflip, rotate90                   mirror; turn by a multiple of 90 degrees, of 180 what is not square
         xint, xint_max                    shift by whole pixels, up to this part of the size
         scale, scale_std                  zoom, standard deviation of log2
         rotate, rotate_max                turn, up to this part of 180 degrees
@@ -297,7 +297,8 @@ class AugmentPipe(nn.Module):
             flipped = draws.where("xflip", self.xflip, draws.choice("xflip", 2), 0)
             inverse = inverse @ geometry.scale(1 - 2 * flipped, still + 1)
         if self.rotate90 > 0:
-            quarters = draws.where("rotate90", self.rotate90, draws.choice("rotate90", 4), 0)
+            quarters = draws.choice("rotate90", 4) if height == width else 2 * draws.choice("rotate90", 2)
+            quarters = draws.where("rotate90", self.rotate90, quarters, 0)
             inverse = inverse @ geometry.rotate(quarters * (pi / 2))
         if self.xint > 0:
             x, y = (

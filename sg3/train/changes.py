@@ -65,7 +65,7 @@ def require_same_run(state: object, config: TrainConfig, where: str) -> None:
     theirs = {f.name: f.default for f in fields(config) if f.default is not MISSING} | state
     pairs = [(name, theirs.get(name), ours[name]) for name in ours if name not in free]
     data = state["dataset"] if isinstance(state.get("dataset"), dict) else {}
-    for name in ("resolution", "channels", "size", "label_dim", "content"):
+    for name in ("resolution", "height", "width", "channels", "size", "label_dim", "content"):
         pairs.append((f"dataset {name}", data.get(name), ours["dataset"][name]))
     differences = [f"{name} {printable(a)} there, {printable(b)} here" for name, a, b in pairs if not _equal(a, b)]
     if differences:

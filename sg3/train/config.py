@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from sg3 import limits
+from sg3.canvas import Size, is_possible, nearest_possible, spelled
 from sg3.resources import loaders
 from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
@@ -36,6 +37,18 @@ class DatasetFacts:
     label_dim: int
     has_labels: bool
     content: str
+    height: int | None = None  # of images that are not square, whose longer side is `resolution`
+    width: int | None = None
+
+    @property
+    def image_size(self) -> Size:
+        """Height and width of the images."""
+        return self.height or self.resolution, self.width or self.resolution
+
+    @property
+    def is_square(self) -> bool:
+        """Whether the images are."""
+        return self.height is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +209,20 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def image_problems(data: DatasetFacts, least: int) -> list[str]:
-    """What keeps networks of a power of two of `least` pixels and more from these images."""
+def image_problems(data: DatasetFacts, least: int, rectangles: bool = False) -> list[str]:
+    """What keeps networks of a power of two of `least` pixels and more from these images; or of `rectangles`, too."""
     problems = []
-    if not least <= data.resolution <= limits.RESOLUTION or data.resolution & (data.resolution - 1):
+    fits = rectangles and is_possible(data.image_size) and data.resolution <= limits.RESOLUTION
+    if not data.is_square and not fits:
+        near = spelled(nearest_possible(data.image_size))
+        others = f" or rectangles like {near}" if rectangles else "; --cfg=stylegan2 and stylegan3 take rectangles"
+        problems.append(
+            f"--data: {data.path} has {spelled(data.image_size)} images, expected squares of a power of two{others}; "
+            "`sg3 dataset --resolution=WxH` resizes"
+        )
+    elif data.is_square and (
+        not least <= data.resolution <= limits.RESOLUTION or data.resolution & (data.resolution - 1)
+    ):
         problems.append(
             f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
             f"least {least} and at most {limits.RESOLUTION}; `sg3 dataset --resolution=WxH` resizes"

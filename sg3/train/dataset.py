@@ -52,10 +52,12 @@ def probe_dataset(options: Options) -> DatasetFacts:
     data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
     for note in data.notes():
         say(f"note: {options.data}: {note}")
+    height, width = data.size
     return DatasetFacts(
         path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
-        content=data.training_hash(),
+        content=data.training_hash(), height=None if height == width else height,
+        width=None if height == width else width,
     )  # fmt: skip
 
 
@@ -66,9 +68,9 @@ def open_dataset(config: TrainConfig) -> ImageFolderDataset:
         facts.path, max_size=config.subset, use_labels=config.cond, xflip=config.mirror, random_seed=config.seed
     )
     found, wanted = (
-        f"{size} images of {channels} channels, {side}x{side}"
-        for size, channels, side in (
-            (len(dataset), dataset.num_channels, dataset.resolution), (facts.size, facts.channels, facts.resolution)
+        f"{count} images of {channels} channels, {width}x{height}"
+        for count, channels, (height, width) in (
+            (len(dataset), dataset.num_channels, dataset.size), (facts.size, facts.channels, facts.image_size)
         )
     )  # fmt: skip
     if found != wanted:

@@ -42,7 +42,7 @@ class Evaluation:
         self._display = display
         self._detectors: dict[str, Detector] = {}  # opened at the first snapshot, and kept
         d = config.dataset
-        self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.resolution)
+        self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.image_size)
 
     def run(
         self,

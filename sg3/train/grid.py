@@ -16,9 +16,9 @@ from sg3.train.feed import read_item
 from sg3.transparency import has_alpha, opaque, straight
 
 
-def grid_size(resolution: int) -> tuple[int, int]:
-    """Columns and rows that fill an 8K frame, between 7 x 4 and 32 x 32."""
-    return int(np.clip(7680 // resolution, 7, 32)), int(np.clip(4320 // resolution, 4, 32))
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """Columns and rows of images that fill an 8K frame, between 7 x 4 and 32 x 32."""
+    return int(np.clip(7680 // width, 7, 32)), int(np.clip(4320 // height, 4, 32))
 
 
 def grid_indices(dataset: ImageFolderDataset, size: tuple[int, int], seed: int) -> list[int]:
@@ -52,9 +52,9 @@ class Grid:
         seed: int,
         skip: bool = False,
     ) -> None:
-        self.size = size or grid_size(dataset.resolution)
+        self.size = size or grid_size(*dataset.size)
         indices = grid_indices(dataset, self.size, seed)
-        # [columns * rows, C, R, R]; `skip` passes over unreadable images
+        # [columns * rows, C, H, W]; `skip` passes over unreadable images
         self.reals = np.stack([read_item(dataset, i, skip)[0] for i in indices])
         labels = np.stack([dataset.get_label(i) for i in indices])
         self.z = latents(seed, "grid/z", 0, len(indices), z_dim)

@@ -256,18 +256,22 @@ def _keep_changes(config: TrainConfig, run_dir: Path) -> None:
 
 
 def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Display) -> None:
+    from sg3.canvas import spelled
     from sg3.kernels.dispatch import describe
+    from sg3.models.augment import SPECS
     from sg3.models.layers import count_parameters
 
     d = config.dataset
     label = f", {d.label_dim} labels" if config.cond else ""
     size = f"G {count_parameters(trainer.G):,} and D {count_parameters(trainer.D):,} parameters"
-    display.message(f"{config.cfg} on {d.name}: {d.size} images, {d.resolution} x {d.resolution} x {d.channels}{label}")
+    display.message(f"{config.cfg} on {d.name}: {d.size} images, {spelled(d.image_size)} x {d.channels}{label}")
     device, ranks = trainer.device, trainer.world.size
     where = f"{ranks} x {device.type}" if ranks > 1 else str(device)
     numbers = ", ".join(f"{name} {value}" for name, value in {**config.highlights, "batch": config.batch}.items())
     display.message(f"{size}, {numbers} on {where}, run folder {run_dir}")
     display.message(f"implementations: {describe(device)}")
+    if not d.is_square and config.aug != "noaug" and SPECS[config.augpipe].get("rotate90"):
+        display.message("note: images that are not square are turned by 180 degrees, never by 90, in augmentation")
     if d.has_labels and not config.cond:
         display.message("note: the dataset has labels, which are not used; --cond makes the run conditional")
     if trainer.nimg:

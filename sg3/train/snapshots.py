@@ -63,7 +63,7 @@ class Snapshots:
 
     def path(self) -> Path:
         """Where the networks of now go."""
-        return snapshot_path(self._run_dir, self._trainer.nimg)
+        return snapshot_path(self._run_dir, self._trainer.nimg, self._trainer.config.dataset.is_square)
 
     @property
     def is_missing(self) -> bool:
@@ -91,7 +91,7 @@ class Snapshots:
         pipe = t.augmentation.snapshot_pipe()
         facts = {
             "path": d.path, "use_labels": c.cond, "max_size": c.subset or d.size, "xflip": c.mirror,
-            "resolution": d.resolution, "random_seed": c.seed,
+            "resolution": d.resolution if d.is_square else list(d.image_size), "random_seed": c.seed,
         }  # fmt: skip
         used = None if pipe is None else _frozen(pipe)
         optimizers = None

@@ -50,7 +50,7 @@ def summarize(config: TrainConfig) -> Summary:
     n = config.batch_gpu
     z = torch.empty(n, config.z_dim, device="meta")
     c = torch.empty(n, config.dataset.label_dim, device="meta")
-    img = torch.empty(n, config.dataset.channels, *[config.dataset.resolution] * 2, device="meta", requires_grad=True)
+    img = torch.empty(n, config.dataset.channels, *config.dataset.image_size, device="meta", requires_grad=True)
     g_rows, g_saved = _trace(G, z, c)
     d_rows, d_saved = _trace(D, img, c)
     g_size, d_size = (sum(p.numel() for p in m.parameters()) for m in (G, D))

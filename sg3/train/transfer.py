@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sg3.errors import DataError
@@ -18,11 +19,13 @@ Tensors = dict[str, torch.Tensor]
 @dataclass(frozen=True)
 class Match:
     """What one of a run's networks has in common with its namesake in a snapshot: `source` and `target` by name, where
-    names and shapes are the same. `share` is that of the network's numbers, 0 to 1."""
+    names and shapes are the same, or where StyleGAN2's constant was `stretched` for images of another shape. `share`
+    is that of the network's numbers, 0 to 1."""
 
     network: str
     source: Tensors | None  # None: the snapshot has no such network
     target: Tensors
+    stretched: list[str]
     reshaped: list[str]
     missing: list[str]
     share: float
@@ -34,7 +37,8 @@ class Match:
             return f"{self.network}: {path} has none, starting from random weights"
         count = len(self.target) + len(self.reshaped) + len(self.missing)
         line = f"{self.network}: {len(self.target)} of {count} tensors copied from {path}"
-        for what, names in (("of another shape", self.reshaped), ("missing there", self.missing)):
+        lists = {"of these stretched": self.stretched, "of another shape": self.reshaped, "missing there": self.missing}
+        for what, names in lists.items():
             if names:
                 line += f"; {len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         if self.adds_alpha:
@@ -92,17 +96,27 @@ def _match(name: str, source: nn.Module | None, target: nn.Module) -> Match:
     added = source is not None and adds_alpha(source, target)
     if source is not None and added:
         theirs = with_alpha(theirs, source, target)
+    stretched = {key: _stretched(theirs[key], tensor) for key, tensor in ours.items()
+                 if key.endswith("b4.const") and key in theirs and theirs[key].shape != tensor.shape
+                 and theirs[key].shape[0] == tensor.shape[0]}  # fmt: skip
+    theirs |= stretched
     same = {key: tensor for key, tensor in ours.items() if key in theirs and theirs[key].shape == tensor.shape}
     total = sum(tensor.numel() for tensor in ours.values())
     return Match(
         network=name,
         source=None if source is None else {key: theirs[key] for key in same},
         target=same,
+        stretched=list(stretched),
         reshaped=[key for key in ours if key in theirs and key not in same],
         missing=[key for key in ours if key not in theirs],
         share=sum(tensor.numel() for tensor in same.values()) / max(total, 1),
         adds_alpha=added,
     )
+
+
+def _stretched(constant: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """[C, H, W] in the height and width of `like`, between pixels linear."""
+    return F.interpolate(constant.detach()[None], size=like.shape[1:], mode="bilinear", align_corners=False)[0]
 
 
 def _tensors(network: nn.Module) -> Tensors:

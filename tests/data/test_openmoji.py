@@ -82,10 +82,10 @@ def test_with_its_own_alpha(tmp_path: Path) -> None:
     assert (result.resolution, result.channels) == (16, 4)
     assert read_zip(tmp_path / "a.zip")[1]["sg3"]["source"] == "openmoji:faces:alpha"
     for source in ("openmoji:faces:alpha", "openmoji:alpha"):
-        with contextlib.closing(open_source(source, 16)) as opened:
+        with contextlib.closing(open_source(source, (16, 16))) as opened:
             assert opened.read(opened.keys[0]).shape == (16, 16, 4)
     with pytest.raises(UsageError, match="openmoji:cars: no such subset"):
-        open_source("openmoji:cars:alpha", 16)
+        open_source("openmoji:cars:alpha", (16, 16))
 
 
 def test_unknown_subset() -> None:

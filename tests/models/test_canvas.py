@@ -36,7 +36,7 @@ def differing(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
 ])  # fmt: skip
 def test_what_a_size_means(size, rate, constant, nominal) -> None:
     assert (canvas.sampling_rate(size), canvas.constant(size), canvas.nominal(size)) == (rate, constant, nominal)
-    assert canvas.is_possible(size) == (rate is not None)
+    assert canvas.is_possible(size) == (rate is not None and size != (48, 48))
 
 
 def test_the_nearest_possible_size_is_possible() -> None:
@@ -45,7 +45,9 @@ def test_the_nearest_possible_size_is_possible() -> None:
             near = canvas.nearest_possible((height, width))
             assert canvas.is_possible(near)
             assert not canvas.is_possible((height, width)) or near == (height, width)
-    assert canvas.nearest_possible((720, 1280)) == (704, 1280)
+    assert canvas.nearest_possible((720, 1280)) == (768, 1280)
+    assert canvas.nearest_possible((390, 370)) == (512, 512)
+    assert not any(map(canvas.is_possible, [(48, 48), (40, 30), (12, 16), (8, 8), (384, 500)]))
 
 
 @pytest.mark.parametrize("kwargs", [{}, R], ids=["t", "r"])

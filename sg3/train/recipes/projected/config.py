@@ -89,7 +89,7 @@ class ProjectedConfig(TrainConfig):
     def data_problems(self) -> list[str]:
         """As in TrainConfig."""
         data, size = self.dataset, self.dataset.resolution
-        if self.cfg not in FASTGANS:
+        if self.cfg not in FASTGANS or not data.is_square:
             return image_problems(data, least=16)
         if size in FASTGAN_SIZES:
             return []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
+from sg3.canvas import Size, nominal, sampling_rate
 from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
 from sg3.train.recipes.stylegan import half_precision
@@ -67,7 +69,7 @@ class StyleGANConfig(TrainConfig):
             d_num_fp16_res=None if d_half == g_half else d_half,
             conv_clamp=half_precision.clamp(g_half),
             magnitude_ema_beta=0.5 ** (o.batch / 20e3),
-            gamma=default_gamma(dataset.resolution, o.batch) if o.gamma is None else o.gamma,
+            gamma=default_gamma(dataset.image_size[0], o.batch, dataset.image_size[1]) if o.gamma is None else o.gamma,
             adam_beta2=0.99,
             adam_eps=1e-8,
             g_reg_interval=4 if o.pl_weight > 0 else None,
@@ -99,7 +101,7 @@ class StyleGANConfig(TrainConfig):
 
     def data_problems(self) -> list[str]:
         """As in TrainConfig."""
-        return image_problems(self.dataset, least=16)
+        return image_problems(self.dataset, least=16, rectangles=True)
 
     @property
     def is_half(self) -> bool:
@@ -140,7 +142,7 @@ class StyleGANConfig(TrainConfig):
         """Constructor arguments of the generator of `cfg`."""
         common = {
             "z_dim": self.z_dim, "c_dim": self.dataset.label_dim, "w_dim": self.w_dim,
-            "img_resolution": self.dataset.resolution, "img_channels": self.dataset.channels,
+            **self._image(nominal if self.cfg == "stylegan2" else sampling_rate),
             "mapping_kwargs": {"num_layers": self.map_depth},
             "num_fp16_res": self.num_fp16_res, "conv_clamp": self.conv_clamp,
         }  # fmt: skip
@@ -159,8 +161,7 @@ class StyleGANConfig(TrainConfig):
     def discriminator_kwargs(self) -> dict[str, Any]:
         """Constructor arguments of the discriminator."""
         return {
-            "c_dim": self.dataset.label_dim, "img_resolution": self.dataset.resolution,
-            "img_channels": self.dataset.channels, "architecture": self.d_arch,
+            "c_dim": self.dataset.label_dim, **self._image(nominal), "architecture": self.d_arch,
             "channel_base": self.cbase, "channel_max": self.cmax, "num_fp16_res": self.d_half,
             "conv_clamp": half_precision.clamp(self.d_half),
             "block_kwargs": {"freeze_layers": self.freezed, "fp16_channels_last": self.nhwc},
@@ -169,6 +170,16 @@ class StyleGANConfig(TrainConfig):
         }  # fmt: skip
 
 
-def default_gamma(resolution: int, batch: int) -> float:
-    """R1 weight 0.0002 * resolution^2 / batch: the rule of thumb of StyleGAN2-ADA's automatic configuration."""
-    return 0.0002 * resolution**2 / batch
+    def _image(self, resolution_of: Callable[[Size], int | None]) -> dict[str, Any]:
+        """The arguments that say what images are; of rectangles, `resolution_of` makes img_resolution."""
+        data = self.dataset
+        if data.is_square:
+            return {"img_resolution": data.resolution, "img_channels": data.channels}
+        size = data.image_size
+        return {"img_resolution": resolution_of(size), "img_size": list(size), "img_channels": data.channels}
+
+
+def default_gamma(resolution: int, batch: int, width: int | None = None) -> float:
+    """R1 weight 0.0002 * resolution^2 / batch, of rectangles height * width: the rule of thumb of StyleGAN2-ADA's
+    automatic configuration."""
+    return 0.0002 * (resolution * (width or resolution)) / batch

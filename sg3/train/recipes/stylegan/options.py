@@ -29,7 +29,7 @@ class StyleGANOptions(Options):
     cfg: str | None = again(Options, "cfg", default="stylegan3-t", choices=("stylegan3-t", "stylegan3-r", "stylegan2"))
 
     gamma: float | None = option(
-        "R1 regularisation weight.", IMPORTANT, rule="0.0002 * resolution^2 / batch", at_least=0, changes=OTHER_RECIPE
+        "R1 regularisation weight.", IMPORTANT, rule="0.0002 * width * height / batch", at_least=0, changes=OTHER_RECIPE
     )
 
     cbase: int | None = option("Channels: cbase / resolution, ...", NETWORKS, default=32768, at_least=1, at_most=2**26)

