@@ -14,6 +14,19 @@ from sg3.cli.options import switch
 from sg3.progress import Progress
 from sg3.terminal import say, show
 
+DETECTORS = ("inception", "vgg16", "efflite", "lite1", "dinov2", "dinov2b")  # a test compares with those that there are
+
+
+def _named_weights(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """NAME=FILE -> the two."""
+    pairs = [tuple(value.split("=", 1)) for value in values]
+    for value, pair in zip(values, pairs, strict=True):
+        if len(pair) < 2 or pair[0] not in DETECTORS or not pair[1]:
+            raise click.BadParameter(f"{value}: expected NAME=FILE, where NAME is one of {', '.join(DETECTORS)}")
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
 
 @click.command("metrics")
 @options.network
@@ -31,7 +44,9 @@ from sg3.terminal import say, show
 @click.option("--workers", type=click.IntRange(0, limits.LOADERS),
               help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
 @click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder with the weights of Inception-v3 and VGG16.")
+              help="Folder with the weights of Inception-v3, VGG16 and DINOv2.")
+@click.option("--detector", "weights", multiple=True, metavar="NAME=FILE", callback=_named_weights,
+              help="Weights of one detector, a file or an address: dinov2=https://..., inception=my/copy.pth.")
 @switch("--intervals", help="With 95 % confidence intervals, which take longer.")
 @click.option("--against", metavar="NETWORK",
               help="Another network: also how much larger each value is than its, with an interval.")
@@ -53,6 +68,7 @@ def command(
     batch: int,
     workers: int | None,
     detector_dir: Path | None,
+    weights: tuple[tuple[str, str], ...],
     intervals: bool,
     against: str | None,
     cache: bool,
@@ -110,7 +126,7 @@ def command(
         job = Job(
             other + found, chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
-            intervals or against is not None,
+            intervals or against is not None, weights,
         )  # fmt: skip
         display = Display(as_json, len(job.snapshots) > 1, against)
         if gpus is not None and gpus > 1 and find_place(os.environ) is None:

@@ -19,8 +19,9 @@ import torch
 
 from sg3.canvas import size_of
 from sg3.data.dataset import ImageFolderDataset
+from sg3.durations import format_time_brief
 from sg3.errors import UsageError
-from sg3.metrics.detectors import Detector, open_detector
+from sg3.metrics.detectors import Detector, Dinov2Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
 from sg3.metrics.features import FeatureMetric, Findings, RealComparison, generated_statistics
 from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
@@ -37,6 +38,7 @@ from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
 from sg3.metrics.statistics import Statistics, StatisticsSpec
 from sg3.models import Generator, StyleGenerator
 from sg3.processes import Stopped, World, already_met
+from sg3.terminal import say
 
 
 def compute(
@@ -183,6 +185,12 @@ def _pooled(
             real_specs[metric] = metric.real_statistics(count, mirrored)
     real = statistics.get(set(real_specs.values())) if statistics is not None and real_specs else {}
     specs = {metric: metric.generated_statistics(run.intervals) for metric in metrics}
+    for name in sorted({spec.detector for spec in specs.values()}):
+        detector = run.detectors[name]
+        if isinstance(detector, Dinov2Detector) and detector.device.type == "cpu" and run.world.is_main:
+            counts = [max((spec.count for spec in of.values() if spec.detector == name), default=0)
+                      for of in (specs, real_specs)]  # fmt: skip
+            _foretell(detector, *counts)
     what = "generated images"
     made = generated_statistics(set(specs.values()), samples, run.detectors, run.world, run.progress, what)
     shared = time.monotonic() - shared
@@ -267,6 +275,18 @@ def _check(
                              f"{count}")
         if isinstance(metric, FrechetDistancePerClass) and not (data.has_onehot_labels and G.c_dim > 0):
             raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
+
+
+def _foretell(detector: Dinov2Detector, gen: int, real: int) -> None:
+    """Say how long this will take, before it begins: a second an image is nothing to learn from a progress bar."""
+    black = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    detector.features(black)
+    began = time.monotonic()
+    detector.features(black)
+    seconds = time.monotonic() - began
+    say(f"{detector.name}: {seconds:.2f} s an image on this CPU, {format_time_brief(seconds * gen)} for {gen} "
+        f"generated ones and, unless they are known, {format_time_brief(seconds * real)} for {real} real ones, shared "
+        "out among the processes")
 
 
 def _finite(metric: Metric, statistics: Statistics | None) -> Statistics:

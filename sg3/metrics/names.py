@@ -7,7 +7,8 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
     fidN kidN prNk3 dcNk5                       against the first N of those that training saw, mirrored ones too
     mindN_full mindN                            Monge distance of Inception features
     fd_NAME_N_full, kd_NAME_N_full, mind_NAME_N_full, dc_NAME_N_k_full
-                                                the same of any detector's features: inception vgg16 efflite lite1;
+                                                the same of any detector's features: inception vgg16 efflite lite1
+                                                dinov2 (ViT-L/14) dinov2b (ViT-B/14);
                                                 fd_NAME, kd_NAME, mind_NAME: 5k, full
     fd_effliteN_full, fd_effliteN               an older spelling of fd_efflite_N_full, fd_efflite_N
     fwdN_full fwdN                              Frechet distance of wavelet packets, without a network
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from sg3 import limits
 from sg3.errors import UsageError
 from sg3.metrics.density_coverage import DensityCoverage
-from sg3.metrics.detectors import SOURCES
+from sg3.metrics.detector_files import SOURCES
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.fid import FrechetDistance
 from sg3.metrics.fid_per_class import FrechetDistancePerClass
@@ -43,7 +44,7 @@ STANDARD = (
     "fid50k", "kid50k", "pr50k3", "is50k",
     "ppl_zfull", "ppl_wfull", "ppl_zend", "ppl_wend",
     "fid5k_full", "fid5k_full_per_class", "fd_efflite", "dc10k5_full", "fwd5k_full",
-    "mind5k_full", "fd_lite1", "kd_lite1", "mind_lite1", "dc_lite1_10k5_full",
+    "mind5k_full", "fd_lite1", "kd_lite1", "mind_lite1", "dc_lite1_10k5_full", "fd_dinov2",
 )  # fmt: skip
 
 _COUNT = r"(\d{1,9}k?)"  # what N stands for

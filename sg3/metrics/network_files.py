@@ -25,7 +25,7 @@ from sg3.formats.digest import sha256_of
 from sg3.formats.download import fetch
 from sg3.formats.published import published_url
 from sg3.metrics import results
-from sg3.metrics.detectors import Detector
+from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.driver import compute, needs_dataset
 from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
@@ -65,6 +65,7 @@ class Job:
     again: bool = False  # also what is there already
     graphs: bool = True  # CUDA graphs on a GPU
     intervals: bool = False
+    weights: tuple[tuple[str, str], ...] = ()  # names of detectors, and the file or address of each
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
@@ -120,6 +121,10 @@ def _measure(job: Job, display: Display) -> None:
 
         due = [metric for metric in job.metrics if metric.name not in known]
         if due:
+            used = {metric.detector for metric in due}
+            for name, source in job.weights:
+                if name in used and name not in detectors:
+                    detectors[name] = world.together(partial(open_detector, name, device, source=source))
             compute(
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,

@@ -17,7 +17,8 @@ from sg3.errors import DataError, UsageError
 from sg3.formats import averaged_generator, load
 from sg3.formats.digest import sha256_of
 from sg3.metrics import MetricResult, RealImages, compute, parse
-from sg3.metrics.detectors import Detector, is_to_be_downloaded, open_detector
+from sg3.metrics.detector_files import is_to_be_downloaded
+from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.metric import Metric
 from sg3.metrics.results import append, read

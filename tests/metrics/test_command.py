@@ -12,7 +12,7 @@ import pytest
 
 import sg3
 import sg3.cli
-from sg3.metrics import driver, parse
+from sg3.metrics import driver, network_files, parse
 from sg3.metrics.network_files import Job, measure
 from sg3.metrics.plot import _bands, _curves
 from tests.helpers.image_files import write_dataset
@@ -162,6 +162,24 @@ class TestRunFolder:
         assert [set(row.get("difference", {})) for row in rows] == [set(), set(), {"fid30_full"}, set()]
         assert rows[2]["difference"]["fid30_full"]["value"] == pytest.approx(after - before)
         assert run(f"--network={run_dir}", f"--against={first}", "--plot=x.png")[0] == 2
+
+    def test_weights_of_one_detector(self, run, run_dir: Path, tmp_path: Path, monkeypatch) -> None:
+        """By path or address, and only if a metric wants it."""
+        asked: list[tuple[str, str]] = []
+
+        def open_detector(name: str, device: object, source: str) -> object:
+            asked.append((name, source))
+            return pixel_detectors()[name]
+
+        monkeypatch.setattr(network_files, "open_detector", open_detector)
+        words = ("--detector=inception=https://mirror/a.pth", "--detector=vgg16=b.pt")
+        code, _, err = run(f"--network={run_dir}", "--all", "--metrics=fid10_full", *words)
+        assert code == 0, err
+        assert asked == [("inception", "https://mirror/a.pth")]
+        for wrong in ("vgg16", "vgg=b.pt", "vgg16="):
+            code, _, err = run(f"--network={run_dir}", "--metrics=fid10_full", f"--detector={wrong}")
+            assert code == 2
+            assert "expected NAME=FILE, where NAME is one of inception, vgg16" in err
 
     def test_interrupted_and_repeated(self, run, run_dir: Path, monkeypatch: pytest.MonkeyPatch, discs16) -> None:
         """What was finished is there after Ctrl-C, and the repeated command does the rest."""

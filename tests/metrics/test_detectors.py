@@ -20,7 +20,7 @@ from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.safe_pickle import Call, Global
 from sg3.formats.storage_stream import write_storage
 from sg3.formats.torchscript import is_torchscript
-from sg3.metrics import detectors
+from sg3.metrics import detector_files, detectors
 from sg3.metrics.detectors import Detector, open_detector, read_tensors
 from sg3.models.features import VGG16, efficientnet_lite
 from tests.helpers import hostile
@@ -132,7 +132,7 @@ def test_vgg16_of_an_archive(narrow: PlainVGG16, tmp_path: Path) -> None:
 def test_vgg16_of_torchvision(narrow: PlainVGG16, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LPIPS heads lie beside the weights, in the named folder, in the package `lpips`, or nowhere."""
     torch.save(narrow.published(), tmp_path / "vgg16.pt")
-    monkeypatch.setattr(detectors.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(detector_files.importlib.util, "find_spec", lambda _name: None)
     detector = open_detector("vgg16", folder=tmp_path)
     x = images(1, 3, 32, 32)
     assert relative(detector.features(x), narrow(x.float())) <= 1e-5

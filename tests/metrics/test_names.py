@@ -6,9 +6,11 @@ import pickle
 
 import pytest
 
+import sg3.cli.metrics
 import sg3.metrics
 from sg3.errors import UsageError
 from sg3.metrics.density_coverage import DensityCoverage
+from sg3.metrics.detector_files import SOURCES
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.features import FeatureMetric
 from sg3.metrics.fid import FrechetDistance
@@ -40,6 +42,9 @@ NO_REAL = "none"
         ("dc10k5_full", DensityCoverage, 10000, True, 200000),
         ("fwd5k_full", WaveletDistance, 5000, True, None),
         ("fwd300", WaveletDistance, 300, False, 300),
+        ("fd_dinov2", FrechetDistance, 5000, True, None),
+        ("kd_dinov2_50k_full", KernelDistance, 50000, True, 1000000),
+        ("fd_dinov2b_9", FrechetDistance, 9, False, 9),
         ("is50k", InceptionScore, 50000, False, NO_REAL),
         ("fd_efflite", FrechetDistance, 5000, True, None),
         ("fd_efflite50k_full", FrechetDistance, 50000, True, None),
@@ -82,6 +87,9 @@ def test_details() -> None:
     names = ("fd_lite1_5k", "kd_vgg16", "mind5k", "mind_efflite_9", "dc10k5", "dc_lite1_10k5", "fd_efflite15k", "is50k")
     assert [parse(name).detector for name in names] == [
         "lite1", "vgg16", "inception", "efflite", "vgg16", "lite1", "efflite", "inception"]  # fmt: skip
+    assert [parse(name).detector for name in ("fd_dinov2", "fd_dinov2b", "mind_dinov2b_9")] == [
+        "dinov2", "dinov2b", "dinov2b"]  # fmt: skip
+    assert set(sg3.cli.metrics.DETECTORS) == set(SOURCES)
     assert parse("dc_lite1_64_3_full").k == 3
     assert parse("fd_efflite15k").num_gen == 15000  # not 5,000 of Lite1
     better = {name: parse(name).less_is_better for name in sg3.metrics.STANDARD}
