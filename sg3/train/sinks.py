@@ -111,7 +111,7 @@ class Trackio:
     def close(self) -> None:
         """Send what is left."""
         with redirect_stdout(sys.stderr):
-            self._run.finish()
+            self._trackio.finish()
 
 
 # By their names in --log-to: the class, and the extra that brings the package of the same name.
