@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def children_seconds() -> float:
     """Processor time of all processes started so far: what a command takes on a machine with nothing else to do."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def spent_seconds(pid: int) -> float:
+    """Processor time of a process that runs and of those that it has started."""
+    ticks, tree = 0, [pid]
+    for each in tree:
+        with suppress(OSError):  # it has ended meanwhile
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))  # its own, and of children that it has seen end
+            tree += [int(word) for task in Path(f"/proc/{each}/task").iterdir()
+                     for word in (task / "children").read_text().split()]  # fmt: skip
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for_state(outdir: Path, process: subprocess.Popen[str], seconds: float = 60) -> Path:
