@@ -1,14 +1,16 @@
 """Speed on an idle machine and on one that does other work: `python -m bench.busy`, five minutes on two CPUs.
 
     python -m bench.busy                                      everything, beside 0, 2 and 4 endless processes
-    python -m bench.busy --work=train --rounds=3 --seconds=20 --plain
+    python -m bench.busy --work=train --rounds=3 --seconds=20 --minutes=20 --beside=sg3,plain,one
 
-Each measurement is a process of its own: with threads as `sg3` arranges them, and as PyTorch does by itself (`plain`);
-the two take turns. The others are at work before it is started, as where a user starts something on a busy machine, or
-they arrive when it has begun to work, as beside a run of hours. The machine must be idle otherwise.
+Each measurement is a process of its own: with threads as `sg3` arranges them, as PyTorch does by itself (`plain`), or
+one (`one`); they take turns. The others are at work before it is started, as where a user starts something on a busy
+machine, or they arrive when it has begun to work, as beside a run of hours. The machine must be idle otherwise.
 
 Two numbers say whether the arrangement is right: on an idle machine its speed against PyTorch's own (0.95 and more),
 and beside L endless processes the share of that speed, against n / (n + L), a fair share of n CPUs (0.8 and more).
+Each line says where that comes from: the part of the processor time that it took of what it and the endless processes
+had, which is n / (n + L) for n threads where the system is fair and none waits, and the work done in a second of it.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 LEAST_IDLE, LEAST_BUSY = 0.95, 0.8
+SHORTEST = 1.0  # seconds of a measurement, however little time there is
 LONGEST = 600.0  # seconds after which a process that is left behind ends by itself
-PLAIN = {"SG3_THREADS": "all"}
+ARRANGEMENTS = {"sg3": {}, "plain": {"SG3_THREADS": "all"}, "one": {"OMP_NUM_THREADS": "1"}}  # variables
 DECIDED = ("OMP_NUM_THREADS", "SG3_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # variables, left out
 ENDLESS = f"import time\nend = time.monotonic() + {LONGEST}\nwhile time.monotonic() < end: pass"
 WARM, READY, GO = 2, "ready", "go"  # steps before a measurement; words between parent and child
@@ -37,64 +41,125 @@ WARM, READY, GO = 2, "ready", "go"  # steps before a measurement; words between 
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    """Inside, so many processes want a CPU all the time."""
+def busy_processes(count: int) -> Iterator[list[int]]:
+    """Inside, so many processes want a CPU all the time; gives their ids."""
     processes = [subprocess.Popen([sys.executable, "-c", ENDLESS]) for _ in range(count)]
     try:
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
 
 
-def speed(work: str, seconds: float, load: int, plain: bool = False, arriving: bool = False) -> float:
-    """Pieces of work in a second, by a process beside `load` others, which are there first or arrive later."""
+def spent(pid: int) -> float:
+    """Seconds of processor time that a process and those that it has started have had; 0 where nobody says."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [int(word) for task in Path(f"/proc/{pid}/task").iterdir()
+                    for word in (task / "children").read_text().split()]  # fmt: skip
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(spent, children))
+
+
+def speed(work: str, seconds: float, case: Case) -> float:
+    """Pieces of work in a second, by a process beside others, which are there first or arrive later."""
     environment = {name: value for name, value in os.environ.items() if name not in DECIDED}
     command = [sys.executable, "-m", "bench.busy", f"--child={work}", f"--seconds={seconds}"]
     with ExitStack() as stack:
-        if not arriving:
-            stack.enter_context(busy_processes(load))
+        others: list[int] = []
+        if not case.arriving:
+            others = stack.enter_context(busy_processes(case.load))
         process = subprocess.Popen(
-            command, env=environment | (PLAIN if plain else {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+            command, env=environment | ARRANGEMENTS[case.how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         stack.callback(process.kill)
         assert process.stdout is not None
+        assert process.stdin is not None
         if process.stdout.readline().strip() != READY:
             raise RuntimeError(f"{work}: the process that was to be measured has failed")
-        if arriving:
-            stack.enter_context(busy_processes(load))
-        found = json.loads(process.communicate(f"{GO}\n", timeout=LONGEST)[0])
-    how = f"{'plain' if plain else 'sg3'}{', load arrives' if arriving else ''}"
-    print(f"  {work:8s} beside {load}  {how:18s} {found['threads']} threads  {found['per_second']:8.3f} /s",
+        if case.arriving:
+            others = stack.enter_context(busy_processes(case.load))
+        before = spent(process.pid), sum(map(spent, others))
+        process.stdin.write(f"{GO}\n")
+        process.stdin.flush()
+        found = json.loads(process.stdout.readline())
+        mine, theirs = spent(process.pid) - before[0], sum(map(spent, others)) - before[1]
+        process.stdin.close()  # it may end
+        process.wait(LONGEST)
+    part = mine / max(mine + theirs, 1e-9)
+    how = f"{case.how}{', load arrives' if case.arriving else ''}"
+    print(f"  {work:8s} beside {case.load}  {how:19s} {found['threads']} threads  {found['per_second']:8.3f} /s, "
+          f"{part:.2f} of the processor time, {found['count'] / max(mine, 1e-9):.3f} in a second of it",
           file=sys.stderr, flush=True)  # fmt: skip
     return float(found["per_second"])
 
 
+class Case(NamedTuple):
+    """Beside what, how arranged, and whether the others come later."""
+
+    load: int
+    how: str = "sg3"
+    arriving: bool = False
+
+    def __str__(self) -> str:
+        words = [f"beside {self.load}", "arriving" if self.arriving else "", self.how if self.how != "sg3" else ""]
+        return ", ".join(filter(None, words))
+
+
+def cases_of(loads: list[int], beside: list[str]) -> list[Case]:
+    """All arrangements on an idle machine, those of `beside` also beside others."""
+    idle = [Case(0, how) for how in dict.fromkeys(["sg3", "plain", *beside])]
+    return idle + [Case(load, how, arriving) for load in loads if load for how in beside for arriving in (False, True)]
+
+
+class Budget:
+    """Seconds for each of so many measurements, of which all together are to take so many minutes."""
+
+    def __init__(self, minutes: float, count: int, seconds: float) -> None:
+        self._end = time.monotonic() + minutes * 60
+        self._left = count
+        self._seconds = seconds
+        self._beside: list[float] = []  # seconds that each took beside its measurement
+
+    def next(self) -> float:
+        """How long the next one may take."""
+        beside = statistics.fmean(self._beside) if self._beside else 0.0
+        each = (self._end - time.monotonic()) / max(self._left, 1) - beside
+        return max(min(each, self._seconds), SHORTEST)
+
+    def took(self, seconds: float, beside: float) -> None:
+        """One is done: so long for the measurement, and so long for all else."""
+        self._left -= 1
+        self._beside.append(beside)
+
+
 def measure(
-    works: list[str], loads: list[int], rounds: int, seconds: float, plain_too: bool = False
+    works: list[str], loads: list[int], rounds: int, seconds: float, beside: list[str], minutes: float = LONGEST
 ) -> dict[str, dict[str, float]]:
     """By work: 'idle', the speed against PyTorch's own, and by load the share of that against a fair one."""
     cpus = len(os.sched_getaffinity(0))
-    cases = [(load, plain, arriving) for load in loads for plain in (False, True) for arriving in (False, True)
-             if (load or not arriving) and (not plain or not load or plain_too)]  # fmt: skip
-    speeds: dict[tuple[str, int, bool, bool], list[float]] = {}
+    cases = cases_of(loads, beside)
+    budget = Budget(minutes, rounds * len(works) * len(cases), seconds)
+    speeds: dict[tuple[str, Case], list[float]] = {}
     for turn in range(rounds):
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
         for work in works:
-            for load, plain, arriving in cases if turn % 2 == 0 else reversed(cases):
-                value = speed(work, seconds, load, plain, arriving)
-                speeds.setdefault((work, load, plain, arriving), []).append(value)
+            for case in cases if turn % 2 == 0 else reversed(cases):
+                began, due = time.monotonic(), budget.next()
+                speeds.setdefault((work, case), []).append(speed(work, due, case))
+                budget.took(due, time.monotonic() - began - due)
     median = {key: statistics.median(values) for key, values in speeds.items()}
     results: dict[str, dict[str, float]] = {}
     for work in works:
-        own = median[work, 0, True, False]
-        results[work] = {"idle": median[work, 0, False, False] / own}
-        for load, plain, arriving in cases:
-            if load:
-                name = f"beside {load}{', arriving' if arriving else ''}{', plain' if plain else ''}"
-                results[work][name] = median[work, load, plain, arriving] / own / (cpus / (cpus + load))
+        own = median[work, Case(0, "plain")]
+        results[work] = {"idle": median[work, Case(0)] / own}
+        for case in cases:
+            if case.load:
+                results[work][str(case)] = median[work, case] / own / (cpus / (cpus + case.load))
+            elif case.how not in ("sg3", "plain"):
+                results[work][f"idle, {case.how}"] = median[work, case] / own
     return results
 
 
@@ -104,7 +169,7 @@ def problems(results: dict[str, dict[str, float]]) -> list[str]:
     for work, numbers in results.items():
         for name, value in numbers.items():
             least = LEAST_IDLE if name == "idle" else LEAST_BUSY
-            if not name.endswith("plain") and value < least:
+            if not name.endswith(tuple(ARRANGEMENTS)) and value < least:
                 found.append(f"{work}, {name}: {value:.2f}, should be {least} and more")
     return found
 
@@ -208,7 +273,8 @@ def child(work: str, seconds: float) -> None:
             step()
             count += 1
         per_second = count / (time.monotonic() - began)
-        print(json.dumps({"per_second": per_second, "threads": torch.get_num_threads()}), flush=True)
+        print(json.dumps({"per_second": per_second, "count": count, "threads": torch.get_num_threads()}), flush=True)
+        sys.stdin.read()  # until its processor time has been looked at
     os._exit(0)  # loaders and other threads are not asked
 
 
@@ -218,14 +284,18 @@ def main() -> None:
     parser.add_argument("--loads", default="0,2,4", help="numbers of endless processes beside it; 0 is needed")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    parser.add_argument("--plain", action="store_true", help="PyTorch's own arrangement also beside load")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of all: measurements become shorter, if need be")
+    parser.add_argument("--beside", default="sg3", help="arrangements to measure beside load, of sg3, plain and one")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     said = parser.parse_args()
     if said.child:
         child(said.child, said.seconds)
         return
     loads = sorted({0, *map(int, said.loads.split(","))})
-    results = measure(said.work.split(","), loads, said.rounds, said.seconds, said.plain)
+    beside = said.beside.split(",")
+    if unknown := [*(set(beside) - set(ARRANGEMENTS)), *(set(said.work.split(",")) - set(WORKS))]:
+        parser.error(f"there is no {', '.join(unknown)}")
+    results = measure(said.work.split(","), loads, said.rounds, said.seconds, beside, said.minutes)
     print(json.dumps(results, indent=1))
     for problem in problems(results):
         print(f"too slow: {problem}", file=sys.stderr)
