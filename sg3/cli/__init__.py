@@ -120,7 +120,8 @@ def _with_home(word: str) -> str:
 
 
 def _clean_up_when_ended() -> None:
-    """Have SIGTERM and a closed terminal (SIGHUP) do what Ctrl-C does, which leaves no temporary files behind.
+    """Have SIGTERM, a closed terminal (SIGHUP) and a limit of processor time (SIGXCPU, which comes every second from
+    then on) do what Ctrl-C does, which leaves no temporary files behind.
 
     Not in processes forked by this one, which it ends itself, nor in one of several ranks, which their launcher ends;
     nor for what is ignored, as SIGHUP is under nohup.
@@ -131,11 +132,13 @@ def _clean_up_when_ended() -> None:
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         if os.getpid() == process:
+            if number == getattr(signal, "SIGXCPU", None):
+                signal.signal(number, signal.SIG_IGN)
             raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them
+    for name in ("SIGTERM", "SIGHUP", "SIGXCPU"):  # Windows has one of them
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, interrupt)
@@ -179,6 +182,8 @@ def _run(args: list[str], debug: bool) -> int:
             return _fail(str(known), known.exit_code, debug)
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 74, debug)
     except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("embedded null"):  # from an option file
+            return _fail("a path holds a null character, which no file's name does", 2, debug)
         if hasattr(error, "exit_code"):  # sg3.kernels has errors of its own: it imports nothing else of sg3
             return _fail(str(error), error.exit_code, debug)
         if known := shortage(error):

@@ -13,7 +13,8 @@ from typing import Any
 from sg3.portable import signals
 from sg3.processes import World
 
-SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
+REPEATED = signals("SIGXCPU")  # every second, once a process has had its processor time (ulimit -t)
 # A terminal sends Ctrl-C to the whole process group, and a launcher that gets it sends it on: one wish, not two.
 SAME_WISH_SECONDS = 2.0
 
@@ -26,7 +27,7 @@ class WaitInterruptedError(BaseException):
 
 
 class StopSignals:
-    """While active, notes the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second one, seconds later, acts as usual.
+    """While active, notes the first of SIGNALS; a second one, seconds later, acts as usual.
 
     What is ignored, as SIGHUP is under nohup, stays so.
     """
@@ -53,11 +54,13 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number in REPEATED:
+            self._previous[signal.Signals(number)] = signal.SIG_IGN  # also from the end on
         if self._caught is None:
             self._caught, self._caught_at = signal.Signals(number).name, time.monotonic()
             if self._is_waiting:
                 raise WaitInterruptedError
-        elif time.monotonic() - self._caught_at > SAME_WISH_SECONDS:
+        elif time.monotonic() - self._caught_at > SAME_WISH_SECONDS and number not in REPEATED:
             self._restore()
             signal.raise_signal(number)
 

@@ -146,6 +146,8 @@ def test_other_errors(outcome: Outcome) -> None:
     assert outcome(PermissionError(13, "Permission denied", "/o")) == (74, "error: /o: Permission denied\n")
     assert outcome(OSError(28, "No space left on device")) == \
         (74, "error: input/output: No space left on device\n")
+    for what in ("byte", "character in path"):
+        assert outcome(ValueError(f"embedded null {what}"))[0] == 2
     code, text = outcome(ZeroDivisionError("division by zero"))
     assert code == 70
     assert text == "error: ZeroDivisionError: division by zero (a bug in sg3; --debug shows where)\n"

@@ -35,6 +35,20 @@ def test_a_signal_is_noted_once(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_the_limit_of_processor_time_is_told_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks once, and the end of the run is not disturbed by what follows."""
+    monkeypatch.setattr(stop_module, "SAME_WISH_SECONDS", -1.0)
+    before = signal.getsignal(signal.SIGXCPU)
+    try:
+        with StopSignals(ALONE) as stop:
+            os.kill(os.getpid(), signal.SIGXCPU)
+            os.kill(os.getpid(), signal.SIGXCPU)
+            assert stop.reason(3) == "SIGXCPU"
+        os.kill(os.getpid(), signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, before)
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
