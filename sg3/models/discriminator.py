@@ -19,7 +19,7 @@ from torch import nn
 
 from sg3.canvas import Size, checked
 from sg3.kernels import downsample2d, setup_filter
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, layout_of, wide, working_type
 
 __all__ = ["Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer"]
 
@@ -56,6 +56,7 @@ class DiscriminatorBlock(nn.Module):
         self.half_type = "float16"
         self.half_on_cpu = False
         self.channels_last = use_fp16 and fp16_channels_last
+        self.channels_last_on_cpu = fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
         index: Iterator[int] = count(first_layer_idx)
@@ -83,8 +84,7 @@ class DiscriminatorBlock(nn.Module):
         may_be_half = self.use_fp16 and not force_fp32
         dtype = working_type(may_be_half, self.half_type, reference.device, self.half_on_cpu)
         dtype = wide(self.conv1.weight, dtype)
-        is_half = dtype not in (torch.float32, torch.float64)
-        layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
+        layout = layout_of(self.channels_last, self.channels_last_on_cpu, dtype, reference.device)
         if x is not None:
             x = x.to(dtype=dtype, memory_format=layout)
 

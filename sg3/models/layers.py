@@ -267,6 +267,14 @@ def wide(weight: torch.Tensor, otherwise: torch.dtype = torch.float32) -> torch.
     return torch.float64 if weight.dtype == torch.float64 else otherwise
 
 
+def layout_of(in_half: bool, on_cpu: bool, dtype: torch.dtype, device: torch.device) -> torch.memory_format:
+    """How features lie in memory: channels last `in_half` precision, `on_cpu` in any, where oneDNN's convolutions of
+    few channels want it."""
+    is_half = dtype not in (torch.float32, torch.float64)
+    is_last = (in_half and is_half) or (on_cpu and device.type == "cpu")
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def set_half_type(network: nn.Module, half_type: str, on_cpu: bool = False) -> None:
     """Choose 'float16', which networks begin with, or 'bfloat16' for the layers that may run in 16 bits, and whether
     they do so on a CPU, too."""

@@ -29,7 +29,7 @@ from sg3.models.discriminator import (
     MinibatchStdLayer,
     constant_shape,
 )
-from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, wide, working_type
+from sg3.models.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, layout_of, wide, working_type
 
 __all__ = [
     "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "FullyConnectedLayer", "Generator",
@@ -207,6 +207,7 @@ class SynthesisBlock(nn.Module):
         self.half_type = "float16"
         self.half_on_cpu = False
         self.channels_last = use_fp16 and fp16_channels_last
+        self.channels_last_on_cpu = fp16_channels_last
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
         def layer(n_in: int, up: int) -> SynthesisLayer:
@@ -246,8 +247,7 @@ class SynthesisBlock(nn.Module):
         w = iter(ws.unbind(dim=1))
         may_be_half = self.use_fp16 and not force_fp32
         dtype = wide(ws, working_type(may_be_half, self.half_type, ws.device, self.half_on_cpu))
-        is_half = dtype not in (torch.float32, torch.float64)
-        layout = torch.channels_last if self.channels_last and is_half else torch.contiguous_format
+        layout = layout_of(self.channels_last, self.channels_last_on_cpu, dtype, ws.device)
 
         if self.in_channels == 0:
             start = self.const.to(dtype)[None].expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=layout)

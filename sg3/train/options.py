@@ -291,7 +291,8 @@ class Options:
         "Allow TensorFloat-32 in float32 layers.", MACHINE, default=False, changes="products are rounded otherwise"
     )
     nhwc: bool | None = option(
-        "Channels last in layers with 16 bits, but for StyleGAN3's G.", MACHINE, default=False, changes=OTHER_ROUNDING
+        "Channels last in layers with 16 bits, on a CPU in all, but for StyleGAN3's G.", MACHINE, default=False,
+        changes="layers are rounded otherwise",
     )
     compile: str | None = option(
         "torch.compile for the main phases; graphs: and CUDA graphs.", MACHINE, default="off",

@@ -61,6 +61,36 @@ def test_discriminator(monkeypatch, half: str, architecture: str, last: bool) ->
     assert D.b32.conv0.weight.is_contiguous(memory_format=torch.channels_last) == last
 
 
+@pytest.mark.parametrize("resolutions", [0, 2], ids=["fp32", "partial"])
+def test_channels_last_on_a_cpu_in_float32(monkeypatch, resolutions: int) -> None:
+    """fp16_channels_last holds for all blocks there, values and gradients stay the same but for rounding."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_fp16_res": resolutions}
+    G = stylegan2.Generator(8, 0, 8, 32, 3, **sizes)
+    D = stylegan2.Discriminator(0, 32, 3, **sizes)
+    last_G = stylegan2.Generator(8, 0, 8, 32, 3, fp16_channels_last=True, **sizes)
+    last_D = stylegan2.Discriminator(0, 32, 3, block_kwargs={"fp16_channels_last": True}, **sizes)
+    last_G.load_state_dict(G.state_dict())
+    last_D.load_state_dict(D.state_dict())
+    z = torch.randn(4, 8)
+
+    def run(G: torch.nn.Module, D: torch.nn.Module) -> list[torch.Tensor]:
+        img = G(z, noise_mode="const")
+        logits = D(img, None)
+        (grad,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+        weights = [G.synthesis.b8.conv0.weight, G.synthesis.b32.conv1.weight, D.b32.conv0.weight, D.b8.conv1.weight]
+        return [img, logits, *torch.autograd.grad(grad.square().sum() + logits.sum(), weights)]
+
+    expected = run(G, D)
+    inputs = seen_by_convolutions(monkeypatch)
+    found = run(last_G, last_D)
+    blocks = [x for x in inputs if x.shape[2] > 4]
+    assert len(blocks) >= 10
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in blocks)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.detach().abs().max()))
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
 def test_stylegan2(monkeypatch, half: str, last: bool) -> None:
     torch.manual_seed(0)

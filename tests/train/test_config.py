@@ -53,6 +53,18 @@ def test_published_parameter_counts() -> None:
     assert D.b8.conv0.weight.shape[0] == 512
 
 
+def test_layer_noise_is_left_out_on_demand() -> None:
+    facts_64 = facts(resolution=64)
+    with_noise = resolve(Options(cfg="stylegan2"), facts_64).generator_kwargs()
+    assert "use_noise" not in with_noise  # files of such runs stay as they were
+    without = resolve(Options(cfg="stylegan2", cmax=8, latent=8, layer_noise=False), facts_64)
+    names = dict(stylegan2.Generator(**without.generator_kwargs()).state_dict())
+    assert not [name for name in names if "noise" in name]
+    assert [name for name in stylegan2.Generator(**with_noise).state_dict() if name.endswith("noise_strength")]
+    with pytest.raises(UsageError, match=r"--layer-noise=0.*stylegan2"):
+        resolve(Options(cfg="stylegan3-t", layer_noise=False), FFHQ)
+
+
 def test_transfer_and_fp32_change_what_they_should() -> None:
     r = resolve(Options(cfg="stylegan3-r", resume="net.pkl"), FFHQ)
     assert (r.blur_init_sigma, r.ema_rampup, r.ada_kimg) == (0, None, 100)
@@ -140,8 +152,8 @@ def test_own_words_win_over_a_preset() -> None:
 def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:
     """training_options.json and training states hold these; a new one needs a default."""
     written = tiny_config().to_dict()
-    names = ("threads", "resume_least", "posthoc_ema", "restart_every", "d_num_fp16_res", "amp_on_cpu", "g_scaler",
-             "d_scaler", "loss_scale")  # fmt: skip
+    names = ("threads", "resume_least", "posthoc_ema", "restart_every", "layer_noise", "log_to", "d_num_fp16_res",
+             "amp_on_cpu", "g_scaler", "d_scaler", "loss_scale")  # fmt: skip
     newer = {name: written.pop(name) for name in names}
     assert StyleGANConfig.from_dict(written).to_dict() == {**written, **newer}
     assert set(written) == {

@@ -27,6 +27,7 @@ class StyleGANConfig(TrainConfig):
     cmax: int
     layers: int
     margin: int
+    layer_noise: bool = True  # (runs that began before there was this)
     num_fp16_res: int
     d_num_fp16_res: int | None = None  # None: as many as G's (as in runs that began before there was this)
     conv_clamp: float | None
@@ -91,6 +92,8 @@ class StyleGANConfig(TrainConfig):
         half = {"G": self.num_fp16_res > 0, "D": self.d_half > 0}
         scalers = {"G": self.g_scaler, "D": self.d_scaler}
         problems += half_precision.contradictions(cast(StyleGANOptions, said), half, scalers, self.loss_scale)
+        if not self.layer_noise and self.cfg != "stylegan2":
+            problems.append(f"--layer-noise=0: {self.cfg} has none in any case, that is stylegan2's")
         if said.batch_gpu is None and self.batch % self.gpus:
             return problems  # what follows from a batch that is not to be shared out is no problem of its own
         if self.batch_gpu < self.mbstd_group:
@@ -148,7 +151,8 @@ class StyleGANConfig(TrainConfig):
         }  # fmt: skip
         if self.cfg == "stylegan2":
             channels = {"channel_base": self.cbase, "channel_max": self.cmax}
-            return {**common, **channels, "fp16_channels_last": self.nhwc}
+            noise = {} if self.layer_noise else {"use_noise": False}
+            return {**common, **channels, **noise, "fp16_channels_last": self.nhwc}
         shape = {"num_layers": self.layers, "margin_size": self.margin, "magnitude_ema_beta": self.magnitude_ema_beta}
         if self.cfg == "stylegan3-t":
             return {**common, **shape, "channel_base": self.cbase, "channel_max": self.cmax}

@@ -50,6 +50,7 @@ class StyleGANOptions(Options):
     d_map_depth: int | None = option(
         "Layers of D's mapping network, with --cond.", NETWORKS, default=8, at_least=1, at_most=limits.LAYERS
     )
+    layer_noise: bool | None = option("StyleGAN2: noise of its own for each pixel of a layer.", NETWORKS, default=True)
     d_arch: str | None = option(
         "Connections of D's blocks.", NETWORKS, default="resnet", choices=("resnet", "skip", "orig")
     )
