@@ -50,6 +50,8 @@ def _named_weights(
 @switch("--intervals", help="With 95 % confidence intervals, which take longer.")
 @click.option("--against", metavar="NETWORK",
               help="Another network: also how much larger each value is than its, with an interval.")
+@click.option("--background", metavar="COLOUR", default="white", show_default=True,
+              help="Detectors see images with alpha over this colour; over another one it is another metric.")
 @switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
@@ -71,6 +73,7 @@ def command(
     weights: tuple[tuple[str, str], ...],
     intervals: bool,
     against: str | None,
+    background: str,
     cache: bool,
     plot_path: Path | None,
     as_json: bool,
@@ -81,8 +84,8 @@ def command(
 
     fid50k_full kid50k_full pr50k3_full is50k ppl2_wend eqt50k_int eqt50k_frac eqr50k are defined as in the original;
     any of them takes another number of images, as in fid5k_full. fd_efflite needs no download, fwd5k_full no network;
-    docs/metrics.md says what each number means. In a run folder, results are added to metric-NAME.jsonl as they come;
-    an interrupted command goes on when it is repeated.
+    docs/metrics.md says what each number means. Of images with alpha, NAME_alpha is of their alpha alone. In a run
+    folder, results are added to metric-NAME.jsonl as they come; an interrupted command goes on when it is repeated.
 
     Examples:
 
@@ -106,7 +109,9 @@ def command(
     from sg3.processes import find_place
     from sg3.resources import loaders
     from sg3.run_folder import going_on
+    from sg3.transparency import colour
 
+    colour(background)
     if plot_path is not None and not Path(network).is_dir():
         raise UsageError(f"--plot: needs a run folder, which {network} is not")
     if plot_path is not None:
@@ -126,7 +131,7 @@ def command(
         job = Job(
             other + found, chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
-            intervals or against is not None, weights,
+            intervals or against is not None, weights, background,
         )  # fmt: skip
         display = Display(as_json, len(job.snapshots) > 1, against)
         if gpus is not None and gpus > 1 and find_place(os.environ) is None:

@@ -11,7 +11,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,9 +37,11 @@ from sg3.metrics.real_statistics import RealStatistics
 from sg3.metrics.results import MetricResult, versions
 from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
 from sg3.metrics.statistics import Statistics, StatisticsSpec
+from sg3.metrics.views import ALPHA, AS_THEY_ARE, OVER, background_of, over_colour
 from sg3.models import Generator, StyleGenerator
 from sg3.processes import Stopped, World, already_met
 from sg3.terminal import say
+from sg3.transparency import has_alpha
 
 
 def compute(
@@ -58,6 +61,7 @@ def compute(
     cache: bool = True,
     graphs: bool = False,
     intervals: bool = False,
+    background: str = "white",
 ) -> list[MetricResult]:
     """Evaluate the generator `G` by these metrics, which `sg3.metrics.parse` makes of their names.
 
@@ -69,6 +73,8 @@ def compute(
     graphs: make images by CUDA graphs on a GPU, which takes memory that a training run beside it may lack.
     intervals: with 95 % confidence intervals (`intervals.py` says of what), which keep every image's features in memory
     and compute a Frechet distance 21 times.
+    background: detectors see images with alpha over this colour, a part of the metric's definition; comparisons with
+    real images also give a second number, NAME_alpha, of the alpha plane alone.
 
     `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
     finished until then is returned.
@@ -92,10 +98,10 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        pixels = Pixels((G.img_channels, G.img_resolution, G.img_resolution))
+        pixels = Pixels((_seen_channels(G), G.img_resolution, G.img_resolution))
         seen = {**opened, pixels.name: pixels}
         labels, watched = random_labels(G, data, seed), Progress(progress, stop)
-        return Run(network, labels, dataset, data, seen, seed, world, watched, intervals)
+        return Run(network, labels, dataset, data, seen, seed, world, watched, intervals, background)
 
     results: list[MetricResult] = []
 
@@ -131,6 +137,12 @@ class Run:
     world: World
     progress: Progress
     intervals: bool
+    background: str  # of images with alpha
+
+    @property
+    def view(self) -> str:
+        """How detectors see images."""
+        return over_colour(self.background) if has_alpha(self.G.img_channels) else AS_THEY_ARE
 
 
 def _results(
@@ -154,12 +166,15 @@ def _results(
         if isinstance(metric, FrechetDistancePerClass):
             assert statistics is not None
             assert run.data is not None
-            values = fid_per_class(metric, samples, run.data, statistics, run.progress)
+            values = fid_per_class(metric, samples, run.data, statistics, run.progress, run.view)
             yield record(metric, values, began, num_real=len(run.data))
         elif isinstance(metric, PathLength):
             detector = run.detectors[metric.detector]
             G = cast(StyleGenerator, run.G)
-            found = path_length(metric, G, run.labels, detector, run.seed, run.world, run.progress, run.intervals)
+            found = path_length(
+                metric, G, run.labels, detector, run.seed, run.world, run.progress, run.intervals,
+                background_of(run.view),
+            )  # fmt: skip
             yield record(metric, found.values, began, intervals=found.intervals)
     moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
@@ -176,15 +191,19 @@ def _pooled(
 ) -> Iterator[MetricResult]:
     """All metrics that compare features: the real images, then one pass over generated ones, then the formulas."""
     shared = time.monotonic()
-    real_specs: dict[Metric, StatisticsSpec] = {}
+    real_specs: dict[tuple[Metric, str], StatisticsSpec] = {}
+    specs: dict[tuple[Metric, str], StatisticsSpec] = {}
     for metric in metrics:
+        views = [run.view]
         if isinstance(metric, RealComparison):
             assert run.data is not None
             assert run.dataset is not None
             count, mirrored = run.dataset.count(run.data, metric.real), run.dataset.is_mirrored(metric.real)
-            real_specs[metric] = metric.real_statistics(count, mirrored)
+            views += [ALPHA] if run.view else []
+            of_real = metric.real_statistics(count, mirrored)
+            real_specs |= {(metric, view): replace(of_real, view=view) for view in views}
+        specs |= {(metric, view): replace(metric.generated_statistics(run.intervals), view=view) for view in views}
     real = statistics.get(set(real_specs.values())) if statistics is not None and real_specs else {}
-    specs = {metric: metric.generated_statistics(run.intervals) for metric in metrics}
     for name in sorted({spec.detector for spec in specs.values()}):
         detector = run.detectors[name]
         if isinstance(detector, Dinov2Detector) and detector.device.type == "cpu" and run.world.is_main:
@@ -196,20 +215,30 @@ def _pooled(
     shared = time.monotonic() - shared
     for metric in metrics:
         began = time.monotonic() - shared
-        detector, real_spec = run.detectors[metric.source], real_specs.get(metric)
+        detector, real_spec = run.detectors[metric.source], real_specs.get((metric, run.view))
         run.progress.tell(metric.name, 0, 1)
 
-        def numbers(
-            metric: FeatureMetric = metric, real_spec: StatisticsSpec | None = real_spec, detector: Detector = detector
-        ) -> Findings:
-            of_real = None if real_spec is None else real[real_spec]
-            return metric.evaluate(of_real, _finite(metric, made[specs[metric]]), detector, run.seed, run.intervals)
+        def numbers(view: str, metric: FeatureMetric = metric, detector: Detector = detector) -> Findings:
+            spec = real_specs.get((metric, view))
+            of_real = None if spec is None else real[spec]
+            generated = _finite(metric, made[specs[metric, view]])
+            return metric.evaluate(of_real, generated, detector, run.seed, run.intervals)
 
-        found = run.world.on_main(numbers)
+        found = run.world.on_main(partial(numbers, run.view))
+        if (metric, ALPHA) in specs:
+            found = _with_alpha(found, run.world.on_main(partial(numbers, ALPHA)))
         run.progress.tell(metric.name, 1, 1)
         facts = {**metric.definition(detector), **found.facts, **({"notes": list(found.notes)} if found.notes else {})}
         num_real = None if real_spec is None else real_spec.count
         yield record(metric, found.values, began, num_real, facts, found.intervals)
+
+
+def _with_alpha(found: Findings, of_alpha: Findings) -> Findings:
+    """The numbers of images over a background, and behind them those of alpha alone."""
+    values = {f"{name}_alpha": value for name, value in of_alpha.values.items()}
+    intervals = {f"{name}_alpha": interval for name, interval in of_alpha.intervals.items()}
+    notes = found.notes + tuple(f"alpha: {note}" for note in of_alpha.notes if note not in found.notes)
+    return replace(found, values=found.values | values, notes=notes, intervals=found.intervals | intervals)
 
 
 class _Recorder:
@@ -231,6 +260,8 @@ class _Recorder:
             recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": detector.resize}
         if metric.real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
+        if self._run.view and not isinstance(metric, Equivariance):  # which compares all channels
+            recipe["background"] = self._run.view.removeprefix(OVER)
         recipe |= definition or {}
         seconds = time.monotonic() - began
         asked = (intervals or {}) if self._run.intervals else None
@@ -261,8 +292,8 @@ def _check(
         if isinstance(metric, PathLength) and not isinstance(G, StyleGenerator):
             raise UsageError(f"{metric.name}: walks through w, which only StyleGAN generators have")
         if isinstance(metric, WaveletDistance):
-            check_shape(metric.name, (G.img_channels, G.img_resolution, G.img_resolution))
-        if metric.detector is not None and G.img_channels not in (1, 3):
+            check_shape(metric.name, (_seen_channels(G), G.img_resolution, G.img_resolution))
+        if metric.detector is not None and not 1 <= G.img_channels <= 4:
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
         if metric.real is None:
             continue
@@ -287,6 +318,11 @@ def _foretell(detector: Dinov2Detector, gen: int, real: int) -> None:
     say(f"{detector.name}: {seconds:.2f} s an image on this CPU, {format_time_brief(seconds * gen)} for {gen} "
         f"generated ones and, unless they are known, {format_time_brief(seconds * real)} for {real} real ones, shared "
         "out among the processes")
+
+
+def _seen_channels(G: Generator) -> int:
+    """Of its images, as detectors see them."""
+    return 3 if has_alpha(G.img_channels) else G.img_channels
 
 
 def _finite(metric: Metric, statistics: Statistics | None) -> Statistics:

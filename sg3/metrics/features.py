@@ -18,6 +18,7 @@ from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealSelection
 from sg3.metrics.samples import Samples
 from sg3.metrics.statistics import Gathered, Kind, Statistics, StatisticsSpec
+from sg3.metrics.views import seen
 from sg3.processes import World
 
 
@@ -96,10 +97,10 @@ def generated_statistics(
     def generate() -> None:
         for part in progress.each(what, parts):
             images = samples.images(part)
-            for name in sorted({spec.detector for spec in order}):
-                due = [spec for spec in order if spec.detector == name and spec.count > part.start]
+            for name, view in sorted({(spec.detector, spec.view) for spec in order}):
+                due = [spec for spec in order if (spec.detector, spec.view) == (name, view) and spec.count > part.start]
                 if due:
-                    features = detectors[name].features(images)
+                    features = detectors[name].features(seen(images, view))
                     for spec in due:
                         gathered[spec].add(part, features)
 

@@ -18,6 +18,7 @@ from sg3.metrics.real_images import RealSelection
 from sg3.metrics.real_statistics import RealStatistics
 from sg3.metrics.samples import Samples, one_class
 from sg3.metrics.statistics import Statistics, StatisticsSpec
+from sg3.metrics.views import AS_THEY_ARE
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FrechetDistancePerClass(Metric):
 
 def fid_per_class(
     metric: FrechetDistancePerClass, samples: Samples, data: ImageFolderDataset, statistics: RealStatistics,
-    progress: Progress,
+    progress: Progress, view: str = AS_THEY_ARE,
 ) -> Values:  # fmt: skip
     """FID of every class that has at least two real images, and the mean of them.
 
@@ -44,14 +45,14 @@ def fid_per_class(
     larger FID for that alone: compare classes with care, and each with itself freely.
     """
     world, detector = statistics.world, statistics.detectors[metric.detector]
-    spec = StatisticsSpec(metric.detector, "features", mirrored=False, count=len(data))
+    spec = StatisticsSpec(metric.detector, "features", False, len(data), view)
     features = statistics.get({spec})[spec]
     classes = torch.tensor([int(data.get_label(index).argmax()) for index in range(len(data))])
     counts = torch.bincount(classes, minlength=samples.G.c_dim)
     used = [index for index in range(samples.G.c_dim) if counts[index] >= 2]
     if not used:
         raise UsageError(f"metric {metric.name}: no class has two real images")
-    due = StatisticsSpec(metric.detector, "moments", mirrored=False, count=metric.num_gen)
+    due = StatisticsSpec(metric.detector, "moments", False, metric.num_gen, view)
     values: Values = {}
     for index in used:
         of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch, samples.graphs)

@@ -28,6 +28,7 @@ from sg3.metrics.driver import compute, needs_dataset
 from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.results import MetricResult
+from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
 from sg3.processes import already_met, check_ranks, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
@@ -64,6 +65,7 @@ class Job:
     graphs: bool = True  # CUDA graphs on a GPU
     intervals: bool = False
     weights: tuple[tuple[str, str], ...] = ()  # names of detectors, and the file or address of each
+    background: str = "white"  # of images with alpha
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
@@ -127,7 +129,7 @@ def _measure(job: Job, display: Display) -> None:
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
                 progress=display.progress if world.is_main else None, graphs=job.graphs,
-                intervals=job.intervals,
+                intervals=job.intervals, background=job.background,
             )  # fmt: skip
 
 
@@ -200,6 +202,8 @@ def _known(
             same = same and (recipe.get("dataset") or {}).get("sha256") == expected_data
             if dataset is not None and metric.real is not None and "mirrored" in recipe:
                 same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)
+            if "background" in recipe:
+                same = same and f"{OVER}{recipe['background']}" == over_colour(job.background)
             if same and (not job.intervals or "intervals" in line):
                 known[metric.name] = line
     return known

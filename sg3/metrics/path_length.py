@@ -26,6 +26,7 @@ from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
 from sg3.models import StyleGenerator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
+from sg3.transparency import Colour, over
 
 EPSILON = 1e-4
 NOISE_GROUP = 2  # pairs that share StyleGAN2's noise, the original's batch
@@ -55,9 +56,10 @@ class Perceptual(Protocol):
 
 def path_length(
     metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World,
-    progress: Progress, intervals: bool = False,
+    progress: Progress, intervals: bool = False, background: Colour | None = None,
 ) -> Findings:  # fmt: skip
-    """PPL over metric.num_gen pairs. Raises UsageError if the detector has no LPIPS."""
+    """PPL over metric.num_gen pairs; of images with alpha over a background. Raises UsageError if the detector has no
+    LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
     device = next(G.parameters()).device
@@ -68,7 +70,7 @@ def path_length(
     def measure() -> None:
         for part in progress.each(f"{metric.name}: pairs", parts):
             full = range(part.start, part.start + size)  # all of a group that shares noise
-            vectors = detector.lpips(_images(metric, G, labels, seed, full)[: 2 * size])
+            vectors = detector.lpips(_images(metric, G, labels, seed, full, background)[: 2 * size])
             first, second = vectors.double().chunk(2)
             distance = (first - second).square().sum(dim=1) / EPSILON**2
             distances.append(distance[: len(part)].to(device))
@@ -94,7 +96,9 @@ def path_length(
     return world.on_main(average)
 
 
-def _images(metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range) -> torch.Tensor:
+def _images(
+    metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range, background: Colour | None
+) -> torch.Tensor:
     """Both images of each pair, float in 0..255: [2 n, C, H, W], first all at t, then all at t + eps."""
     device = next(G.parameters()).device
     count = len(which)
@@ -114,7 +118,9 @@ def _images(metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, wh
         ws = G.mapping(z, torch.cat([c, c]))
 
     randomize_noise(G, seed, "metrics/ppl/noise", which.start)
-    images = G.synthesis(ws, noise_mode="const", force_fp32=True)
+    images: torch.Tensor = G.synthesis(ws, noise_mode="const", force_fp32=True)
+    if background is not None:
+        images = over(images, background)
     factor = G.img_resolution // SIZE
     if factor > 1:
         images = F.avg_pool2d(images, factor)

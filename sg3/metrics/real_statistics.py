@@ -28,6 +28,7 @@ from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import chunks
 from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, empty_moments
+from sg3.metrics.views import seen
 from sg3.processes import World
 
 CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
@@ -78,10 +79,10 @@ class RealStatistics:
                 images = next(batches)
                 if isinstance(images, Sg3Error):
                     raise images
-                for name in {spec.detector for spec in specs}:
-                    features = self.detectors[name].features(images.to(self.device))
+                for name, view in {(spec.detector, spec.view) for spec in specs}:
+                    features = self.detectors[name].features(seen(images.to(self.device), view))
                     for spec in specs:
-                        if spec.detector == name:
+                        if (spec.detector, spec.view) == (name, view):
                             gathered[spec].add(part, features)
 
         with torch.no_grad():
@@ -99,7 +100,8 @@ class RealStatistics:
         if self.folder is None:
             return None
         detector = self.detectors[spec.detector]
-        parts = (CACHE_VERSION, self.key, detector.name, detector.sha256, spec.kind, spec.mirrored, spec.count)
+        what = (CACHE_VERSION, self.key, detector.name, detector.sha256, spec.kind, spec.mirrored, spec.count)
+        parts = (*what, spec.view) if spec.view else what
         digest = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:24]
         return self.folder / f"{detector.name}-{spec.kind}-{digest}.npz"
 

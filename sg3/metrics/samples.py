@@ -13,6 +13,7 @@ from sg3.models import Generator, fastgan
 from sg3.models.repeated import Repeated
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
 from sg3.sampling import quantized
+from sg3.transparency import has_alpha, possible
 
 Labels = Callable[[int, int], torch.Tensor]  # (first sample, how many) -> [n, c_dim]
 
@@ -65,7 +66,10 @@ def one_class(G: Generator, index: int) -> Labels:
 
 
 class Samples:
-    """Generated images in uint8, as the feature networks see them; by CUDA graphs if `graphs`, see `Repeated`."""
+    """Generated images in uint8, as the feature networks see them; by CUDA graphs if `graphs`, see `Repeated`.
+
+    Those with alpha are premultiplied, in -1..1: the views of them (`sg3.metrics.views`) are rounded.
+    """
 
     def __init__(self, G: Generator, labels: Labels, seed: int, batch: int, graphs: bool = False) -> None:
         self.G = G
@@ -87,7 +91,7 @@ class Samples:
 
     @torch.no_grad()
     def images(self, which: range) -> torch.Tensor:
-        """uint8 [len(which), C, H, W] of one of the chunks; truncated, as the original's."""
+        """uint8 [len(which), C, H, W] of one of the chunks; truncated, as the original's. With alpha, float."""
         return torch.cat(list(self._groups(which)))
 
     def _groups(self, which: range) -> Iterator[torch.Tensor]:
@@ -95,4 +99,5 @@ class Samples:
             z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
             c = self.labels(start, self._group).to(self.device)
             seed_torch(self.seed, "metrics/noise", start)
-            yield quantized(self._repeated(z, c, noise_mode="random"))
+            images = self._repeated(z, c, noise_mode="random")
+            yield possible(images) if has_alpha(self.G.img_channels) else quantized(images)

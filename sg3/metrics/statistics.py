@@ -12,6 +12,7 @@ import torch
 from sg3.metrics.detectors import Detector
 from sg3.metrics.moments import Moments
 from sg3.metrics.pixels import Pixels
+from sg3.metrics.views import AS_THEY_ARE
 from sg3.metrics.wavelets import PacketMoments
 from sg3.processes import World
 
@@ -21,12 +22,13 @@ Statistics = Moments | torch.Tensor | PacketMoments  # of the kind moments; of t
 
 @dataclass(frozen=True)
 class StatisticsSpec:
-    """Which statistics: of the first `count` images (mirrored ones last), in a detector's features."""
+    """Which statistics: of the first `count` images (mirrored ones last), in a detector's features, in a view."""
 
     detector: str
     kind: Kind
     mirrored: bool
     count: int
+    view: str = AS_THEY_ARE
 
 
 def empty_moments(detector: Detector, kind: Kind, device: torch.device) -> Moments | PacketMoments | None:

@@ -29,7 +29,6 @@ from sg3.terminal import printable
 from sg3.train.config import TrainConfig
 from sg3.train.display import Display
 from sg3.train.stop import StopSignals
-from sg3.transparency import has_alpha
 
 
 class Evaluation:
@@ -196,8 +195,6 @@ def check_metrics(config: TrainConfig, look_only: bool = False) -> list[str]:
             raise UsageError(
                 f"--metrics={metric.name}: measures how images follow the input transform; {config.cfg} has none"
             )
-    if metrics and has_alpha(config.dataset.channels):
-        raise UsageError("--metrics: images with alpha are not measured yet; --metrics=none trains on them")
     absent = []
     for detector in sorted({metric.detector for metric in metrics if metric.detector is not None}):
         if look_only and is_to_be_downloaded(detector, _detector_dir(config)):
