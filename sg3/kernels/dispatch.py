@@ -24,7 +24,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -109,10 +109,10 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
     return impl, f"the fastest on {device.type}"
 
 
-def describe(device: torch.device) -> str:
-    """One line for a log: what runs which ops on a device. Raises as `resolve` does."""
+def describe(device: torch.device, besides: Collection[str] = ()) -> str:
+    """One line for a log: what runs which ops on a device, but for those `besides`. Raises as `resolve` does."""
     ops: dict[str, list[str]] = {}
-    for op in IMPLEMENTATIONS:
+    for op in (op for op in IMPLEMENTATIONS if op not in besides):
         ops.setdefault(resolve(op, "auto", device), []).append(op)
     return "; ".join(f"{impl} for {', '.join(names)}" for impl, names in ops.items())
 

@@ -255,6 +255,13 @@ def _keep_changes(config: TrainConfig, run_dir: Path) -> None:
     write_json(run_dir / OPTIONS, record)
 
 
+def never_called(G: torch.nn.Module) -> set[str]:
+    """The ops that training this generator has no use for: only StyleGAN3's layers call them."""
+    from sg3.models import stylegan3
+
+    return set() if isinstance(G, stylegan3.Generator) else {"filtered_lrelu", "modulated_conv2d", "modulation"}
+
+
 def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Display) -> None:
     from sg3.canvas import spelled
     from sg3.kernels.dispatch import describe
@@ -269,7 +276,7 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Dis
     where = f"{ranks} x {device.type}" if ranks > 1 else str(device)
     numbers = ", ".join(f"{name} {value}" for name, value in {**config.highlights, "batch": config.batch}.items())
     display.message(f"{size}, {numbers} on {where}, run folder {run_dir}")
-    display.message(f"implementations: {describe(device)}")
+    display.message(f"implementations: {describe(device, never_called(trainer.G))}")
     if not d.is_square and config.aug != "noaug" and SPECS[config.augpipe].get("rotate90"):
         display.message("note: images that are not square are turned by 180 degrees, never by 90, in augmentation")
     if d.has_labels and not config.cond:

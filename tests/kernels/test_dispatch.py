@@ -138,6 +138,7 @@ def test_one_line_for_the_log(machine: Machine, all_written: None) -> None:
     assert describe(CPU) == "torch for bias_act; ref for grid_sample"
     machine()
     assert describe(GPU) == "triton for bias_act, grid_sample"
+    assert describe(GPU, besides=["grid_sample"]) == "triton for bias_act"
 
 
 def test_what_does_not_exist_raises(monkeypatch: pytest.MonkeyPatch) -> None:
