@@ -37,9 +37,11 @@ class BadStepsWatch:
         for found in t.bad_steps.look():
             if t.world.is_main:  # the same on all ranks
                 t.stats.report(f"Gradient/skipped/{found.phase}", float(found.count))
-                scalers = {phase.name: phase.scaler for phase in t.phases}
-                scaler = scalers[found.phase]
+                phase = next(phase for phase in t.phases if phase.name == found.phase)
+                scaler = phase.scaler
                 remedy = "" if scaler is None or not scaler.is_dynamic else "; its loss is scaled by less now"
+                if found.longest >= -(-t.step // phase.interval) > 1:  # as many as it has had
+                    remedy += "; it has had no other step, so its loss has had no effect yet"
                 self._display.message(
                     f"warning: {found} up to {t.nimg} images left out, the gradient was not finite{remedy}"
                 )

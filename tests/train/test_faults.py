@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sg3.data.dataset import ImageFolderDataset
-from sg3.errors import NumericalError
+from sg3.errors import NumericalError, TrainingStopped
 from sg3.processes import World, join
 from sg3.train import bad_steps, spawn
 from sg3.train.config import TrainConfig
@@ -155,6 +155,18 @@ def test_bad_steps_end_a_run_and_spoil_nothing(
     state = load_state(tmp_path, pytest.fail)
     assert state["nimg"] == trainer.nimg
     assert all(bool(tensor.isfinite().all()) for tensor in state["G_ema"].values())
+
+
+def test_a_loss_that_has_had_no_effect(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All steps of a phase were left out, but too few to end the run."""
+    monkeypatch.setattr(bad_steps, "LOOK_EVERY", 20)
+    trainer = new_trainer(tiny_config(discs, layers=3, kimg=10, gamma=1e30))
+    with pytest.raises(TrainingStopped):
+        run_loop(trainer, tmp_path, StopAfter(20))
+    said = [line for line in capsys.readouterr().err.splitlines() if "Dreg" in line]
+    assert [("so its loss has had no effect yet" in line) for line in said] == [False, True], said
 
 
 def last_parameter_of_d(trainer: Trainer) -> torch.Tensor:
