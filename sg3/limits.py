@@ -114,6 +114,7 @@ DISK_RESERVE = 2**28  # bytes that have to be free while a file of unknown lengt
 
 # ---- what one can ask for: more would fill the memory or the process table before anything could be said about it
 GRID = 10_000  # images in one picture
+FLOAT = 3.4e38  # of a number that meets tensors: float32 ends there, and PyTorch refuses what is beyond
 BATCH = 100_000  # images in a step, and at a time
 LOADERS = 256  # processes that load images
 THREADS = 512

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
+
+from sg3 import limits
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,14 +43,14 @@ class SwitchesAnywhere(click.RichCommand):
 
 
 class Finite(click.ParamType[float]):
-    """A number, neither infinite nor NaN."""
+    """A number that float32 holds, neither infinite nor NaN."""
 
     name = "FLOAT"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = click.FLOAT.convert(value, param, ctx)
-        if not isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not abs(number) <= limits.FLOAT:  # (NaN is not, either)
+            self.fail(f"{value!r} is not a finite number of 32 bits", param, ctx)
         return number
 
 
@@ -58,8 +59,8 @@ class FiniteRange(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
-        if not isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
+        if not abs(number) <= limits.FLOAT:  # (NaN is not, either)
+            self.fail(f"{value!r} is not a finite number of 32 bits", param, ctx)
         return number
 
 
@@ -101,7 +102,7 @@ class FloatPair(click.ParamType[tuple[float, float]]):
             x, y = (float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not two numbers separated by a comma", param, ctx)
-        if not (isfinite(x) and isfinite(y)):
+        if not (abs(x) <= limits.FLOAT and abs(y) <= limits.FLOAT):
             self.fail(f"{value!r} is not two finite numbers", param, ctx)
         return x, y
 

@@ -135,6 +135,8 @@ def check_kind(kind: Any, value: Any) -> Any:
         raise ValueError(f"expected {WORDS[kind]}")
     if kind is float and not isfinite(value):
         raise ValueError("expected a finite number")
+    if kind is float and abs(value) > limits.FLOAT:
+        raise ValueError(f"expected at most {limits.FLOAT:g}")
     if kind is int and not -(2**63) <= value < 2**63:
         raise ValueError("expected a whole number of at most 64 bits")
     if kind is str:

@@ -108,6 +108,8 @@ def test_classes(networks, run, tmp_path: Path) -> None:
         (["--network=SG2", "--seeds=3--1"], 2, "-1 is out of range"),
         (["--network=SG2", "--seeds=0-99999999"], 2, "more than a million"),
         (["--network=SG2", "--seeds=0", "--trunc=nan"], 2, "--trunc': 'nan' is not a finite number"),
+        (["--network=SG2", "--seeds=0", "--trunc=1e300"], 2, "--trunc': '1e300' is not a finite number of 32 bits"),
+        (["--network=SG2", "--seeds=0", "--translate=1e300,0"], 2, "'1e300,0' is not two finite numbers"),
         (["--network=SG2", "--seeds=0", "--translate=1"], 2, "is not two numbers"),
         (["--network=PNG", "--seeds=0"], 65, "picture.png: looks like a PNG image"),
         (["--network=SG2", "--seeds=0", "--device=meta"], 2, "--device=meta: nothing runs there; expected auto, cpu"),

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         ("seed", -1, "expected at least 0"),
         ("layers", 2, "expected 3 to 64"),
         ("gamma", float("nan"), "expected a finite number"),
+        ("gamma", 1e300, "expected at most 3.4e+38"),
         ("glr", float("inf"), "expected a finite number"),
         ("p", 1.5, "expected 0 to 1"),
         ("mirror", "perhaps", "expected true or false"),
