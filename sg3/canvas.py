@@ -91,6 +91,12 @@ def size_of(network: Any) -> Size:
     return getattr(network, "img_size", None) or (side, side)
 
 
+def units_of(network: Any) -> tuple[float, float]:
+    """Width and height of a StyleGAN3 network's images in its units, of which a square has one a side."""
+    height, width = size_of(network)
+    return width / network.img_resolution, height / network.img_resolution
+
+
 def is_canvas(network: Any) -> bool:
     """Whether its images are another canvas than the square of its img_resolution."""
     size = getattr(network, "img_size", None)

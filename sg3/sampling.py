@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from sg3.canvas import units_of
 from sg3.errors import NumericalError, UsageError
 from sg3.models import Generator, stylegan3
 from sg3.models.repeated import Repeated
@@ -58,7 +59,8 @@ def set_transform(
             raise UsageError("--translate, --rotate: this network cannot move its image, only StyleGAN3 can")
         return
     c, s = scale * cos(radians(rotate)), scale * sin(radians(rotate))
-    forward = np.array([[c, s, translate[0]], [-s, c, translate[1]], [0, 0, 1]])
+    wide, high = units_of(G)
+    forward = np.array([[c, s, translate[0] * wide], [-s, c, translate[1] * high], [0, 0, 1]])
     # The network transforms the plane that it samples, which is the inverse of moving the picture.
     layer.transform.copy_(torch.from_numpy(np.linalg.inv(forward)))
 

@@ -93,7 +93,7 @@ def command(
         "class": class_idx if G.c_dim else None, "translate_max": translate_max, "rotate_max": rotate_max,
         "num_samples": num_samples, "gain": gain, "sg3": sg3.__version__,
     }  # fmt: skip
-    amounts = sweep_amounts(transform, G.img_resolution, num_samples, translate_max, rotate_max)
+    amounts = sweep_amounts(transform, G.img_size, num_samples, translate_max, rotate_max)
     worst = float("inf")
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for step in track(sweep(G, ws, transform, amounts), "frames", len(amounts)):

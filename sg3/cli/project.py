@@ -85,7 +85,7 @@ def command(
         "seed": seed, "class": class_idx if G.c_dim else None, "sg3": __version__,
     }  # fmt: skip
     for image in images:
-        pixels = image.pixels(G.img_resolution, G.img_channels)
+        pixels = image.pixels(G.img_size, G.img_channels)
         folder = outdir / image.name if is_collection(target) else outdir
         with _progress() as report:
             found = projection.project(

@@ -125,6 +125,7 @@ def command(
     import json
 
     import sg3
+    from sg3.canvas import size_of
     from sg3.errors import UsageError
     from sg3.sampling import seed_latents
     from sg3.tools import video
@@ -184,7 +185,8 @@ def command(
     walk = video.make_walk(G, keys, tiles, kind=kind, loop=loop, ease=ease, truncation_psi=truncation_psi)
     times = video.frame_times(len(points) // tiles, w_frames, loop)
 
-    height, width = rows * G.img_resolution, columns * G.img_resolution
+    height, width = size_of(G)
+    height, width = rows * height, columns * width
     say(f"{len(times)} frames of {width}x{height}")
     if made == "video" and (height, width) != even_size(height, width):
         say("note: video has even sides, the last row and column of pixels appear twice")

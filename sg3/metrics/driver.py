@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 
-from sg3.canvas import size_of
+from sg3.canvas import size_of, spelled
 from sg3.data.dataset import ImageFolderDataset
 from sg3.durations import format_time_brief
 from sg3.errors import UsageError
@@ -98,7 +98,7 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        pixels = Pixels((_seen_channels(G), G.img_resolution, G.img_resolution))
+        pixels = Pixels((_seen_channels(G), *size_of(G)))
         seen = {**opened, pixels.name: pixels}
         labels, watched = random_labels(G, data, seed), Progress(progress, stop)
         return Run(network, labels, dataset, data, seen, seed, world, watched, intervals, background)
@@ -257,7 +257,7 @@ class _Recorder:
             recipe["dataset"] = None
         if metric.detector is not None:
             detector = self._run.detectors[metric.detector]
-            recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": detector.resize}
+            recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": self._resize(detector)}
         if metric.real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
         if self._run.view and not isinstance(metric, Equivariance):  # which compares all channels
@@ -266,6 +266,14 @@ class _Recorder:
         seconds = time.monotonic() - began
         asked = (intervals or {}) if self._run.intervals else None
         return MetricResult(metric, values, seconds, self._run.world.size, recipe, asked)
+
+
+    def _resize(self, detector: Detector) -> str | None:
+        """What a detector does to images; those that are not square are stretched to its own."""
+        size = size_of(self._run.G)
+        if size[0] == size[1] or detector.resize is None:
+            return detector.resize
+        return f"{detector.resize}, stretched from {spelled(size)}"
 
 
 def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
@@ -292,7 +300,7 @@ def _check(
         if isinstance(metric, PathLength) and not isinstance(G, StyleGenerator):
             raise UsageError(f"{metric.name}: walks through w, which only StyleGAN generators have")
         if isinstance(metric, WaveletDistance):
-            check_shape(metric.name, (_seen_channels(G), G.img_resolution, G.img_resolution))
+            check_shape(metric.name, (_seen_channels(G), *size_of(G)))
         if metric.detector is not None and not 1 <= G.img_channels <= 4:
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
         if metric.real is None:

@@ -121,7 +121,7 @@ def _images(
     images: torch.Tensor = G.synthesis(ws, noise_mode="const", force_fp32=True)
     if background is not None:
         images = over(images, background)
-    factor = G.img_resolution // SIZE
+    factor = min(G.img_size) // SIZE
     if factor > 1:
         images = F.avg_pool2d(images, factor)
     return images * (255 / 2) + 255 / 2

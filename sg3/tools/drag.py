@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from sg3.canvas import Size
 from sg3.errors import NumericalError, UsageError
 from sg3.models import StyleGenerator, stylegan2, stylegan3
 
@@ -199,7 +200,7 @@ class Drag:
         """Features [N, C] at places [N, 2] of the picture, by bilinear interpolation."""
         layer = self.layer
         position = (places + 0.5) * (layer.rate / self.G.img_resolution) + layer.margin - 0.5  # samples
-        grid = (2 * position + 1) / layer.size - 1
+        grid = (2 * position + 1) / position.new_tensor([features.shape[3], features.shape[2]]) - 1
         sampled = F.grid_sample(features, grid[None, None], padding_mode="border", align_corners=False)
         return sampled[0, :, 0].t()
 
@@ -212,37 +213,39 @@ def start(
     mask: NDArray[np.bool_] | None = None,
     settings: Settings | None = None,
 ) -> Drag:
-    """A drag of the picture of ws [1, num_ws, w_dim] from handles to targets; mask [R, R], True where it may move.
+    """A drag of the picture of ws [1, num_ws, w_dim] from handles to targets; mask [H, W], True where it may move.
 
     Raises UsageError for points outside of the picture, unequal numbers of them, or a layer that is not there.
     """
     settings = settings or Settings()
-    size = G.img_resolution
-    check_points(handles, targets, size)
-    if mask is not None and mask.shape != (size, size):
-        raise UsageError(f"mask: got {mask.shape}, expected {(size, size)}")
+    check_points(handles, targets, G.img_size)
+    if mask is not None and mask.shape != G.img_size:
+        raise UsageError(f"mask: got {mask.shape}, expected {G.img_size}")
     layer = feature_layer(G, settings.layer)
     on = ws.device
     fixed = None
     if mask is not None:
         still = torch.from_numpy(~mask).float()[None, None].to(on)
-        inner = F.interpolate(still, size=(layer.rate, layer.rate), mode="area")
+        inner = F.interpolate(still, size=[side * layer.rate // G.img_resolution for side in G.img_size], mode="area")
         # What lies in the margin belongs to whatever is at the border.
         fixed = F.pad(inner, [round(layer.margin)] * 4, mode="replicate") if layer.margin else inner
     stop = settings.stop
     if stop is None:
-        stop = max(1.0, (1 if len(handles) <= 5 else 2) * size / PAPER_SIZE)
+        stop = max(1.0, (1 if len(handles) <= 5 else 2) * max(G.img_size) / PAPER_SIZE)
     rounded = torch.tensor([[round(c) for c in point] for point in handles], dtype=torch.float32, device=on)
     wanted = torch.tensor(targets, dtype=torch.float32, device=on)
     return Drag(G, ws.detach().clone(), rounded, wanted, settings, layer, fixed, stop)
 
 
-def check_points(handles: Sequence[Point], targets: Sequence[Point], size: int) -> None:
-    """Raises UsageError for points outside of a picture of `size` pixels, and unequal numbers of them."""
+def check_points(handles: Sequence[Point], targets: Sequence[Point], size: int | Size) -> None:
+    """Raises UsageError for points (x, y) outside of a picture of `size`, a square's side or height and width, and for
+    unequal numbers of them."""
     if not handles or len(handles) != len(targets):
         raise UsageError(f"handles, targets: got {len(handles)} and {len(targets)}, expected as many, at least one")
-    if not all(0 <= c <= size - 1 for point in (*handles, *targets) for c in point):
-        raise UsageError(f"handles, targets: expected places in the picture, 0 to {size - 1}")
+    height, width = (size, size) if isinstance(size, int) else size
+    if not all(0 <= x <= width - 1 and 0 <= y <= height - 1 for x, y in (*handles, *targets)):
+        end = f"{width - 1}" if height == width else f"{width - 1}, {height - 1}"
+        raise UsageError(f"handles, targets: expected places in the picture, 0 to {end}")
 
 
 def feature_layer(G: StyleGenerator, name: str | None = None) -> FeatureLayer:
@@ -316,11 +319,11 @@ def _radius(G: StyleGenerator, settings: Settings) -> int:
     if settings.radius is not None:
         return settings.radius
     radial = isinstance(G, stylegan3.Generator) and G.init_kwargs.get("use_radial_filters", False)
-    return max(1, round(3 * G.img_resolution / PAPER_SIZE)) + int(radial)  # R's features are smoother
+    return max(1, round(3 * max(G.img_size) / PAPER_SIZE)) + int(radial)  # R's features are smoother
 
 
 def _reach(G: StyleGenerator, settings: Settings) -> int:
-    return settings.reach if settings.reach is not None else max(3, round(12 * G.img_resolution / PAPER_SIZE))
+    return settings.reach if settings.reach is not None else max(3, round(12 * max(G.img_size) / PAPER_SIZE))
 
 
 def disc(radius: int) -> torch.Tensor:

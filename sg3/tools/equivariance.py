@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from sg3.canvas import Size
 from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_integer
 from sg3.metrics.equivariance_psnr import check_transform, psnr
 from sg3.models import StyleGenerator
@@ -39,15 +40,17 @@ class Step:
 
 
 def sweep_amounts(
-    transform: str, resolution: int, num_samples: int, translate_max: float = 0.125, rotate_max: float = 180.0
+    transform: str, size: int | Size, num_samples: int, translate_max: float = 0.125, rotate_max: float = 180.0
 ) -> list[float]:
-    """From one extreme to the other: whole pixels up to `translate_max` of the image, degrees up to `rotate_max`."""
+    """From one extreme to the other: whole pixels up to `translate_max` of the image, of `size` (a square's side, or
+    height and width), degrees up to `rotate_max`."""
     if transform not in TRANSFORMS:
         raise ValueError(f"transform: got {transform!r}, expected one of {', '.join(TRANSFORMS)}")
     ends = np.linspace(-1, 1, num_samples) if num_samples > 1 else np.ones(1)
     if transform == "rotate":
         return [float(a) for a in ends * rotate_max]
-    return [float(a) for a in np.rint(ends * translate_max * resolution)]
+    height, width = (size, size) if isinstance(size, int) else size
+    return [float(a) for a in np.rint(ends * translate_max * (width if transform == "x_t" else height))]
 
 
 @torch.no_grad()
@@ -69,8 +72,8 @@ def sweep(G: StyleGenerator, ws: torch.Tensor, transform: str, amounts: list[flo
                 compared, filter_mask = pseudo_rotate_fractional(generated, radians(amount))
                 mask = mask * filter_mask
             else:
-                fraction = amount / G.img_resolution
-                tx, ty = (fraction, 0.0) if transform == "x_t" else (0.0, fraction)
+                height, width = G.img_size
+                tx, ty = (amount / width, 0.0) if transform == "x_t" else (0.0, amount / height)
                 set_transform(G, translate=(tx, ty))
                 generated = compared = G.synthesis(ws, noise_mode="const", force_fp32=True)
                 reference, mask = translate_integer(still, tx, ty)

@@ -43,7 +43,7 @@ def efflite_embedding(
     that even out. Small pictures are enlarged, as the network knows things at a certain size.
     """
     images = shrink(images)
-    if images.shape[2] < SIDE:
+    if min(images.shape[2:]) < SIDE:
         images = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     pixels = (images / 127.5 - 1) * sqrt(pixel_weight / images[0].numel())
     parts = [pixels.flatten(1)]
@@ -54,5 +54,8 @@ def efflite_embedding(
 
 
 def shrink(images: torch.Tensor) -> torch.Tensor:
-    """Average square pictures down to 256 pixels; smaller ones stay."""
-    return F.interpolate(images, size=(SIDE, SIDE), mode="area") if images.shape[2] > SIDE else images
+    """Average pictures down to 256 pixels a side, each by itself; smaller sides stay."""
+    height, width = images.shape[2:]
+    if max(height, width) <= SIDE:
+        return images
+    return F.interpolate(images, size=(min(height, SIDE), min(width, SIDE)), mode="area")

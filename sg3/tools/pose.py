@@ -12,13 +12,14 @@ SEARCH_ANGLES = (0.0, -15.0, 15.0, -30.0, 30.0)  # degrees
 SEARCH_SHIFTS = (0.0, -0.15, 0.15)  # fractions of the image
 
 
-def transform_matrix(pose: torch.Tensor) -> torch.Tensor:
+def transform_matrix(pose: torch.Tensor, units: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
     """pose [3] (angle in radians, shift x, y in fractions of the image) -> [3, 3] for `synthesis.input.transform`.
 
     The inverse of rotating the picture, then shifting it: the matrix that `sg3.sampling.set_transform` sets, but
-    differentiable.
+    differentiable. `units` are width and height of the image as in `sg3.canvas.units_of`.
     """
     angle, x, y = pose.unbind()
+    x, y = x * units[0], y * units[1]
     c, s = angle.cos(), angle.sin()
     zero, one = torch.zeros_like(c), torch.ones_like(c)
     rows = [c, -s, s * y - c * x, s, c, -s * x - c * y, zero, zero, one]

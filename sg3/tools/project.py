@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.func import functional_call
 
+from sg3.canvas import units_of
 from sg3.errors import DataError, NumericalError
 from sg3.models import StyleGenerator, stylegan3
 from sg3.sampling import class_labels, to_uint8
@@ -62,11 +63,12 @@ class Projection:
     distances: list[float]  # perceptual distance at each step
     path_w: torch.Tensor  # [steps, 1 or num_ws, w_dim], before each step
     path_pose: torch.Tensor | None  # [steps, 3]
+    units: tuple[float, float] = (1.0, 1.0)  # width and height of the image in the network's
 
     @property
     def transform(self) -> torch.Tensor | None:
         """[3, 3] for `G.synthesis.input.transform`."""
-        return None if self.pose is None else transform_matrix(self.pose)
+        return None if self.pose is None else transform_matrix(self.pose, self.units)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What projected_w.npz holds: `w`, for StyleGAN3 `transform`, for StyleGAN2 the maps as `noise/NAME`."""
@@ -93,7 +95,7 @@ def project(
     report: Report | None = None,
     report_pose: Report | None = None,
 ) -> Projection:
-    """Find the w whose picture is closest to `target`, uint8 [R, R, C] in G's size and channels, on G's device.
+    """Find the w whose picture is closest to `target`, uint8 [H, W, C] in G's size and channels, on G's device.
 
     The same seed gives the same result. `report` is told of each step, and `report_pose` of those before that look for
     a pose, which are counted for themselves; without it `report` is told of these, too. Raises UsageError for a class
@@ -125,8 +127,8 @@ def project_steps(
     settings = settings or Settings()
     if G.img_channels not in (1, 3):
         raise DataError(f"network: its images have {G.img_channels} channels; only gray and RGB can be projected to")
-    if target.shape != (G.img_resolution, G.img_resolution, G.img_channels):
-        raise DataError(f"target: {target.shape}, expected {(G.img_resolution, G.img_resolution, G.img_channels)}")
+    if target.shape != (*G.img_size, G.img_channels):
+        raise DataError(f"target: {target.shape}, expected {(*G.img_size, G.img_channels)}")
     device = next(G.parameters()).device
     w = sample_w(G, class_labels(G, class_idx, 1), settings.w_samples)
     mean = w.mean(dim=0)
@@ -219,6 +221,7 @@ class _Search:
             distances=distances,
             path_w=torch.stack(path_w),
             path_pose=None if pose is None else torch.stack(path_pose),
+            units=units_of(G),
         )
 
     def distance(self, w: torch.Tensor, noise: dict[str, torch.Tensor], pose: torch.Tensor | None) -> torch.Tensor:
@@ -239,7 +242,7 @@ def synthesize(
 
     In float32, because gradients through the float16 layers would be too coarse for the last steps.
     """
-    replaced = dict(noise) if pose is None else {**noise, "input.transform": transform_matrix(pose)}
+    replaced = dict(noise) if pose is None else {**noise, "input.transform": transform_matrix(pose, units_of(G))}
     ws = w.expand(-1, G.num_ws, -1)
     image: torch.Tensor = functional_call(G.synthesis, replaced, ws, {"noise_mode": "const", "force_fp32": True})
     return image

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sg3.canvas import Size, is_possible
 from sg3.errors import DataError, UsageError
 from sg3.run_folder import snapshots
 from sg3.tools.files import Pixels, load_arrays, save_arrays
@@ -41,10 +42,18 @@ class PixelStats:
 @dataclass(frozen=True)
 class Spectrum:
     """`power` [S, S], float64, for frequencies in the order of `numpy.fft`: zero first, rows vertical. `image_size` is
-    the side of the images in pixels; neighbouring entries are image_size / S cycles per image apart."""
+    the side of the images in pixels; neighbouring entries are image_size / S cycles per image apart.
+
+    Of images that are not square, `image_size` is height and width, and frequencies are in cycles per pixel: an image
+    is of two lengths."""
 
     power: Reals
-    image_size: int
+    image_size: int | Size
+
+    @property
+    def is_square(self) -> bool:
+        """Whether the images are."""
+        return isinstance(self.image_size, int)
 
     def decibels(self) -> Reals:
         """10 log10 of the power."""
@@ -55,20 +64,36 @@ class Spectrum:
         """The spectrum blurred, in decibels, by a Gaussian of `sigma` entries; the ends of the axes meet."""
         if sigma == 0:
             return self
-        gain = np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(len(self.power))) ** 2)
-        level = np.fft.ifft2(np.fft.fft2(self.decibels()) * np.outer(gain, gain)).real
+        down, across = (np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(side)) ** 2) for side in self.power.shape)
+        level = np.fft.ifft2(np.fft.fft2(self.decibels()) * np.outer(down, across)).real
         return Spectrum(10 ** (level / 10), self.image_size)
 
     def slice(self, degrees: Literal[0, 45]) -> tuple[Reals, Reals]:
         """Frequencies in cycles per image and power in decibels, from zero outwards along the horizontal or diagonal.
 
-        The horizontal ends at image_size / 2, the diagonal at image_size / sqrt(2).
+        The horizontal ends at image_size / 2, the diagonal at image_size / sqrt(2). For square images.
         """
+        assert isinstance(self.image_size, int)
         index = np.arange(len(self.power) // 2 + 1)
         frequency = (index * (self.image_size / len(self.power))).astype(np.float64)
         if degrees == 0:
             return frequency, self.decibels()[0, index]
         return frequency * sqrt(2), self.decibels()[index, index]
+
+    def per_pixel(self, along: Literal["x", "y", "radius"]) -> tuple[Reals, Reals]:
+        """Frequencies in cycles per pixel, 0 to 1/2, and power in decibels along an axis, or its mean over circles."""
+        high, wide = self.power.shape
+        if along != "radius":
+            side = wide if along == "x" else high
+            index = np.arange(side // 2 + 1)
+            return index / side, self.decibels()[0, index] if along == "x" else self.decibels()[index, 0]
+        radius = np.hypot(np.fft.fftfreq(high)[:, None], np.fft.fftfreq(wide)[None, :])
+        rings = min(high, wide)
+        ring = np.rint(radius * rings).astype(np.int64).ravel()
+        count = np.bincount(ring)[: rings // 2 + 1]
+        total = np.bincount(ring, self.power.ravel())[: rings // 2 + 1]
+        level: Reals = 10 * np.log10(np.maximum(total / count, np.finfo(np.float64).tiny))
+        return np.arange(rings // 2 + 1) / rings, level
 
 
 def pixel_stats(images: Iterable[Pixels]) -> PixelStats:
@@ -109,7 +134,7 @@ def power_spectrum(
     interp: int = 4,
     device: torch.device | str = "cpu",
 ) -> Spectrum:
-    """Average power spectrum of square images [N, N, C], as described above; side of the spectrum: N * interp.
+    """Average power spectrum of images [H, W, C], as described above; sides of the spectrum: H and W * interp.
 
     beta: shape of the Kaiser window, 0 for none, more for less leakage and less resolution. One image is in memory at
     a time; transform and average are float64. Raises DataError without images or for unequal ones, UsageError for
@@ -123,33 +148,35 @@ def power_spectrum(
     for count, image in enumerate(images, start=1):
         if count == 1:
             shape = image.shape
-            window = _window(shape[0], beta).to(device)
-            total = torch.zeros(shape[0] * interp, shape[0] * interp // 2 + 1, dtype=torch.float64, device=device)
-        if image.shape != shape or shape[0] != shape[1]:
-            raise DataError(f"image {count - 1}: {image.shape}, expected square images like the first, {shape}")
-        x = torch.from_numpy(image).to(device).permute(2, 0, 1).double()  # [C, N, N]
+            window = _window(shape[0], shape[1], beta).to(device)
+            total = torch.zeros(shape[0] * interp, shape[1] * interp // 2 + 1, dtype=torch.float64, device=device)
+        if image.shape != shape or not (shape[0] == shape[1] or is_possible((shape[0], shape[1]))):
+            others = "" if shape[0] == shape[1] else " or those of a size that networks have"
+            raise DataError(f"image {count - 1}: {image.shape}, expected square images{others} like the first, {shape}")
+        x = torch.from_numpy(image).to(device).permute(2, 0, 1).double()  # [C, H, W]
         x = (x - mean) / std * window
-        half = torch.fft.rfft2(x, s=(len(total), len(total)))  # [C, S, S // 2 + 1]
+        half = torch.fft.rfft2(x, s=(shape[0] * interp, shape[1] * interp))  # [C, S, S' // 2 + 1]
         total += half.abs().square().mean(dim=0)
     if count == 0:
         raise DataError("no images to take the spectrum of")
-    return Spectrum(_whole_plane((total / count).cpu().numpy(), shape[0] * interp), shape[0])
+    size = shape[0] if shape[0] == shape[1] else (shape[0], shape[1])
+    return Spectrum(_whole_plane((total / count).cpu().numpy(), shape[1] * interp), size)
 
 
-def _window(side: int, beta: float) -> torch.Tensor:
-    line = np.kaiser(side, beta)
-    line /= np.linalg.norm(line)
-    return torch.from_numpy(np.outer(line, line))
+def _window(height: int, width: int, beta: float) -> torch.Tensor:
+    down, across = (line / np.linalg.norm(line) for line in (np.kaiser(height, beta), np.kaiser(width, beta)))
+    return torch.from_numpy(np.outer(down, across))
 
 
-def _whole_plane(half: Reals, side: int) -> Reals:
+def _whole_plane(half: Reals, width: int) -> Reals:
     """The other half of a spectrum of real images: P(-f) = P(f)."""
-    mirrored = half[-np.arange(side) % side][:, side - np.arange(half.shape[1], side)]
+    height = len(half)
+    mirrored = half[-np.arange(height) % height][:, width - np.arange(half.shape[1], width)]
     return np.concatenate([half, mirrored], axis=1)
 
 
 def save_spectrum(spectrum: Spectrum, path: Path) -> None:
-    """Write an .npz with the keys `spectrum` [S, S] and `image_size`. Raises StorageError."""
+    """Write an .npz with the keys `spectrum` and `image_size`, a side or height and width. Raises StorageError."""
     save_arrays(path, {"spectrum": spectrum.power, "image_size": np.array(spectrum.image_size)})
 
 
@@ -157,10 +184,13 @@ def load_spectrum(path: Path) -> Spectrum:
     """Read what `save_spectrum` wrote. Raises MissingInputError, DataError, StorageError."""
     arrays = load_arrays(path)
     try:
-        power, size = np.asarray(arrays["spectrum"], dtype=np.float64), int(arrays["image_size"])
+        power, sides = np.asarray(arrays["spectrum"], dtype=np.float64), np.asarray(arrays["image_size"])
+        size: int | Size = int(sides) if sides.shape != (2,) else (int(sides[0]), int(sides[1]))
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: not a spectrum of `sg3 spectra calc`") from None
-    if power.ndim != 2 or power.shape[0] != power.shape[1] or size < 1 or not np.all(power >= 0):
+    height, width = (size, size) if isinstance(size, int) else size
+    is_whole = power.ndim == 2 and height >= 1 and width >= 1 and power.shape[0] * width == power.shape[1] * height
+    if not is_whole or not np.all(power >= 0):
         raise DataError(f"{path}: not a spectrum: expected a square of positive numbers, got {power.shape}")
     return Spectrum(power, size)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sg3 import limits
+from sg3.canvas import Size
 from sg3.data.decode import decode_image
 from sg3.data.image_files import open_images, refuse_other_formats
 from sg3.data.transforms import ImagePlan
@@ -27,14 +28,14 @@ class Target:
     where: str
     read: Callable[[], bytes]
 
-    def pixels(self, resolution: int, channels: int) -> Pixels:
-        """uint8 [R, R, C], C = 1 or 3: the largest centred square, scaled by Lanczos, alpha laid on white.
+    def pixels(self, size: int | Size, channels: int) -> Pixels:
+        """uint8 [H, W, C], C = 1 or 3, squares of a side or of a height and width: the largest centred window of that
+        shape, scaled by Lanczos, alpha laid on white.
 
         Raises DataError if it is not an image.
         """
-        plan = ImagePlan(
-            crop="center-crop", resolution=(resolution, resolution), convert="gray" if channels == 1 else "rgb"
-        )
+        height, width = (size, size) if isinstance(size, int) else size
+        plan = ImagePlan(crop="center-crop", resolution=(width, height), convert="gray" if channels == 1 else "rgb")
         pixels = np.asarray(plan.apply(decode_image(self.read(), self.where)))
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 

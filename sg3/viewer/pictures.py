@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from sg3.canvas import size_of
 from sg3.errors import UsageError
 from sg3.models import Generator, StyleGenerator, stylegan3
 from sg3.models.repeated import Repeated
@@ -172,6 +173,7 @@ class Painter:
         names = layer_names(G) if isinstance(G, StyleGenerator) else ["latent"]
         return {
             "family": type(self.G).__module__.rpartition(".")[2], "resolution": G.img_resolution,
+            "size": list(size_of(self.G)),
             "channels": G.img_channels, "classes": G.c_dim, "z_dim": G.z_dim, "w_dim": G.w_dim, "layers": names,
             "can_truncate": isinstance(G, StyleGenerator), "can_move": isinstance(G, stylegan3.Generator),
             "has_noise": any("noise" in name for name, _ in self.G.named_parameters()),

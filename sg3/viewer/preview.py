@@ -39,10 +39,10 @@ class Preview:
         return self._lessons < LESSONS
 
     def learn(self, image: torch.Tensor, carry: Carry) -> None:
-        """From a whole picture [1, C, R, R] and what its early layer gave."""
-        rows = self._rows(carry)  # [S * S, C + 1]
-        side = round(len(rows) ** 0.5)
-        colours = F.interpolate(image, size=(side, side), mode="area")[0].flatten(1).t().double()
+        """From a whole picture [1, C, H, W] and what its early layer gave."""
+        inner = self._inner(carry)
+        rows = _rows(inner)  # [H * W, C + 1]
+        colours = F.interpolate(image, size=inner.shape[1:], mode="area")[0].flatten(1).t().double()
         chosen = torch.linspace(0, len(rows) - 1, min(PLACES, len(rows)), device=rows.device).long()
         rows, colours = rows[chosen], colours[chosen]
         self._power = rows.t() @ rows + (0 if self._power is None else self._power)
@@ -52,19 +52,23 @@ class Preview:
         self._lessons += 1
 
     def picture(self, carry: Carry) -> Pixels:
-        """uint8 [S, S, C] of what the early layer gives."""
+        """uint8 [H, W, C] of what the early layer gives."""
         assert self._map is not None
-        rows = self._rows(carry) @ self._map
-        side = round(len(rows) ** 0.5)
-        return to_uint8(rows.t().reshape(1, -1, side, side))[0]
+        inner = self._inner(carry)
+        return to_uint8((_rows(inner) @ self._map).t().reshape(1, -1, *inner.shape[1:]))[0]
 
-    def _rows(self, carry: Carry) -> torch.Tensor:
-        """The features of each place within the picture, and 1: [S * S, C + 1], float64."""
+    def _inner(self, carry: Carry) -> torch.Tensor:
+        """The features of each place within the picture, [C, H, W]."""
         # StyleGAN2's blocks have a picture so far beside their features.
         x = torch.cat([part for part in carry if part is not None], dim=1) if isinstance(carry, tuple) else carry
         m = self._margin
-        inner = x[0, :, m : x.shape[2] - m, m : x.shape[3] - m].flatten(1).t().double()
-        return torch.cat([inner, inner.new_ones(len(inner), 1)], dim=1)
+        return x[0, :, m : x.shape[2] - m, m : x.shape[3] - m]
+
+
+def _rows(inner: torch.Tensor) -> torch.Tensor:
+    """The features of each place, and 1: [H * W, C + 1], float64."""
+    rows = inner.flatten(1).t().double()
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
 
 
 def _early(network: torch.nn.Module) -> tuple[int | None, int]:

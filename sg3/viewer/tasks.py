@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sg3.canvas import Size
 from sg3.errors import MissingInputError, UsageError
 from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
@@ -129,7 +130,7 @@ def dragging(
         if not isinstance(G, StyleGenerator):
             raise UsageError("drag: this network has no w to move in; StyleGAN2 and StyleGAN3 have")
         ws = painter.ws(state)
-        mask = None if runs is None else unpacked(runs, G.img_resolution)
+        mask = None if runs is None else unpacked(runs, G.img_size)
         set_transform(G, state.translate, state.rotate, state.scale)
         task.edit = drag.start(G, ws, handles, targets, mask, settings)
         yield from steps(viewer, state)(task)
@@ -164,11 +165,12 @@ def report_drag(viewer: Viewer, task: Task, edit: drag.Drag, passing: bool = Tru
     )  # fmt: skip
 
 
-def unpacked(runs: list[int], size: int) -> NDArray[np.bool_]:
-    """[size, size], bool. Raises UsageError."""
-    if sum(runs) != size * size:
-        raise UsageError(f"mask: its runs add up to {sum(runs)}, expected {size * size} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, size)
+def unpacked(runs: list[int], size: int | Size) -> NDArray[np.bool_]:
+    """Bool, a square of this side, or of this height and width. Raises UsageError."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if sum(runs) != height * width:
+        raise UsageError(f"mask: its runs add up to {sum(runs)}, expected {height * width} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
 
 
 # ---- projections ----------------------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
         G = painter.G
         if not isinstance(G, StyleGenerator):
             raise UsageError("project: this network has no w to search in; StyleGAN2 and StyleGAN3 have")
-        target = Target("image", "the image", lambda: image).pixels(G.img_resolution, G.img_channels)
+        target = Target("image", "the image", lambda: image).pixels(G.img_size, G.img_channels)
         perceptual = _perceptual(painter.device)
 
         def report(done: int, total: int, distance: float) -> None:

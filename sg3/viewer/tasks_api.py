@@ -40,7 +40,7 @@ def routes(viewer: Viewer) -> list[Route]:
         settings = {name: _read(name, kind, asked[name]) for name, kind in DRAG_SETTINGS.items()
                     if asked.get(name) is not None}  # fmt: skip
         runs = _runs(asked.get("mask"))
-        drag.check_points(handles, targets, (await viewer.facts(state.network))["resolution"])
+        drag.check_points(handles, targets, tuple((await viewer.facts(state.network))["size"]))
         begin = dragging(viewer, state, handles, targets, runs, drag.Settings(**settings))
         task = tasks.start("drag", state, begin)
         return JSONResponse(task.shown())

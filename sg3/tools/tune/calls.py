@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sg3.canvas import size_of
 from sg3.models import Discriminator, Generator, stylegan2, stylegan3
 from sg3.models.layers import set_half_type
 
@@ -136,7 +137,7 @@ def _calls(network: Network, batch: int, half_type: str) -> list[Call]:
             _gradients(slope.square().sum(), G)
         if network.D is not None:
             D = _on_meta(network.D, half_type)
-            size = (batch, G.img_channels, G.img_resolution, G.img_resolution)
+            size = (batch, G.img_channels, *size_of(G))
             images = torch.empty(size, device=META, requires_grad=True)
             logits = D(images, c)
             slope = torch.autograd.grad(logits.sum(), images, create_graph=True)[0]  # R1

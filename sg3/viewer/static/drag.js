@@ -90,9 +90,9 @@ export class Drag {
   }
 
   #place(event) {
-    const box = this.picture.getBoundingClientRect(), size = this.picture.width;
-    const at = (part) => Math.min(Math.max(part * size - 0.5, 0), size - 1);
-    return [at((event.clientX - box.left) / box.width), at((event.clientY - box.top) / box.height)];
+    const box = this.picture.getBoundingClientRect(), { width, height } = this.picture;
+    const at = (part, size) => Math.min(Math.max(part * size - 0.5, 0), size - 1);
+    return [at((event.clientX - box.left) / box.width, width), at((event.clientY - box.top) / box.height, height)];
   }
 
   #down(event) {
@@ -102,9 +102,9 @@ export class Drag {
       this.#draw();
     } else if (this.mode === "mask") {
       this.picture.setPointerCapture(event.pointerId);
-      const size = this.picture.width;
-      if (this.mask.width !== size) this.mask.width = this.mask.height = size;
-      if (!this.hasMask) this.mask.getContext("2d").clearRect(0, 0, size, size);
+      const { width, height } = this.picture;
+      if (this.mask.width !== width || this.mask.height !== height) Object.assign(this.mask, { width, height });
+      if (!this.hasMask) this.mask.getContext("2d").clearRect(0, 0, width, height);
       this.hasMask = true;
       this.mask.hidden = false;
       this.last = this.#place(event);
@@ -138,8 +138,8 @@ export class Drag {
   }
 
   #draw() {
-    const svg = byId("points"), size = this.picture.width;
-    svg.setAttribute("viewBox", `-0.5 -0.5 ${size} ${size}`);
+    const svg = byId("points"), { width, height } = this.picture, size = Math.max(width, height);
+    svg.setAttribute("viewBox", `-0.5 -0.5 ${width} ${height}`);
     svg.toggleAttribute("hidden", !this.points.length);
     const make = (name, attributes) => {
       const element = document.createElementNS(SVG, name);

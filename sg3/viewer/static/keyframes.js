@@ -155,8 +155,10 @@ export class Keyframes {
 /** The picture as it is shown, small. */
 function thumbnail() {
   const small = document.createElement("canvas");
-  small.width = small.height = THUMB;
-  small.getContext("2d").drawImage(byId("picture"), 0, 0, THUMB, THUMB);
+  const { width, height } = byId("picture"), scale = THUMB / Math.max(width, height);
+  small.width = Math.round(width * scale);
+  small.height = Math.round(height * scale);
+  small.getContext("2d").drawImage(byId("picture"), 0, 0, small.width, small.height);
   return small.toDataURL();
 }
 

@@ -23,6 +23,9 @@ export class Picture {
       if (!small && (this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height)) {
         this.canvas.width = bitmap.width;
         this.canvas.height = bitmap.height;
+        const longer = Math.max(bitmap.width, bitmap.height);
+        this.frame.style.setProperty("--wide", bitmap.width / longer);
+        this.frame.style.setProperty("--high", bitmap.height / longer);
         this.#fit();
       }
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
