@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,7 +137,7 @@ class Budget:
 
 
 def measure(
-    works: list[str], loads: list[int], rounds: int, seconds: float, beside: list[str], minutes: float = LONGEST
+    works: list[str], loads: list[int], rounds: int, seconds: float, beside: list[str], minutes: float = inf
 ) -> dict[str, dict[str, float]]:
     """By work: 'idle', the speed against PyTorch's own, and by load the share of that against a fair one."""
     cpus = len(os.sched_getaffinity(0))
