@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import re
 
-from sg3.errors import MachineError
+from sg3.errors import MachineError, StorageError
 
 # What messages of PyTorch and of the system contain -> what there is too little of, and what helps.
 WORDS = (
@@ -56,3 +56,11 @@ def shortage(error: BaseException) -> MachineError | None:
             return None
         return MachineError(WORDS[0][1])
     return next((MachineError(meaning) for words, meaning in WORDS if re.search(words, text)), None)
+
+
+def shortage_behind(error: BaseException) -> MachineError | None:
+    """The same for a file that could not be read or written because of it: the file's line, with what helps."""
+    if not isinstance(error, StorageError) or error.__cause__ is None:
+        return None
+    known = shortage(error.__cause__)
+    return None if known is None else MachineError(f"{error}; {str(known).partition('; ')[2]}")

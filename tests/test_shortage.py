@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import torch
 
 import sg3
 import sg3.cli
-from sg3.shortage import is_out_of_memory, shortage
+from sg3.atomic import write_atomic
+from sg3.errors import StorageError
+from sg3.shortage import is_out_of_memory, shortage, shortage_behind
 from tests.helpers import tiny_networks
 
 ERRORS = {
@@ -48,6 +51,21 @@ def test_errors_of_the_machine(what: str) -> None:
         assert known is not None, error
         assert known.exit_code == 71
         assert what in str(known)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EMFILE, 71), (errno.ENOMEM, 71), (errno.ENOSPC, 74)])
+def test_a_file_that_is_not_written_for_it(number: int, code: int, tmp_path: Path) -> None:
+    """The line names the file and what helps, and the code is that of the shortage."""
+    def fail(_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StorageError) as failed:
+        write_atomic(tmp_path / "a", fail)
+    known = shortage_behind(failed.value)
+    assert (74 if known is None else known.exit_code) == code
+    if known is not None:
+        assert str(known).startswith(f"{failed.value}; ")
+        assert re.search("raise the limit|fewer images", str(known))
 
 
 def test_what_is_out_of_memory() -> None:

@@ -149,7 +149,7 @@ def _clean_up_when_ended() -> None:
 
 def _run(args: list[str], debug: bool) -> int:
     from sg3.errors import Sg3Error, TrainingStopped
-    from sg3.shortage import shortage
+    from sg3.shortage import shortage, shortage_behind
 
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__
@@ -171,7 +171,8 @@ def _run(args: list[str], debug: bool) -> int:
     except TrainingStopped as error:
         return _fail(str(error), error.exit_code, debug, said="")
     except Sg3Error as error:
-        return _fail(str(error), error.exit_code, debug)
+        shown = shortage_behind(error) or error
+        return _fail(str(shown), shown.exit_code, debug)
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit as error:

@@ -15,7 +15,7 @@ from sg3.errors import NumericalError, Sg3Error, StorageError, TrainingStopped
 from sg3.invocation import sg3_command
 from sg3.processes import World
 from sg3.run_folder import EXIT, LOG, discard, snapshots, states
-from sg3.shortage import shortage
+from sg3.shortage import shortage, shortage_behind
 from sg3.train.compiled import as_user_error
 from sg3.train.config import TrainConfig
 from sg3.train.run_log import RunLog
@@ -66,7 +66,7 @@ def report_failure(
     elif isinstance(error, torch.cuda.OutOfMemoryError):
         smaller = max(config.batch_gpu // 2, 1)
         shown = Sg3Error(f"out of GPU memory with --batch-gpu={config.batch_gpu}; try --batch-gpu={smaller}")
-    elif (known := shortage(error)) is not None:
+    elif (known := shortage(error) or shortage_behind(error)) is not None:
         shown = known
     elif isinstance(error, OSError):
         shown = StorageError(f"{error.filename or run_dir}: {error.strerror or error}")
