@@ -153,7 +153,8 @@ def newest_snapshot(folder: Path) -> Path:
 def going_on(snapshot: Path) -> str | None:
     """What to say of a run's newest snapshot where the run has gone on since: a stopped run saves a state only."""
     kimg = kimg_of(snapshot.name)
-    found = [int(match[1]) for path in states(snapshot.parent) if (match := re.search(r"-(\d{1,18})\.pt$", path.name))]
+    found = [int(match[1]) for path in states(snapshot.parent)
+             if path.is_file() and (match := re.search(r"-(\d{1,18})\.pt$", path.name))]  # fmt: skip
     if kimg is None or max(found, default=0) < (kimg + 1) * 1000:
         return None
     return f"the run went on to {max(found) / 1000:.2f} kimg; this network, its newest, is of {kimg} kimg"

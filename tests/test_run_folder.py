@@ -117,6 +117,7 @@ def test_a_run_that_went_on_from_its_newest_snapshot(tmp_path: Path) -> None:
     snapshot = run_folder.newest_snapshot(tmp_path)
     assert run_folder.going_on(snapshot) is None
     touch(tmp_path, "training-state-0000013500.pt", "training-state-0000013500.pt.sha256", "training-state-x.pt")
+    (tmp_path / "training-state-0000099999.pt").mkdir()
     assert run_folder.going_on(snapshot) == "the run went on to 13.50 kimg; this network, its newest, is of 12 kimg"
 
 
