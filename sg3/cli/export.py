@@ -1,0 +1,55 @@
+"""`sg3 export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from sg3.cli import options
+from sg3.cli.options import switch
+from sg3.terminal import say, show
+
+
+@click.command("export")
+@options.network
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+              help="Where it goes: .onnx, or .pt2 for an archive of torch.export.")
+@click.option("--part", type=click.Choice(["whole", "mapping", "synthesis"]), default="whole", show_default=True,
+              help="z to picture, z to ws, or ws to picture.")
+@switch("--half", help="Weights and layers in float16; inputs and results stay float32.")
+@switch("--verify", help="Run the file (ONNX: by onnxruntime) and compare it with PyTorch.")
+def command(network: str, output: Path, part: str, half: bool, verify: bool) -> None:
+    """Write a generator for programs without sg3: as ONNX or as an archive of torch.export.
+
+    It takes any number of pictures at a time. Inputs are z [N, z_dim], c [N, classes] of a conditional network, the
+    truncation (1 for none) and, of StyleGAN3, transform [3, 3], the matrix of `G.synthesis.input.transform` (the
+    identity for none); the result is image [N, C, H, W], about -1 to 1. StyleGAN2's noise is the one of
+    --noise-mode=const.
+
+    Examples:
+
+        sg3 export --network=runs/00000-... --output=cats.onnx --verify
+
+        sg3 export --network=net.pkl --output=synthesis.pt2 --part=synthesis
+    """
+    from sg3.cli.network import open_generator
+    from sg3.errors import UsageError
+    from sg3.tools.export import PARTS, trace, write_archive, write_onnx
+    from sg3.tools.export import verify as agreement
+
+    if output.suffix not in (".onnx", ".pt2"):
+        raise UsageError(f"--output={output}: expected a name ending in .onnx or .pt2")
+    G = open_generator(network, "cpu")
+    say("tracing ...")
+    (chosen,) = (name for name in PARTS if name == part)
+    module, program = trace(G, chosen, half)
+    if output.suffix == ".onnx":
+        say("translating ...")
+        write_onnx(module, program, output)
+    else:
+        write_archive(program, output)
+    if verify:
+        found = agreement(module, output)
+        say(f"differs from PyTorch by at most {found.difference:.2g} (allowed: {found.most:.2g})")
+    show(output)
