@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sg3.durations import format_time_brief
-from sg3.terminal import clean, console, say
+from sg3.terminal import clean, console, is_live, say
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10
@@ -37,7 +37,7 @@ class Progress:
         if is_new:
             self.hide()
             self._what, self._began, self._said = what, now, now
-        if sys.stderr.isatty():
+        if is_live():
             self._move_bar(what, done, total, note)
         elif not is_new and done < total and now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now

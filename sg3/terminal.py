@@ -73,6 +73,21 @@ def console(stderr: bool = False, width: int | None = None, soft_wrap: bool = Fa
     return Clean(stderr=stderr, width=width, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
+def is_live() -> bool:
+    """Whether what was shown on stderr can change: bars move on a terminal and, with ipywidgets, in a notebook."""
+    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    IPython = sys.modules.get("IPython")  # nobody is in a notebook without it
+    shell = None if IPython is None else IPython.get_ipython()
+    if type(shell).__name__ != "ZMQInteractiveShell":
+        return False
+    import importlib.util
+
+    return importlib.util.find_spec("ipywidgets") is not None
+
+
 def take_over() -> None:
     """From now on, Python's warnings and what libraries log come through here, too."""
     import logging

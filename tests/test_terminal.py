@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -289,3 +290,13 @@ def test_a_traceback(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) 
     assert visible(err)
 
 
+@pytest.mark.parametrize(
+    ("shell", "has_widgets", "live"),
+    [("ZMQInteractiveShell", True, True), ("ZMQInteractiveShell", False, False),
+     ("TerminalInteractiveShell", True, False), (None, True, False)],
+)  # fmt: skip
+def test_bars_move_in_a_notebook_with_widgets(monkeypatch, shell, has_widgets, live) -> None:
+    instance = None if shell is None else type(shell, (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: instance))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_widgets else None)
+    assert sg3.terminal.is_live() is live

@@ -37,7 +37,7 @@ from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats.digest import sha256_of
 from sg3.formats.web_request import BY_HAND, Answer, Interrupted, normalized, requested, shown
 from sg3.plain_files import NotPlainError, create_plain, open_plain, plain_size
-from sg3.terminal import console, printable, say
+from sg3.terminal import console, is_live, printable, say
 
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
 TIMEOUT = 30.0  # seconds without a byte
@@ -363,7 +363,7 @@ def _try_lock(file: IO[bytes]) -> bool:
 @contextmanager
 def _progress(url: str) -> Iterator[Report]:
     """A bar on a terminal; elsewhere one line at the start."""
-    if not sys.stderr.isatty():
+    if not is_live():
         say(f"downloading {shown(url)}")
         yield lambda _size, _total: None
         return

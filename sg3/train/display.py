@@ -20,7 +20,7 @@ from rich.text import Text
 
 from sg3.durations import format_time_brief
 from sg3.errors import StorageError
-from sg3.terminal import clean, console, say
+from sg3.terminal import clean, console, is_live, say
 from sg3.train.run_log import RunLog
 
 REFRESH_SECONDS = 0.25
@@ -61,7 +61,7 @@ class Display:
         self._thread = threading.Thread(target=self._keep_fresh, name="live line", daemon=True)
 
     def __enter__(self) -> Display:
-        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
+        if not self._quiet and is_live():
             self._live = Live(
                 get_renderable=self._line, console=console(stderr=True, soft_wrap=True), auto_refresh=False,
                 transient=True,

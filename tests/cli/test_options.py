@@ -13,7 +13,8 @@ import click
 import pytest
 import rich_click
 
-from sg3.cli import COMMANDS, options, progress
+from sg3 import progress
+from sg3.cli import COMMANDS, options
 from sg3.progress import Progress, track
 
 Parse = Callable[..., dict[str, object]]
