@@ -30,6 +30,7 @@ T = TypeVar("T")
 @click.option("--grid", type=options.GridSize(), help="Also write grid.png, columns x rows.")
 @options.scale
 @options.captions
+@options.bars
 @options.batch
 @options.no_graphs
 @options.device
@@ -46,6 +47,7 @@ def command(
     grid: tuple[int, int] | None,
     scale: int | None,
     captions: bool,
+    bars: bool,
     batch: int,
     no_graphs: bool,
     device: str,
@@ -63,13 +65,13 @@ def command(
         sg3 generate --network=net.pkl --latents=out/projected_w.npz --outdir=out
     """
     import sg3
-    from sg3.cli.network import note_truncation, open_generator
+    from sg3.cli.network import note_truncation, open_framed
     from sg3.cli.ranks import ranks
     from sg3.errors import UsageError
     from sg3.models import StyleGenerator
     from sg3.progress import track
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
-    from sg3.tools.files import Pixels, make_folder, save_png, sheet
+    from sg3.tools.files import Pixels, make_folder, save_png, sheet, without_bars
     from sg3.tools.latent_files import pictures_of_files
 
     if (seeds is not None) + bool(latents) != 1:
@@ -80,7 +82,7 @@ def command(
         "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
     }  # fmt: skip
     with ranks(device) as world:
-        G = world.together(lambda: open_generator(network, str(world.device), class_idx))
+        G, visible = world.together(lambda: open_framed(network, str(world.device), class_idx, bars))
         settings["class"] = class_idx if G.c_dim else None
         if world.is_main:
             note_truncation(isinstance(G, StyleGenerator), truncation_psi)
@@ -109,7 +111,8 @@ def command(
         def write() -> list[Pixels]:
             make_folder(outdir)
             kept: list[Pixels] = []
-            for (name, more), pixels in track(zip(due, pictures, strict=True), "images", len(due)):
+            for (name, more), whole in track(zip(due, pictures, strict=True), "images", len(due)):
+                pixels = without_bars(whole, visible)
                 save_png(outdir / name, pixels, {**more, **settings})
                 show(outdir / name)
                 if grid is not None:

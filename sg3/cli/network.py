@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sg3.terminal import say
 
 if TYPE_CHECKING:
+    from sg3.canvas import Size
     from sg3.formats import Snapshot
     from sg3.models import Generator, StyleGenerator
     from sg3.tools.latent_as_w import Walkable
@@ -18,20 +19,41 @@ def open_generator(network: str, device: str, class_idx: int | None = None) -> G
 
     Raises DataError for a file without one, UsageError for a device that is not there, and what `sg3.load` raises.
     """
+    return open_framed(network, device, class_idx, bars=True)[0]
+
+
+def open_framed(network: str, device: str, class_idx: int | None, bars: bool) -> tuple[Generator, Size | None]:
+    """The same, and which part of its images to show: what lies between the black bars that it was trained with, unless
+    `bars`; None for all of them."""
     from sg3.formats import averaged_generator
 
-    G = averaged_generator(_loaded(network, device), network)
+    snapshot = _loaded(network, device)
+    G = averaged_generator(snapshot, network)
     _check_class(G, class_idx)
-    return G
+    return G, _visible(snapshot, bars)
 
 
-def open_walkable(network: str, device: str, class_idx: int | None = None) -> Walkable:
+def _visible(snapshot: Snapshot, bars: bool) -> Size | None:
+    from sg3.canvas import spelled
+    from sg3.formats.snapshot import visible_part
+
+    visible = None if bars else visible_part(snapshot)
+    if visible is not None:
+        say(f"note: trained between black bars, which are cut off: {spelled(visible)} (--bars leaves them)")
+    return visible
+
+
+def open_walkable(
+    network: str, device: str, class_idx: int | None = None, bars: bool = False
+) -> tuple[Walkable, Size | None]:
     """The same for a walk through w, or through z where there is no w."""
     from sg3.models import StyleGenerator
     from sg3.tools.latent_as_w import LatentAsW
 
-    G = open_generator(network, device, class_idx)
-    return G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(next(G.parameters()).device)
+    G, visible = open_framed(network, device, class_idx, bars)
+    if isinstance(G, StyleGenerator):
+        return G, visible
+    return LatentAsW(G).eval().to(next(G.parameters()).device), visible
 
 
 def note_truncation(has_w: bool, truncation_psi: float) -> None:
@@ -55,11 +77,19 @@ def background_of(G: Generator | Walkable, text: str | None) -> Colour | None:
 
 def open_style_generator(network: str, device: str, class_idx: int | None = None) -> StyleGenerator:
     """The same for commands that work in w. Raises UsageError also for a generator that has none."""
+    return open_framed_style(network, device, class_idx, bars=True)[0]
+
+
+def open_framed_style(
+    network: str, device: str, class_idx: int | None, bars: bool
+) -> tuple[StyleGenerator, Size | None]:
+    """The same, and which part of its images to show, as `open_framed`."""
     from sg3.formats import style_generator
 
-    G = style_generator(_loaded(network, device), network)
+    snapshot = _loaded(network, device)
+    G = style_generator(snapshot, network)
     _check_class(G, class_idx)
-    return G
+    return G, _visible(snapshot, bars)
 
 
 def _loaded(network: str, device: str) -> Snapshot:

@@ -144,6 +144,8 @@ noise_mode = click.option(
 background = click.option(
     "--background", metavar="COLOUR", help="Lay images with alpha on this colour, a name or #rrggbb."
 )
+bars = switch("--bars", help="Leave the black bars of a network trained on --transform=center-crop-wide.")
+
 batch = click.option(
     "--batch", "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time."
 )

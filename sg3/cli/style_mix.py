@@ -23,6 +23,7 @@ MOST_PICTURES = 10_000
 @options.outdir
 @options.scale
 @options.captions
+@options.bars
 @options.trunc
 @options.one_class
 @options.noise_mode
@@ -36,6 +37,7 @@ def command(
     outdir: Path,
     scale: int | None,
     captions: bool,
+    bars: bool,
     truncation_psi: float,
     class_idx: int | None,
     noise_mode: str,
@@ -56,16 +58,16 @@ def command(
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_style_generator
+    from sg3.cli.network import open_framed_style
     from sg3.errors import UsageError
     from sg3.progress import track
-    from sg3.tools.files import Pixels, make_folder, save_png, sheet
+    from sg3.tools.files import Pixels, make_folder, save_png, sheet, without_bars
     from sg3.tools.latents import choose_layers
     from sg3.tools.style_mix import style_mix
 
     if len(rows) * len(cols) > MOST_PICTURES:
         raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
-    G = open_style_generator(network, device, class_idx)
+    G, visible = open_framed_style(network, device, class_idx, bars)
     layers = choose_layers(G, styles or f"0-{min(6, G.num_ws // 2 - 1)}")
     pictures = style_mix(
         G, rows, cols, layers, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch
@@ -78,7 +80,8 @@ def command(
     made: dict[tuple[int, int], Pixels] = {}
     sources = len({*rows, *cols})
     mixes = len({(row, col) for row in rows for col in cols if row != col})
-    for (row, col), pixels in track(pictures, "images", sources + mixes):
+    for (row, col), whole in track(pictures, "images", sources + mixes):
+        pixels = without_bars(whole, visible)
         if not made:  # only now is it certain that the options fit the network
             make_folder(outdir)
         path = outdir / f"{row}-{col}.png"

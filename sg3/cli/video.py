@@ -76,6 +76,7 @@ class Bitrate(click.ParamType[int]):
               "[default: libx264; .webm: libvpx-vp9; with alpha also .mkv, and .mov: prores_ks]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
 @options.background
+@options.bars
 @options.batch
 @options.no_graphs
 @options.device
@@ -103,6 +104,7 @@ def command(
     codec: str | None,
     bitrate: int,
     background: str | None,
+    bars: bool,
     batch: int,
     no_graphs: bool,
     device: str,
@@ -153,7 +155,7 @@ def command(
     elif codec is not None:
         raise UsageError(f"--codec={codec}: is for .mp4, .webm and .mkv (.mov, .apng), --output={output} will be PNG")
 
-    G = open_walkable(network, device, classes[0] if classes else None)
+    G, visible = open_walkable(network, device, classes[0] if classes else None, bars)
     if isinstance(G, LatentAsW):
         note_truncation(False, truncation_psi)
         truncation_psi = 1.0
@@ -185,7 +187,7 @@ def command(
     walk = video.make_walk(G, keys, tiles, kind=kind, loop=loop, ease=ease, truncation_psi=truncation_psi)
     times = video.frame_times(len(points) // tiles, w_frames, loop)
 
-    height, width = size_of(G)
+    height, width = visible or size_of(G)
     height, width = rows * height, columns * width
     say(f"{len(times)} frames of {width}x{height}")
     if made == "video" and (height, width) != even_size(height, width):
@@ -197,7 +199,8 @@ def command(
         **({} if behind is None else {"background": background}),
     }  # fmt: skip
     frames = video.render(
-        G, walk, times, grid, noise_mode=noise_mode, batch=batch, graphs=not no_graphs, background=behind
+        G, walk, times, grid, noise_mode=noise_mode, batch=batch, graphs=not no_graphs, background=behind,
+        visible=visible,
     )
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for frame in track(frames, "frames", len(times)):

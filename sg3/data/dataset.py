@@ -181,6 +181,23 @@ class ImageFolderDataset(Dataset[Item]):
         return self._shape[1], self._shape[2]
 
     @property
+    def visible(self) -> Size | None:
+        """Height and width of the part of each image that is no black bar, where `sg3 dataset` put them there
+        (--transform=center-crop-wide)."""
+        try:
+            record = (read_manifest(self._files) or {}).get("sg3")
+        except DataError:  # labels that are not in use may be broken
+            return None
+        scaled = record.get("scaled_to") if isinstance(record, dict) else None
+        has_bars = isinstance(record, dict) and record.get("transform") == "center-crop-wide"
+        if not has_bars or not isinstance(scaled, list):
+            return None
+        size = tuple(scaled[::-1])
+        height, width = self.size
+        is_pair = len(size) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in size)
+        return size if is_pair and 0 < size[0] < height and size[1] == width else None
+
+    @property
     def label_shape(self) -> list[int]:
         """[label_dim]"""
         return [self._label_dim]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3.canvas import Size
 from sg3.errors import DataError, UsageError
 from sg3.models import Generator, StyleGenerator
 from sg3.terminal import printable
@@ -29,6 +30,13 @@ class Snapshot:
     licence: str | None = None  # of the weights, where the file says it
     origin: str | None = None  # the format of the file it was read from, in words
     notes: list[str] = field(default_factory=list)  # what of the file was not taken as it is
+
+
+def visible_part(snapshot: Snapshot) -> Size | None:
+    """Height and width of the middle of each image that is no black bar, where the network was trained between some."""
+    value = (snapshot.training_set_kwargs or {}).get("visible")
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    return pair if len(pair) == 2 and all(type(side) is int and side > 0 for side in pair) else None
 
 
 def averaged_generator(snapshot: Snapshot, where: object) -> Generator:

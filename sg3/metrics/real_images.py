@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3.canvas import Size
+from sg3.canvas import Size, spelled
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.dataset_json import read_manifest
 from sg3.data.image_files import open_images
@@ -68,8 +68,9 @@ class RealImages:
         with suppress(DataError):  # labels that are not in use may be broken
             record = (read_manifest(open_images(self.path)) or {}).get("sg3") or {}
         known = record if isinstance(record, dict) else {}
+        bars = {} if dataset.visible is None else {"letterboxed": spelled(dataset.visible)}
         return {
-            "name": dataset.name, "sha256": dataset.content_hash(), "resolution": dataset.resolution,
+            **bars, "name": dataset.name, "sha256": dataset.content_hash(), "resolution": dataset.resolution,
             "channels": dataset.num_channels, "resize_filter": known.get("resize_filter"),
             "resize_library": known.get("resize_library"),
         }  # fmt: skip

@@ -18,9 +18,11 @@ from math import isqrt
 import numpy as np
 import torch
 
+from sg3.canvas import Size
 from sg3.errors import DataError, UsageError
 from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, to_uint8
+from sg3.tools.files import without_bars
 from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import Walkable
 from sg3.transparency import Colour, has_alpha, over, possible
@@ -152,9 +154,11 @@ def render(
     batch: int = 4,
     graphs: bool = True,
     background: Colour | None = None,
+    visible: Size | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield a frame, uint8 [rows * R, columns * R, 3], for each time; grid = (columns, rows). Nothing is kept. Images
-    with alpha are laid on `background`, or with None give frames [.., 4] with straight alpha.
+    with alpha are laid on `background`, or with None give frames [.., 4] with straight alpha. `visible`: height and
+    width of the middle of each image that is shown.
 
     G makes `batch` images at a time, across frames; another batch size may change the rounding of pixels. Random
     noise is drawn image by image from a seed of its own, so that it does not depend on the batch either. `graphs`: by
@@ -173,6 +177,7 @@ def render(
         with _noise_of_image(start, ws.device) if noise_mode == "random" else nullcontext():
             images = to_frames(synthesis(ws, noise_mode=noise_mode), background)
         for index, image in enumerate(images, start):
+            image = without_bars(image, visible)
             h, w, channels = image.shape
             row, column = divmod(index % tiles, columns)
             if index % tiles == 0:

@@ -39,6 +39,7 @@ class DatasetFacts:
     content: str
     height: int | None = None  # of images that are not square, whose longer side is `resolution`
     width: int | None = None
+    visible_height: int | None = None  # of squares between black bars (--transform=center-crop-wide)
 
     @property
     def image_size(self) -> Size:

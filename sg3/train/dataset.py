@@ -57,7 +57,7 @@ def probe_dataset(options: Options) -> DatasetFacts:
         path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
         content=data.training_hash(), height=None if height == width else height,
-        width=None if height == width else width,
+        width=None if height == width else width, visible_height=data.visible[0] if data.visible else None,
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def test_its_options_and_defaults() -> None:
     assert "of every layer. (only tinygan, tinygan-wide, stylegan2-tiny)" in options_page()
     assert recipe_of("tinygan-wide").name == "tiny"
     assert presets()["tiny-32"].options == options_of({"cfg": "tinygan", "width": 4})
-    assert len(presets()) == 50
+    assert len(presets()) == 51
 
 
 @pytest.mark.usefixtures("tinygan")

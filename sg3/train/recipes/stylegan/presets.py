@@ -83,6 +83,7 @@ def _published() -> dict[str, Preset]:
     ):
         add(f"mmagic-stylegan2-ffhq-256-{suffix}", "mmagic, half precision", kimg=25600, **mm2, **amp)
     add("mmagic-stylegan2-lsun-car-512", "mmagic, 512 x 384 images padded to squares", kimg=57600, **mm2)
+    add("lsun-car-512x384-stylegan2", "StyleGAN2 paper, 512 x 384 images as they are, without bars", kimg=57600, **mm2)
 
     # Maua's repository trains StyleGANs without a projected discriminator, too, all of them with both regularisations
     # of StyleGAN2.
