@@ -18,7 +18,7 @@ PANELS = {
     "What": ["--network", "--seeds", "--output", "--trunc", "--class", "--noise-mode", "--help"],
     "Keyframes": ["--grid", "--num-keyframes", "--shuffle-seed", "--latents", "--endpoint", "--seed", "--show-mode"],
     "Path": ["--w-frames", "--interpolation", "--space", "--loop", "--no-loop", "--ease"],
-    "File": ["--fps", "--codec", "--bitrate", "--background"],
+    "File": ["--fps", "--codec", "--bitrate", "--background", "--bars"],
     "Machine": ["--batch", "--no-graphs", "--device"],
 }
 click.rich_click.OPTION_GROUPS["sg3 video"] = [{"name": k, "options": v} for k, v in PANELS.items()]
