@@ -5,6 +5,7 @@
 - Host: a site that points its own name at this machine (DNS rebinding) is known by that name.
 - Origin: a browser says which page asks; only our own may.
 - Rate: one address gets so many answers in a second, with each token and without one.
+- Connections that only hold the server up: see `lines`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sg3.viewer.lines import Lines
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 ADDRESSES = 1_000  # that are remembered
@@ -75,6 +78,7 @@ class Guard:
         self._app = app
         self._tokens = tokens
         self._buckets = Buckets()
+        self.lines = Lines()  # that lead here
         self._names = {*LOCAL_NAMES, host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
         self._anywhere = not is_local(host)
 
@@ -113,6 +117,8 @@ class Guard:
             return 401, "the token is missing or wrong; add ?token=... or 'Authorization: Bearer ...' with the one " \
                         "that sg3 view has printed"
         scope["state"]["role"] = role
+        if scope.get("client"):
+            self.lines.trust(tuple(scope["client"]))
         return None
 
     def _may_be_called(self, host: str) -> bool:

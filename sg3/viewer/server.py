@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import suppress
 from importlib import resources
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
 
 from sg3.errors import UsageError
 from sg3.viewer import api, runs, shelf_api, tasks_api
@@ -24,7 +25,7 @@ CONNECTIONS = 512
 ENDING_SECONDS = 2
 
 
-def application(viewer: Viewer, host: str = "127.0.0.1") -> ASGIApp:
+def application(viewer: Viewer, host: str = "127.0.0.1") -> Guard:
     """Everything that a browser may ask for, as ASGI; `host` is the name that it is served under."""
     files = page_files()
 
@@ -78,16 +79,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def configuration(app: ASGIApp) -> uvicorn.Config:
+def configuration(app: Guard) -> uvicorn.Config:
     """How uvicorn serves it."""
     return uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False,
+        app, http=cast(type[asyncio.Protocol], app.lines.protocol), log_config=None,
+        access_log=False, lifespan="off", server_header=False, proxy_headers=False,
         ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=30,
         timeout_graceful_shutdown=ENDING_SECONDS, log_level="critical",
     )  # fmt: skip
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
+def serve(app: Guard, listening: socket.socket) -> None:
     """Answer until the process is interrupted."""
     with suppress(KeyboardInterrupt):
         uvicorn.Server(configuration(app)).run(sockets=[listening])

@@ -23,14 +23,16 @@ from sg3.transparency import opaque
 from sg3.viewer import encode
 from sg3.viewer.engine import Stale
 from sg3.viewer.guard import error_body
+from sg3.viewer.settings import Whole
 from sg3.viewer.state import State
 from sg3.viewer.viewer import Frame, Viewer, Wanted
 
-MOST_CLIENTS = 64
+MOST_CLIENTS = 64  # with each token
 MESSAGE_BYTES = 2**16
 MESSAGES_PER_SECOND = 200
 BURST = 400
 PATIENCE = 30.0  # seconds that a frame may take to arrive
+NUMBER = Whole(0, 2**53 - 1)  # as far as JavaScript counts
 MOST_BAD = 50  # messages that make no sense, before we hang up
 
 
@@ -39,19 +41,20 @@ class Sockets:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._count = 0
+        self._counts = {"full": 0, "look": 0}  # however many look, whoever may do more finds a place
 
     async def serve(self, socket: WebSocket) -> None:
         """One of them, until it is closed."""
-        if self._count >= MOST_CLIENTS:
+        role = socket.state.role
+        if self._counts[role] >= MOST_CLIENTS:
             await socket.close(1013, "too many pages are open")
             return
-        self._count += 1
+        self._counts[role] += 1
         try:
             await socket.accept()
             await Client(self._viewer, socket).run()
         finally:
-            self._count -= 1
+            self._counts[role] -= 1
 
 
 class Client:
@@ -108,8 +111,10 @@ class Client:
         if not isinstance(message, dict):
             raise UsageError("message: expected a JSON object")
         number = message.get("id")
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise UsageError("id: expected a whole number")
+        try:
+            number = NUMBER.read(number)
+        except ValueError as error:
+            raise UsageError(f"id: {error}") from None
         if message.get("type") == "got":
             if number == self._on_its_way:
                 self._arrived.set()

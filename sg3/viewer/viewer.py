@@ -35,7 +35,7 @@ FINISHED_ANYWAY = 0.4  # seconds: a frame that takes less is not dropped for a n
 SMALL_FIRST = 0.1  # seconds: where a frame takes longer, a small one comes first
 MOST_TIMES = 100
 MOST_READINGS = 8  # for one picture: where many want many networks, they would only push out one another's
-REQUESTS = 8  # of HTTP, for those who may everything and for those who look, that are at the networks together
+REQUESTS = 2  # of HTTP, for those who may everything and for those who look, that are at the networks together
 
 
 class MemoryFull(Sg3Error):
