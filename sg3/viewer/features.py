@@ -17,6 +17,7 @@ from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 
 SHEET = 64  # channels on a sheet
+MOST_SAMPLES = 2**24  # that are transformed at once
 PADDED = 2  # a spectrum has so many samples for each of the map
 # Settings that say how features are shown, not what they are.
 SHOWING = ("layer_view", "channel", "gain_db", "normalize", "kaiser", "spectrum_db", "all_channels", "split", "compare",
@@ -76,7 +77,10 @@ def spectrum(x: torch.Tensor, beta: float) -> torch.Tensor:
     side = x.shape[1]
     window = torch.kaiser_window(side, periodic=False, beta=beta, dtype=torch.float64, device=x.device)
     windowed = x.double() * window[:, None] * window
-    power = torch.fft.fft2(windowed, s=(PADDED * side, PADDED * side)).abs().square().mean(dim=0)
+    total = windowed.new_zeros(PADDED * side, PADDED * side)
+    for part in windowed.split(max(1, MOST_SAMPLES // total.numel())):  # all channels at once may not fit into memory
+        total += torch.fft.fft2(part, s=(PADDED * side, PADDED * side)).abs().square().sum(dim=0)
+    power = total / len(x)
     power = torch.fft.fftshift(power) / window.square().sum() ** 2
     return 10 * torch.log10(power + 1e-20)
 
