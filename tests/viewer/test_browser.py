@@ -350,9 +350,17 @@ def test_labels_keyboard_and_themes(page: Any) -> None:
     page.click("#theme")
     after = page.get_attribute("html", "data-theme")
     assert {before, after} == {"light", "dark"}
+    assert page.evaluate("() => getComputedStyle(document.documentElement).colorScheme") == after
+    page.eval_on_selector("#truncation", "(part) => { part.open = false; }")
+    set_range(page, "rotate", 20)
     page.reload()
     settled(page)
     assert page.get_attribute("html", "data-theme") == after
+    assert page.eval_on_selector_all("details", "(all) => all.filter((part) => !part.open).map(({ id }) => id)") == [
+        "truncation"]  # fmt: skip
+    page.dblclick("#rotate", position={"x": 10, "y": 8})  # back to its default
+    settled(page)
+    assert state(page) == {}
 
 
 @pytest.mark.slow

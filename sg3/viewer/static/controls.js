@@ -10,11 +10,30 @@ export function bind(store, form) {
     };
     field.addEventListener("input", () => { if (field.type === "range") write(true); });
     field.addEventListener("change", () => write(false));
+    if (field.type === "range") {
+      field.title ||= "Double-click: back to its default";
+      field.addEventListener("dblclick", () => store.set({ [name]: null }));
+    }
     const follow = () => { if (document.activeElement !== field || field.type !== "number") show(field, store.get(name)); };
     store.addEventListener("change", follow);
     field.addEventListener("blur", follow);
     follow();
   }
+}
+
+/** Parts of the form are open as they were when this browser last showed them. */
+export function unfolded(form) {
+  const key = "sg3-open", parts = [...form.querySelectorAll("details")];
+  let stored = {};
+  try { stored = JSON.parse(localStorage.getItem(key)) ?? {}; } catch { /* as they are, then */ }
+  parts.forEach((part, n) => {
+    const name = part.id || String(n);
+    if (name in stored) part.open = stored[name];
+    part.addEventListener("toggle", () => {
+      stored[name] = part.open;
+      localStorage.setItem(key, JSON.stringify(stored));
+    });
+  });
 }
 
 /** Say beside a slider what it says. */

@@ -2,7 +2,7 @@
 
 import { animation } from "./animate.js";
 import { ask } from "./api.js";
-import { bind, label } from "./controls.js";
+import { bind, label, unfolded } from "./controls.js";
 import { Directions } from "./directions.js";
 import { Drag } from "./drag.js";
 import { Grid } from "./grid.js";
@@ -64,6 +64,7 @@ async function start() {
   const stopAnimation = animation(store, ready);
   byId("cutoff").dataset.all = "1";
   bind(store, byId("panel"));
+  unfolded(byId("panel"));
   const kept = keeping(store, () => facts, say, fail);
   byId("copy_look").hidden = !session.look;
   const again = () => store.dispatchEvent(new CustomEvent("change", { detail: { moving: false } }));

@@ -36,6 +36,7 @@ export class Project {
     const query = this.store.query();
     query.set("steps", byId("project_steps").value);
     query.set("space", byId("project_space").value);
+    byId("project_text").textContent = "getting ready, looking where to start";
     try {
       const status = await follow(() => startProjection(query, file), (now) => {
         this.task = now.task;
