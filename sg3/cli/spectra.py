@@ -26,6 +26,7 @@ def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="Which images of the dataset, or which latents."),
         click.option("--class", "class_idx", type=click.IntRange(min=0), metavar="N",
                      help="Class of a conditional network; every class in turn if not given."),
+        options.switch("--alpha", help="Of images with alpha: that alone, instead of their premultiplied colours."),
         options.batch,
         options.device,
     )):  # fmt: skip
@@ -74,7 +75,7 @@ def command() -> None:
 @_source_options
 @options.as_json
 def stats(
-    source: str, num: int | None, seed: int, class_idx: int | None, batch: int, device: str, as_json: bool
+    source: str, num: int | None, seed: int, class_idx: int | None, alpha: bool, batch: int, device: str, as_json: bool
 ) -> None:
     """Mean and standard deviation of pixels, 0 to 255.
 
@@ -88,7 +89,8 @@ def stats(
     from sg3.device import device_for_work
     from sg3.tools.spectra import open_images, pixel_stats
 
-    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=device_for_work(device))
+    on = device_for_work(device)
+    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on, alpha=alpha)
     result = pixel_stats(track(found.images, "images", found.count))
     if as_json:
         show(json.dumps(dataclasses.asdict(result)))
@@ -115,6 +117,7 @@ def calc(
     num: int | None,
     seed: int,
     class_idx: int | None,
+    alpha: bool,
     batch: int,
     device: str,
     dest: Path,
@@ -137,7 +140,7 @@ def calc(
     if dest.suffix.lower() != ".npz":
         raise UsageError(f"--dest={dest}: expected a name ending in .npz")
     on = device_for_work(device)
-    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on)
+    found = open_images(source, num, seed, class_idx=class_idx, batch=batch, device=on, alpha=alpha)
     make_folder(dest.parent)  # now rather than after the work
     images = track(found.images, "images", found.count)
     transform_on = "cpu" if on.type == "mps" else on  # which has no float64

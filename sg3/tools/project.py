@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from math import cos, degrees, isfinite, pi
+from math import cos, degrees, isfinite, pi, sqrt
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from sg3.tools.files import Pixels
 from sg3.tools.latents import sample_w
 from sg3.tools.perceptual import Perceptual
 from sg3.tools.pose import pose_grid, starting_poses, transform_matrix
+from sg3.transparency import BLACK, WHITE, has_alpha, network_values, opaque, over
 
 Report = Callable[[int, int, float], None]  # steps done, steps in all, distance
 
@@ -99,8 +100,9 @@ def project(
 
     The same seed gives the same result. `report` is told of each step, and `report_pose` of those before that look for
     a pose, which are counted for themselves; without it `report` is told of these, too. Raises UsageError for a class
-    that the network does not have, or that it needs; DataError for a network with alpha; NumericalError if the distance
-    stops being a number.
+    that the network does not have, or that it needs; DataError for a target of another shape; NumericalError if the
+    distance stops being a number. Pictures with alpha are compared over black and over white, and both distances count
+    alike.
     """
     search = project_steps(
         G, target, perceptual, settings, class_idx=class_idx, report=report, report_pose=report_pose
@@ -125,8 +127,9 @@ def project_steps(
 ) -> Generator[None, None, Projection]:
     """The same picture by picture, for who has something else to do in between. Needs gradients to be enabled."""
     settings = settings or Settings()
-    if G.img_channels not in (1, 3):
-        raise DataError(f"network: its images have {G.img_channels} channels; only gray and RGB can be projected to")
+    if not 1 <= G.img_channels <= 4:
+        raise DataError(f"network: its images have {G.img_channels} channels; only gray, RGB and these with alpha can "
+                        "be projected to")
     if target.shape != (*G.img_size, G.img_channels):
         raise DataError(f"target: {target.shape}, expected {(*G.img_size, G.img_channels)}")
     device = next(G.parameters()).device
@@ -135,7 +138,7 @@ def project_steps(
     search = _Search(
         G=G,
         perceptual=perceptual,
-        wanted=perceptual(_as_rgb(torch.from_numpy(target.copy()).to(device).permute(2, 0, 1)[None].float())).detach(),
+        wanted=embedded(perceptual, torch.from_numpy(target.copy()).to(device).permute(2, 0, 1)[None]).detach(),
         w_mean=mean[None, None].expand(1, 1 if settings.space == "w" else G.num_ws, -1),
         w_std=float((w - mean).square().sum(dim=1).mean().sqrt()),
     )
@@ -227,7 +230,7 @@ class _Search:
     def distance(self, w: torch.Tensor, noise: dict[str, torch.Tensor], pose: torch.Tensor | None) -> torch.Tensor:
         """Perceptual distance of the picture of w [1, 1 or num_ws, w_dim] to the target."""
         image = synthesize(self.G, w, noise, pose)
-        return (self.perceptual(_as_rgb(image * 127.5 + 128)) - self.wanted).square().sum()
+        return (embedded(self.perceptual, image) - self.wanted).square().sum()
 
     @torch.no_grad()
     def distance_of_mean(self, pose: torch.Tensor) -> float:
@@ -276,10 +279,11 @@ def picture(G: StyleGenerator, found: Projection) -> Pixels:
 
 @torch.no_grad()
 def frames(G: StyleGenerator, found: Projection, target: Pixels) -> Iterator[Pixels]:
-    """For each step, the target and beside it the picture of w, uint8 [R, 2 R, 3]; with the final noise maps."""
+    """For each step, the target and beside it the picture of w, uint8 [R, 2 R, 3]; with the final noise maps. Those
+    with alpha lie over a checkerboard."""
     for step, w in enumerate(found.path_w):
         pose = None if found.path_pose is None else found.path_pose[step]
-        pair = np.concatenate([target, _pixels(G, found, w[None], pose)], axis=1)
+        pair = opaque(np.concatenate([target, _pixels(G, found, w[None], pose)], axis=1))
         yield np.ascontiguousarray(np.broadcast_to(pair, (*pair.shape[:2], 3)))
 
 
@@ -290,12 +294,29 @@ def _pixels(G: StyleGenerator, found: Projection, w: torch.Tensor, pose: torch.T
     return pixels
 
 
+def embedded(perceptual: Perceptual, images: torch.Tensor) -> torch.Tensor:
+    """[1, D] of a picture: pixels in uint8 or a network's, -1..1. With alpha over black and over white, so that the
+    squared difference is the mean of both distances."""
+    if not has_alpha(images.shape[1]):
+        return perceptual(_as_rgb(images.float() if images.dtype == torch.uint8 else images * 127.5 + 128))
+    values = network_values(images) if images.dtype == torch.uint8 else images
+    vectors = perceptual(_as_rgb(torch.cat([over(values, BLACK), over(values, WHITE)]) * 127.5 + 127.5))
+    return torch.cat(vectors.chunk(2), dim=1) / sqrt(2)
+
+
 def _as_rgb(images: torch.Tensor) -> torch.Tensor:
     """[N, 1 or 3, H, W] -> [N, 3, H, W]"""
     return images.expand(-1, 3, -1, -1)
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """Peak signal-to-noise ratio of 8-bit pictures, in decibels."""
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    """Peak signal-to-noise ratio of 8-bit pictures, in decibels; with alpha, of premultiplied channels."""
+    error = float(np.mean((_comparable(a) - _comparable(b)) ** 2))
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def _comparable(pixels: Pixels) -> NDArray[np.float64]:
+    values = pixels.astype(np.float64)
+    if has_alpha(pixels.shape[2]):
+        values[:, :, :-1] *= values[:, :, -1:] / 255
+    return values

@@ -11,7 +11,7 @@ appended up to `interp` times the size, which shows the spectrum at more points 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ from sg3.canvas import Size, is_possible
 from sg3.errors import DataError, UsageError
 from sg3.run_folder import snapshots
 from sg3.tools.files import Pixels, load_arrays, save_arrays
+from sg3.transparency import has_alpha
 
 Reals = NDArray[np.float64]
 
@@ -197,38 +198,42 @@ def load_spectrum(path: Path) -> Spectrum:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images [H, W, C] one after the other, and how many there will be."""
+    """Images [H, W, C] one after the other, how many there will be, and the channels of what they come from."""
 
     images: Iterator[Pixels]
     count: int
+    channels: int
 
 
 def open_images(
     source: str, num: int | None, seed: int = 0, *, class_idx: int | None = None, batch: int = 4,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "cpu", alpha: bool = False,
 ) -> ImageSource:  # fmt: skip
     """The images of a dataset (a zip, or a folder that is not a run), or of a network: anything `sg3.load` takes.
 
     Dataset: `num` of its images, drawn by `seed`; all if None. Network: pictures of `num` latents drawn by `seed`,
     in 8 bits like a dataset's, so that both have the same rounding noise; of a conditional one, every class in turn or
-    `class_idx`. Raises UsageError for a network without `num`, DataError for images with alpha, what opening raises.
+    `class_idx`. Of images with alpha their premultiplied colours, or that alone if `alpha`. Raises UsageError for a
+    network without `num`, DataError for `alpha` of images without, what opening raises.
     """
     path = Path(source)
     is_run = path.is_dir() and bool(snapshots(path))
     if (path.is_dir() and not is_run) or path.suffix.lower() == ".zip":
-        return _dataset_images(path, num, seed)
-    if num is None:
+        found = _dataset_images(path, num, seed)
+    elif num is None:
         raise UsageError("--num: needed, a network can make any number of images")
-    return _network_images(source, num, seed, class_idx, batch, device)
+    else:
+        found = _network_images(source, num, seed, class_idx, batch, device)
+    if alpha and not has_alpha(found.channels):
+        raise DataError(f"{source}: its images have no alpha; leave out --alpha")
+    return replace(found, images=map(_plane if alpha else _premultiplied, found.images))
 
 
 def _dataset_images(path: Path, num: int | None, seed: int) -> ImageSource:
     from sg3.data.dataset import ImageFolderDataset
 
     data = ImageFolderDataset(path, max_size=num, random_seed=seed)
-    if data.num_channels == 4:
-        raise DataError(f"{path}: images with alpha have no single spectrum; `sg3 dataset --convert=rgb` removes it")
-    return ImageSource((data[i][0].transpose(1, 2, 0) for i in range(len(data))), len(data))
+    return ImageSource((data[i][0].transpose(1, 2, 0) for i in range(len(data))), len(data), data.num_channels)
 
 
 def _network_images(
@@ -250,4 +255,15 @@ def _network_images(
 
     if class_idx is not None:
         class_labels(G, class_idx, 1)  # complain now rather than at the first image
-    return ImageSource(images(), num)
+    return ImageSource(images(), num, G.img_channels)
+
+
+def _premultiplied(pixels: Pixels) -> Pixels:
+    """Colours times alpha, for images that have it: what is invisible has no spectrum."""
+    if not has_alpha(pixels.shape[2]):
+        return pixels
+    return np.rint(pixels[:, :, :-1] * (pixels[:, :, -1:] / 255)).astype(np.uint8)
+
+
+def _plane(pixels: Pixels) -> Pixels:
+    return pixels[:, :, -1:]

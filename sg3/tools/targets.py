@@ -13,10 +13,12 @@ from sg3 import limits
 from sg3.canvas import Size
 from sg3.data.decode import decode_image
 from sg3.data.image_files import open_images, refuse_other_formats
-from sg3.data.transforms import ImagePlan
+from sg3.data.transforms import Convert, ImagePlan
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.plain_files import is_special
 from sg3.tools.files import Pixels
+
+CONVERT: dict[int, Convert] = {1: "gray", 2: "la", 3: "rgb", 4: "rgba"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Target:
     read: Callable[[], bytes]
 
     def pixels(self, size: int | Size, channels: int) -> Pixels:
-        """uint8 [H, W, C], C = 1 or 3, squares of a side or of a height and width: the largest centred window of that
-        shape, scaled by Lanczos, alpha laid on white.
+        """uint8 [H, W, C], squares of a side or of a height and width: the largest centred window of that
+        shape, scaled by Lanczos. Alpha is laid on white if C is 1 or 3; if it is 2 or 4, images without are opaque.
 
         Raises DataError if it is not an image.
         """
         height, width = (size, size) if isinstance(size, int) else size
-        plan = ImagePlan(crop="center-crop", resolution=(width, height), convert="gray" if channels == 1 else "rgb")
+        plan = ImagePlan(crop="center-crop", resolution=(width, height), convert=CONVERT.get(channels, "rgb"))
         pixels = np.asarray(plan.apply(decode_image(self.read(), self.where)))
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from math import cos, degrees, pi, radians
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from sg3.tools.pose import pose_grid, starting_poses, transform_matrix
 from sg3.tools.project import (
     Projection,
     Settings,
+    embedded,
     frames,
     learning_rate,
     noise_structure,
@@ -30,7 +33,9 @@ from sg3.tools.project import (
     synthesize,
 )
 from sg3.tools.targets import open_targets
+from sg3.transparency import BLACK, WHITE, opaque
 from tests.helpers.for_tools import pixels, pyramid, saved, tiny2, tiny3
+from tests.helpers.image_files import soft_discs
 
 
 def made(G, pose: torch.Tensor | None = None) -> np.ndarray:
@@ -190,10 +195,33 @@ def test_frames_show_the_way() -> None:
 def test_refuses() -> None:
     with pytest.raises(DataError, match=r"target: \(8, 8, 3\), expected \(16, 16, 3\)"):
         project(tiny2(), np.zeros([8, 8, 3], np.uint8), pyramid)
-    with pytest.raises(DataError, match="4 channels; only gray and RGB"):
-        project(tiny2(img_channels=4), np.zeros([16, 16, 4], np.uint8), pyramid)
+    with pytest.raises(DataError, match="5 channels; only gray, RGB"):
+        project(tiny2(img_channels=5), np.zeros([16, 16, 5], np.uint8), pyramid)
     with pytest.raises(NumericalError, match="the distance became nan at step 0"):
         project(tiny2(), made(tiny2()), lambda images: images.flatten(1) * float("nan"))
+
+
+@pytest.mark.parametrize("make", [tiny2, tiny3])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_pictures_with_alpha(make: Callable[..., Any], channels: int) -> None:
+    """The distance is the mean of those over black and over white, and colours that do not show have no say."""
+    G = make(img_channels=channels)
+    target = soft_discs(1, channels=channels)[0]
+    quick = Settings(steps=30, w_samples=500, pose_starts=0)
+    found = project(G, target, pyramid, quick)
+    assert found.distances[-1] < found.distances[0]
+    assert torch.equal(project(G, soft_discs(1, channels=channels, invisible=99)[0], pyramid, quick).w, found.w)
+    shown = picture(G, found)
+    assert shown.shape == target.shape
+    over_both = [[opaque(image, colour).astype(np.float32) for image in (target, shown)] for colour in (BLACK, WHITE)]
+    vectors = [[pyramid(torch.from_numpy(image).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)) for image in pair]
+               for pair in over_both]  # fmt: skip
+    mean = sum(float((a - b).square().sum()) for a, b in vectors) / 2
+    both = [embedded(pyramid, torch.from_numpy(image).permute(2, 0, 1)[None]) for image in (target, shown)]
+    assert float((both[0] - both[1]).square().sum()) == pytest.approx(mean, rel=0.02)
+    assert next(frames(G, found, target)).shape == (16, 32, 3)
+    assert psnr(target, soft_discs(1, channels=channels, invisible=99)[0]) == float("inf")
+    assert psnr(target, shown) < 40
 
 
 def test_efflite_embedding() -> None:
@@ -352,7 +380,7 @@ def test_a_folder_with_video(run, tmp_path: Path, monkeypatch) -> None:
         (["--network=NET", "--target=a.png", "--lr=0"], 2, "--lr"),
         (["--network=NET", "--target=a.png", "--num-steps=0"], 2, "--num-steps"),
         (["--network=none.pkl", "--target=a.png"], 66, "none.pkl"),
-        (["--network=ALPHA", "--target=a.png"], 65, "4 channels"),
+        (["--network=FIVE", "--target=a.png"], 65, "5 channels"),
     ],
 )
 def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: int, words: str) -> None:
@@ -361,8 +389,8 @@ def test_wrong_inputs(run, tmp_path: Path, monkeypatch, args: list[str], code: i
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     saved(tiny3(), tmp_path / "net.pkl")
     saved(tiny2(c_dim=2), tmp_path / "cond.pkl")
-    saved(tiny2(img_channels=4), tmp_path / "alpha.pkl")
-    for word in ("NET", "COND", "ALPHA"):
+    saved(tiny2(img_channels=5), tmp_path / "five.pkl")
+    for word in ("NET", "COND", "FIVE"):
         args = [a.replace(f"--network={word}", f"--network={word.lower()}.pkl") for a in args]
     result = run("project", *args, "--outdir=out")
     assert result.code == code, result.err

@@ -15,6 +15,7 @@ from sg3.errors import DataError, MissingInputError, Sg3Error, UsageError
 from sg3.tools import spectra_plots
 from sg3.tools.spectra import Spectrum, load_spectrum, open_images, pixel_stats, power_spectrum, save_spectrum
 from tests.helpers.for_tools import saved, tiny2, tiny3
+from tests.helpers.image_files import soft_discs, write_transparent
 
 
 def noise(count: int, side: int = 32, channels: int = 3) -> list[np.ndarray]:
@@ -183,10 +184,20 @@ def test_run_folder_is_a_network(tmp_path: Path) -> None:
     assert next(open_images(str(tmp_path), 1).images).shape == (16, 16, 3)
 
 
-def test_alpha_is_refused(tmp_path: Path) -> None:
-    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="images with alpha have no single spectrum"):
-        open_images(str(tmp_path), None)
+@pytest.mark.parametrize("channels", [2, 4])
+def test_premultiplied_colours_and_alpha_by_themselves(channels: int, tmp_path: Path) -> None:
+    data = write_transparent(tmp_path / "a.zip", soft_discs(3, channels=channels, invisible=77))
+    for source, num in ((str(data), None), (str(saved(tiny3(img_channels=channels), tmp_path / "net.pkl")), 2)):
+        colours = [image.copy() for image in open_images(source, num).images]
+        planes = [image.copy() for image in open_images(source, num, alpha=True).images]
+        assert colours[0].shape == (16, 16, channels - 1)
+        assert planes[0].shape == (16, 16, 1)
+        assert all((c <= a).all() for c, a in zip(colours, planes, strict=True))
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "b.png").rename(tmp_path / "rgb" / "b.png")
+    with pytest.raises(DataError, match="its images have no alpha; leave out --alpha"):
+        open_images(str(tmp_path / "rgb"), None, alpha=True)
 
 
 def test_plots_show_what_they_should() -> None:
