@@ -20,6 +20,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from sg3.terminal import say, show, take_over
 
+LONGEST_LINE = 2_000  # characters of an error
 # Subcommand -> (module, one line for the overview). The overview imports none of them, to be instant.
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("sg3.cli.train", "Train a generator on a folder or zip of images."),
@@ -215,8 +216,11 @@ def _fail(message: str, code: int, debug: bool, said: str = "error: ") -> int:
         import traceback
 
         say(*traceback.format_exc().splitlines())
+    line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:  # it names what a file says, or a path; the fix is at the end
+        line = f"{line[: LONGEST_LINE // 2]} [...] {line[-LONGEST_LINE // 2 :]}"
     try:
-        say(f"{said}{' '.join(message.split())}")
+        say(f"{said}{line}")
     except OSError:  # the reader of our stderr has gone, too: the code must tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code

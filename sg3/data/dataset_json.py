@@ -16,6 +16,7 @@ from sg3 import limits
 from sg3.data.folder_or_zip import plain_name
 from sg3.data.image_files import LABELS_FILE, ImageFiles
 from sg3.errors import DataError
+from sg3.terminal import printable
 
 Label = int | list[float]
 RawLabels = NDArray[np.int64] | NDArray[np.float32]
@@ -66,7 +67,7 @@ def _checked_width(label: Any, where: str) -> int:
     """0 for a class index, the length for a vector."""
     if isinstance(label, int) and not isinstance(label, bool):
         if not 0 <= label < limits.CLASSES_OF_IMAGES:
-            raise DataError(f"{where} is {label}, outside 0..{limits.CLASSES_OF_IMAGES - 1}; correct it")
+            raise DataError(f"{where} is {printable(label, 40)}, outside 0..{limits.CLASSES_OF_IMAGES - 1}; correct it")
         return 0
     if isinstance(label, list) and label and all(_is_finite_number(value) for value in label):
         return len(label)

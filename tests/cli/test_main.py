@@ -140,6 +140,15 @@ def test_errors_of_ours(error: Exception, code: int, outcome: Outcome) -> None:
     assert outcome(error) == (code, f"{prefix}{' '.join(str(error).split())}\n")
 
 
+def test_an_error_is_a_line_that_can_be_read(outcome: Outcome) -> None:
+    """However long the path or the name from a file in it."""
+    code, text = outcome(DataError(f"{'x' * 1_000_000}: is broken; mend it"))
+    assert code == 65
+    assert text.startswith("error: xxx")
+    assert text.endswith("x: is broken; mend it\n")
+    assert len(text) < 2_100
+
+
 def test_other_errors(outcome: Outcome) -> None:
     assert outcome(FileNotFoundError(2, "No such file or directory", "a.zip")) == \
         (66, "error: a.zip: no such file or folder\n")
