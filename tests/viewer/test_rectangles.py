@@ -1,0 +1,43 @@
+"""The page with a network for images that are not square, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sg3
+from sg3.models import stylegan3
+from sg3.viewer.pictures import Painter
+from sg3.viewer.state import State
+from tests.helpers.browsers import shown
+from tests.helpers.viewers import Served, served, viewer_of
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("wide") / "wide.safetensors"
+    G = stylegan3.Generator(8, 0, 8, 64, 3, channel_base=256, channel_max=8, num_layers=6, img_size=(48, 64))
+    sg3.save(sg3.Snapshot(G_ema=G.eval().requires_grad_(False)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(path: Path) -> Iterator[Served]:
+    with served(viewer_of(path)) as made:
+        yield made
+
+
+def test_the_picture_and_what_lies_over_it_have_its_shape(page: Any, path: Path) -> None:
+    assert np.array_equal(shown(page), Painter(sg3.load(path).G_ema).picture(State.read({})))
+    for name in ("picture", "handles", "points"):
+        box = page.evaluate(
+            f"() => {{ const b = document.getElementById('{name}'); b.removeAttribute('hidden'); "
+            "const r = b.getBoundingClientRect(); return [r.width, r.height]; }"
+        )
+        assert abs(box[0] * 48 - box[1] * 64) < 64, name
