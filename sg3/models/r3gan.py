@@ -303,7 +303,7 @@ class Generator(nn.Module):
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"z: got shape {list(z.shape)}, expected [N, {self.z_dim}]")
-        check_labels(c, len(z), self.c_dim)
+        check_labels(c, z.shape[0], self.c_dim)  # len() would fix the batch of an exported network
         return self.Model(z, c, force_fp32).to(next(self.parameters()).dtype)
 
     def extra_repr(self) -> str:

@@ -98,7 +98,7 @@ def test_the_command_at_a_real_size(tmp_path, run) -> None:
 
     session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"))
     z = seed_latents([7], 64).numpy().astype(np.float32)
-    inputs = {"z": z, "truncation": np.float32(0.7), "transform": np.eye(3, dtype=np.float32)}
+    inputs = {"z": z, "truncation": np.array(0.7, np.float32), "transform": np.eye(3, dtype=np.float32)}
     (image,) = session.run(["image"], inputs)
     pixels = (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     expected = sg3.generate(tmp_path / "net.safetensors", 7, trunc=0.7, device="cpu")
