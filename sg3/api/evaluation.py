@@ -15,7 +15,14 @@ from sg3.device import device_for_work
 from sg3.errors import UsageError
 from sg3.formats import Snapshot, averaged_generator
 from sg3.metrics import compute, parse
-from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes, real_images_of
+from sg3.metrics.network_files import (
+    Job,
+    find_snapshots,
+    measure,
+    measure_in_processes,
+    real_images_of,
+    test_images,
+)
 from sg3.models import Generator
 from sg3.progress import Progress
 from sg3.resources import loaders
@@ -35,6 +42,8 @@ def evaluate(
     detector_dir: str | os.PathLike[str] | None = None,
     cache: bool = True,
     again: bool = False,
+    intervals: bool = False,
+    test_data: str | os.PathLike[str] | None = None,
     device: str = "auto",
     on_result: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, float]:
@@ -43,8 +52,9 @@ def evaluate(
     `network`: a run (its newest snapshot), a file, an address, a published network's name, or what is in memory.
     `metrics`: names as in `sg3 metrics`. `data`: the real images, by default what the network was trained on;
     `mirror`: mirrored ones as well. Results of a run's snapshots are added to its metric-NAME.jsonl, and what is there
-    is not measured `again`. `gpus` processes share the work. `on_result` gets each result with its recipe, as these
-    files have them.
+    is not measured `again`. `intervals`: 95 % confidence intervals, in the lines that `on_result` gets. `test_data`:
+    real images that training has not seen, for `auth` and `ct`. `gpus` processes share the work. `on_result` gets each
+    result with its recipe, as these files have them.
 
     Raises UsageError, DataError, MissingInputError, StorageError as the command.
     """
@@ -55,6 +65,7 @@ def evaluate(
     job = Job(
         (), chosen, None if data is None else Path(data), mirror, device, seed, batch,
         loaders() if workers is None else workers, None if detector_dir is None else Path(detector_dir), cache, again,
+        intervals=intervals, test=None if test_data is None else Path(test_data),
     )  # fmt: skip
     lines: list[dict[str, Any]] = []
     if isinstance(network, (Snapshot, Generator)):
@@ -86,7 +97,7 @@ def _measure_in_memory(job: Job, snapshot: Snapshot) -> list[dict[str, Any]]:
         results = compute(
             job.metrics, G, real, device=device_for_work(job.device), seed=job.seed, batch=job.batch,
             workers=job.workers, detector_dir=job.detector_dir, cache=job.cache, graphs=job.graphs,
-            progress=progress.show,
+            progress=progress.show, intervals=job.intervals, test=test_images(job, real),
         )  # fmt: skip
     return [result.as_dict() for result in results]
 

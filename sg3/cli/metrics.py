@@ -33,6 +33,10 @@ def _named_weights(
 @click.option("--metrics", "names", metavar="LIST", help="Names, separated by commas.  [default: fid50k_full]")
 @click.option("--data", type=click.Path(path_type=Path), metavar="PATH",
               help="Real images, a folder or zip.  [default: what the network was trained on]")
+@click.option("--test-data", type=click.Path(path_type=Path), metavar="PATH",
+              help="Real images that training has not seen, for auth and ct.  [default: what --holdout left out]")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
+              help="PNG of generated images beside their nearest training images; adds auth_lite1 if no auth is named.")
 @switch("--mirror", default=None, help="Real images also mirrored, for fid50k, kid50k and pr50k3, not for the *_full "
         "ones.  [default: as trained]")
 @switch("--all", "every", help="All snapshots of the run folder.")
@@ -62,6 +66,8 @@ def command(
     network: str,
     names: str | None,
     data: Path | None,
+    test_data: Path | None,
+    sheet: Path | None,
     mirror: bool | None,
     every: bool,
     again: bool,
@@ -116,6 +122,10 @@ def command(
         raise UsageError(f"--plot: needs a run folder, which {network} is not")
     if plot_path is not None:
         check_plot(plot_path, "--plot")  # now rather than after the work
+    if sheet is not None and (every or against is not None):
+        raise UsageError("--sheet: shows one network; leave --all and --against out")
+    if sheet is not None and not any(name.strip().startswith("auth") for name in (names or "").split(",")):
+        names = f"{names},auth_lite1" if names else "auth_lite1"
     if names is None and plot_path is None:
         names = "fid50k_full"
     chosen = tuple(dict.fromkeys(parse(name.strip()) for name in (names or "").split(",") if name.strip()))
@@ -131,7 +141,7 @@ def command(
         job = Job(
             other + found, chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
-            intervals or against is not None, weights, background,
+            intervals or against is not None, weights=weights, background=background, test=test_data, sheet=sheet,
         )  # fmt: skip
         display = Display(as_json, len(job.snapshots) > 1, against)
         if gpus is not None and gpus > 1 and find_place(os.environ) is None:
@@ -141,6 +151,8 @@ def command(
                 measure(replace(job, device=str(world.device)), display)
             if not world.is_main:
                 return
+    if sheet is not None:
+        (say if as_json else show)(f"{sheet}: nearest training images")
     if plot_path is not None:
         count = plot(Path(network), plot_path, [metric.name for metric in chosen])
         (say if as_json else show)(f"{plot_path}: {count} metric{'s' if count > 1 else ''}")

@@ -68,7 +68,7 @@ class ImageFolderDataset(Dataset[Item]):
         self._raw_labels = self._load_labels()
         self._label_dim = _width(self._raw_labels)
 
-        chosen = _subset(len(self._names), max_size, random_seed)
+        chosen = subset_indices(len(self._names), max_size, random_seed)
         self._raw_idx = np.concatenate([chosen, chosen]) if xflip else chosen
         self._xflip = np.arange(len(self._raw_idx)) >= len(chosen)
 
@@ -242,8 +242,8 @@ def _width(labels: RawLabels | None) -> int:
     return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
 
 
-def _subset(count: int, max_size: int | None, seed: int) -> NDArray[np.int64]:
-    """Indices of the images to use, ascending."""
+def subset_indices(count: int, max_size: int | None, seed: int) -> NDArray[np.int64]:
+    """Indices of the images to use, of `count`, ascending. Raises UsageError for max_size < 1."""
     if max_size is not None and max_size < 1:
         raise UsageError(f"max_size={max_size}: at least one image is needed")
     if max_size is None or max_size >= count:

@@ -28,6 +28,8 @@ from sg3.metrics.features import FeatureMetric, Findings, RealComparison, genera
 from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
 from sg3.metrics.fwd import WaveletDistance, check_shape
 from sg3.metrics.intervals import Interval
+from sg3.metrics.memorization import TrainingSetMetric, training_set
+from sg3.metrics.memorization_sheet import draw_sheet
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.path_length import PathLength, path_length
 from sg3.metrics.pixels import Pixels
@@ -36,7 +38,7 @@ from sg3.metrics.real_images import RealImages, check_fits
 from sg3.metrics.real_statistics import RealStatistics
 from sg3.metrics.results import MetricResult, versions
 from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
-from sg3.metrics.statistics import Statistics, StatisticsSpec
+from sg3.metrics.statistics import Statistics, StatisticsSpec, TrainingSet
 from sg3.metrics.views import ALPHA, AS_THEY_ARE, OVER, background_of, over_colour
 from sg3.models import Generator, StyleGenerator
 from sg3.processes import Stopped, World, already_met
@@ -62,6 +64,8 @@ def compute(
     graphs: bool = False,
     intervals: bool = False,
     background: str = "white",
+    test: RealImages | None = None,
+    sheet: Path | None = None,
 ) -> list[MetricResult]:
     """Evaluate the generator `G` by these metrics, which `sg3.metrics.parse` makes of their names.
 
@@ -75,6 +79,8 @@ def compute(
     and compute a Frechet distance 21 times.
     background: detectors see images with alpha over this colour, a part of the metric's definition; comparisons with
     real images also give a second number, NAME_alpha, of the alpha plane alone.
+    test: real images that training has not seen, for metrics that ask what it has memorised; without, those that it
+    left out. sheet: where a picture of what it may have memorised goes, by the first such metric.
 
     `G` is copied and stays as it is, and so do torch's random states. When `stop` returns something true, what is
     finished until then is returned.
@@ -92,7 +98,10 @@ def compute(
 
     def prepare() -> Run:
         data = None if dataset is None else dataset.open()
-        _check(metrics, G, dataset, data)
+        tests = None if test is None else test.open()
+        _check(metrics, G, dataset, data, test)
+        if tests is not None and test is not None:
+            check_fits(tests, G.img_channels, size_of(G), test.path)
         opened = {} if detectors is None else detectors
         for name in sorted({metric.detector for metric in metrics if metric.detector is not None}):
             if name not in opened:
@@ -101,7 +110,9 @@ def compute(
         pixels = Pixels((_seen_channels(G), *size_of(G)))
         seen = {**opened, pixels.name: pixels}
         labels, watched = random_labels(G, data, seed), Progress(progress, stop)
-        return Run(network, labels, dataset, data, seen, seed, world, watched, intervals, background)
+        return Run(
+            network, labels, dataset, data, seen, seed, world, watched, intervals, background, test, tests, sheet
+        )
 
     results: list[MetricResult] = []
 
@@ -138,6 +149,9 @@ class Run:
     progress: Progress
     intervals: bool
     background: str  # of images with alpha
+    test: RealImages | None
+    tests: ImageFolderDataset | None  # the same, opened
+    sheet: Path | None
 
     @property
     def view(self) -> str:
@@ -160,7 +174,12 @@ def _results(
 
     pooled = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
     if pooled:
-        yield from _pooled(run, pooled, samples, statistics, record)
+        held_out = None
+        if run.test is not None:
+            held_out = RealStatistics(
+                run.test, run.detectors, run.world, run.progress, device, batch=batch, workers=workers, cache=cache
+            )
+        yield from _pooled(run, pooled, samples, statistics, held_out, record)
     for metric in metrics:
         began = time.monotonic()
         if isinstance(metric, FrechetDistancePerClass):
@@ -187,7 +206,8 @@ def _results(
 
 
 def _pooled(
-    run: Run, metrics: list[FeatureMetric], samples: Samples, statistics: RealStatistics | None, record: _Recorder
+    run: Run, metrics: list[FeatureMetric], samples: Samples, statistics: RealStatistics | None,
+    held_out: RealStatistics | None, record: _Recorder,
 ) -> Iterator[MetricResult]:
     """All metrics that compare features: the real images, then one pass over generated ones, then the formulas."""
     shared = time.monotonic()
@@ -199,7 +219,7 @@ def _pooled(
             assert run.data is not None
             assert run.dataset is not None
             count, mirrored = run.dataset.count(run.data, metric.real), run.dataset.is_mirrored(metric.real)
-            views += [ALPHA] if run.view else []
+            views += [ALPHA] if run.view and not isinstance(metric, TrainingSetMetric) else []
             of_real = metric.real_statistics(count, mirrored)
             real_specs |= {(metric, view): replace(of_real, view=view) for view in views}
         specs |= {(metric, view): replace(metric.generated_statistics(run.intervals), view=view) for view in views}
@@ -210,6 +230,12 @@ def _pooled(
             counts = [max((spec.count for spec in of.values() if spec.detector == name), default=0)
                       for of in (specs, real_specs)]  # fmt: skip
             _foretell(detector, *counts)
+    test_specs = {
+        metric: StatisticsSpec(metric.source, "features", mirrored=False, count=len(run.tests), view=run.view)
+        for metric in metrics if isinstance(metric, TrainingSetMetric) and run.tests is not None
+    }  # fmt: skip
+    unseen = held_out.get(set(test_specs.values())) if held_out is not None and test_specs else {}
+    sheet = run.sheet
     what = "generated images"
     made = generated_statistics(set(specs.values()), samples, run.detectors, run.world, run.progress, what)
     shared = time.monotonic() - shared
@@ -221,6 +247,12 @@ def _pooled(
         def numbers(view: str, metric: FeatureMetric = metric, detector: Detector = detector) -> Findings:
             spec = real_specs.get((metric, view))
             of_real = None if spec is None else real[spec]
+            if isinstance(metric, TrainingSetMetric):
+                assert isinstance(of_real, torch.Tensor)
+                assert run.dataset is not None
+                assert run.data is not None
+                tests = unseen.get(test_specs[metric]) if metric in test_specs else None
+                of_real = training_set(run.dataset, run.data, of_real, tests, run.tests)
             generated = _finite(metric, made[specs[metric, view]])
             return metric.evaluate(of_real, generated, detector, run.seed, run.intervals)
 
@@ -229,6 +261,9 @@ def _pooled(
             found = _with_alpha(found, run.world.on_main(partial(numbers, ALPHA)))
         run.progress.tell(metric.name, 1, 1)
         facts = {**metric.definition(detector), **found.facts, **({"notes": list(found.notes)} if found.notes else {})}
+        if sheet is not None and found.examples:
+            run.world.on_main(partial(_draw, run, samples, metric, found, sheet))
+            sheet = None
         num_real = None if real_spec is None else real_spec.count
         yield record(metric, found.values, began, num_real, facts, found.intervals)
 
@@ -258,6 +293,8 @@ class _Recorder:
         if metric.detector is not None:
             detector = self._run.detectors[metric.detector]
             recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": self._resize(detector)}
+        if isinstance(metric, TrainingSetMetric):
+            recipe["test_dataset"] = None if self._run.tests is None else self._run.tests.content_hash()
         if metric.real is not None and self._run.dataset is not None:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
         if self._run.view and not isinstance(metric, Equivariance):  # which compares all channels
@@ -290,8 +327,9 @@ def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
 
 
 def _check(
-    metrics: Sequence[Metric], G: Generator, dataset: RealImages | None, data: ImageFolderDataset | None
-) -> None:
+    metrics: Sequence[Metric], G: Generator, dataset: RealImages | None, data: ImageFolderDataset | None,
+    test: RealImages | None,
+) -> None:  # fmt: skip
     """Everything that can be known to be wrong before hours are spent. Raises UsageError."""
     moved = [metric.name for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
@@ -312,8 +350,20 @@ def _check(
         if count < metric.real.least:
             raise UsageError(f"{metric.name}: needs at least {metric.real.least} real images, {dataset.path} has "
                              f"{count}")
+        if isinstance(metric, TrainingSetMetric):
+            trained_on, left_out = dataset.split(len(data))
+            if len(trained_on) < metric.least_real:
+                raise UsageError(f"{metric.name}: needs at least {metric.least_real} training images")
+            if metric.needs_held_out and test is None and not len(left_out):
+                raise UsageError(f"{metric.name}: needs real images that training has not seen; name some with "
+                                 "--test-data, or train with --holdout=0.1")
         if isinstance(metric, FrechetDistancePerClass) and not (data.has_onehot_labels and G.c_dim > 0):
             raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
+
+
+def _draw(run: Run, samples: Samples, metric: FeatureMetric, found: Findings, path: Path) -> None:
+    assert run.data is not None
+    draw_sheet(path, found.examples, samples, run.data, run.tests or run.data, metric.name)
 
 
 def _foretell(detector: Dinov2Detector, gen: int, real: int) -> None:
@@ -336,6 +386,7 @@ def _seen_channels(G: Generator) -> int:
 def _finite(metric: Metric, statistics: Statistics | None) -> Statistics:
     """Statistics of generated images, with a name for what the formulas would only call NaN. Raises UsageError."""
     assert statistics is not None
+    assert not isinstance(statistics, TrainingSet)
     tensor = statistics if isinstance(statistics, torch.Tensor) else statistics.total
     if not bool(torch.isfinite(tensor).all()):
         raise UsageError(f"{metric.name}: features of generated images are not finite; the detector does not fit")

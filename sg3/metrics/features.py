@@ -23,6 +23,17 @@ from sg3.processes import World
 
 
 @dataclass(frozen=True)
+class Examples:
+    """An image, `generated` or `held out`, by its number among those, and the training images nearest to it: for each
+    its index in the data set, whether mirrored, and the distance."""
+
+    kind: str
+    index: int
+    score: float
+    neighbours: list[tuple[int, bool, float]]
+
+
+@dataclass(frozen=True)
 class Findings:
     """What a metric has found."""
 
@@ -30,6 +41,7 @@ class Findings:
     notes: tuple[str, ...] = ()  # what whoever reads the numbers has to know, a sentence each
     facts: dict[str, Any] = field(default_factory=dict)  # for the record
     intervals: dict[str, Interval] = field(default_factory=dict)  # of some of the values, if asked for
+    examples: list[Examples] = field(default_factory=list)  # for a sheet of pictures
 
 
 @dataclass(frozen=True)

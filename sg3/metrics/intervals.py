@@ -64,12 +64,13 @@ def jackknife(value: float, left_out: Sequence[float], variance: float = 0.0) ->
     return Interval(value - reach, value + reach, f"jackknife of {G} groups of generated images", tuple(left_out))
 
 
-def share(flags: torch.Tensor, of: str) -> Interval:
-    """Of a share, the mean of bool [N]: Wilson's."""
+def share(flags: torch.Tensor, of: str, fixed: str = "balls", whole: float = 1.0) -> Interval:
+    """Of a share, the mean of bool [N], times `whole`: Wilson's."""
     n, p = len(flags), float(flags.double().mean())
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     reach = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n * n))
-    return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0), f"binomial over {of}, balls held fixed")
+    low, high = max(middle - reach, 0.0) * whole, min(middle + reach, 1.0) * whole
+    return Interval(low, high, f"binomial over {of}, {fixed} held fixed")
 
 
 def mean(values: torch.Tensor, of: str) -> Interval:

@@ -12,6 +12,7 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
                                                 fd_NAME, kd_NAME, mind_NAME: 5k, full
     fd_effliteN_full, fd_effliteN               an older spelling of fd_efflite_N_full, fd_efflite_N
     fwdN_full fwdN                              Frechet distance of wavelet packets, without a network
+    authN ctN auth_NAME_N ct_NAME_N             authenticity and ratio test, C_T: copies of training images
     fidN_full_per_class                         FID of each class, N generated images of it, and their mean
     isN                                         Inception score
     pplN_wend pplN_wfull pplN_zend pplN_zfull   path length; ppl2_wend and ppl_wend are of 50,000
@@ -33,6 +34,7 @@ from sg3.metrics.fid_per_class import FrechetDistancePerClass
 from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
+from sg3.metrics.memorization import Authenticity, CopyingTest
 from sg3.metrics.metric import Metric
 from sg3.metrics.mind import MongeDistance
 from sg3.metrics.path_length import PathLength
@@ -49,6 +51,7 @@ STANDARD = (
 
 _COUNT = r"(\d{1,9}k?)"  # what N stands for
 _DETECTOR = rf"({'|'.join(SOURCES)})(?:_N(_full)?)?"  # without N: 5,000 images against all real ones
+_OF_TRAINING = rf"({'|'.join(SOURCES)})(?:_N)?"
 _WITH_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})(_full)?"  # 50k3: 50,000 images, 3 neighbours
 # Pattern of a name, with N for a number -> the metric, from the name and what the pattern's groups found in it (None
 # where they are optional and found nothing).
@@ -66,6 +69,10 @@ _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
     (r"kd_" + _DETECTOR, lambda name, of, n, full: KernelDistance(name, *_images(n, full), of)),
     (r"mind_" + _DETECTOR, lambda name, of, n, full: MongeDistance(name, *_images(n, full), of)),
     (r"fwdN(_full)?", lambda name, n, full: WaveletDistance(name, _number(n), bool(full))),
+    (r"authN", lambda name, n: Authenticity(name, _number(n), True)),
+    (r"auth_" + _OF_TRAINING, lambda name, of, n: Authenticity(name, _images(n, None)[0], True, of)),
+    (r"ctN", lambda name, n: CopyingTest(name, _number(n), True)),
+    (r"ct_" + _OF_TRAINING, lambda name, of, n: CopyingTest(name, _images(n, None)[0], True, of)),
     (r"isN", lambda name, n: InceptionScore(name, _number(n))),
     (r"ppl2?_([zw])(full|end)", lambda name, space, sampling: PathLength(name, 50_000, space, sampling)),  # version 2
     (r"pplN_([zw])(full|end)", lambda name, n, space, sampling: PathLength(name, _number(n), space, sampling)),

@@ -25,6 +25,7 @@ from sg3.formats.digest import sha256_of
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.driver import compute, needs_dataset
+from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.results import MetricResult
@@ -64,6 +65,8 @@ class Job:
     again: bool = False  # also what is there already
     graphs: bool = True  # CUDA graphs on a GPU
     intervals: bool = False
+    test: Path | None = None  # real images that training has not seen
+    sheet: Path | None = None  # where a picture of what may be memorised goes
     weights: tuple[tuple[str, str], ...] = ()  # names of detectors, and the file or address of each
     background: str = "white"  # of images with alpha
 
@@ -129,7 +132,8 @@ def _measure(job: Job, display: Display) -> None:
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
                 progress=display.progress if world.is_main else None, graphs=job.graphs,
-                intervals=job.intervals, background=job.background,
+                intervals=job.intervals, background=job.background, sheet=job.sheet,
+                test=test_images(job, dataset),
             )  # fmt: skip
 
 
@@ -183,6 +187,13 @@ def real_images_of(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> Re
     return replace(said, xflip=mirror, use_labels=said.use_labels or G.c_dim > 0)
 
 
+def test_images(job: Job, dataset: RealImages | None) -> RealImages | None:
+    """The real images that training has not seen, if the user names some: all of them, none mirrored."""
+    if job.test is None or dataset is None:
+        return None
+    return replace(dataset, path=job.test, xflip=False, use_labels=False, max_size=None)
+
+
 def _known(
     job: Job, folder: Path | None, path: Path, digest: str, G: Generator, dataset: RealImages | None
 ) -> dict[str, dict[str, Any]]:
@@ -191,6 +202,7 @@ def _known(
         return {}
     known = {}
     data_hash = None if dataset is None else dataset.open().content_hash()
+    test_hash = None if job.test is None else RealImages(job.test).open().content_hash()
     for metric in job.metrics:
         expected_data = data_hash if needs_dataset([metric], G) else None
         for line in results.read(folder, metric.name):
@@ -204,6 +216,8 @@ def _known(
                 same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)
             if "background" in recipe:
                 same = same and f"{OVER}{recipe['background']}" == over_colour(job.background)
+            if isinstance(metric, TrainingSetMetric):
+                same = same and recipe.get("test_dataset") == test_hash and job.sheet is None
             if same and (not job.intervals or "intervals" in line):
                 known[metric.name] = line
     return known

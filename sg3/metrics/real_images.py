@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sg3.canvas import Size, spelled
-from sg3.data.dataset import ImageFolderDataset
+from sg3.data.dataset import ImageFolderDataset, subset_indices
 from sg3.data.dataset_json import read_manifest
 from sg3.data.image_files import open_images
 from sg3.errors import DataError, UsageError
@@ -29,12 +32,16 @@ class RealSelection:
 
 @dataclass(frozen=True)
 class RealImages:
-    """A dataset as training saw it: a subset of it never matters here, the original's metrics take all of it."""
+    """A dataset as training saw it. The original's metrics take all of it; `max_size` and `random_seed` say which part
+    training saw, for those that ask what it has memorised.
+    """
 
     path: Path
     use_labels: bool = False
     xflip: bool = False
     resolution: int | Size | None = None
+    max_size: int | None = None
+    random_seed: int = 0
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RealImages:
@@ -44,8 +51,13 @@ class RealImages:
             raise DataError("the network file does not say what it was trained on; name it with --data")
         return cls(
             Path(path), bool(kwargs.get("use_labels", False)), bool(kwargs.get("xflip", False)),
-            _resolution(resolution),
+            _resolution(resolution), _number(kwargs.get("max_size")), _number(kwargs.get("random_seed")) or 0,
         )  # fmt: skip
+
+    def split(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of `count` images, those that training saw and those that it did not see, ascending."""
+        seen = subset_indices(count, self.max_size or None, self.random_seed)
+        return seen, np.setdiff1d(np.arange(count), seen)
 
     def open(self, mirrored: bool = False) -> ImageFolderDataset:
         """The whole dataset, mirrored images appended if asked for and trained with."""
@@ -91,3 +103,8 @@ def _resolution(value: Any) -> int | Size | None:
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value):
         return value[0], value[1]
     return value if isinstance(value, int) else None
+
+
+def _number(value: Any) -> int | None:
+    """As a file says it; None for anything else."""
+    return value if type(value) is int and 0 <= value < 2**63 else None

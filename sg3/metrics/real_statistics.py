@@ -27,7 +27,7 @@ from sg3.metrics.detectors import Detector
 from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import chunks
-from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, empty_moments
+from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, TrainingSet, empty_moments
 from sg3.metrics.views import seen
 from sg3.processes import World
 
@@ -136,6 +136,7 @@ class RealStatistics:
         path = self._file(spec)
         if path is None or result is None:
             return
+        assert not isinstance(result, TrainingSet)
         tensors = {"features": result} if isinstance(result, torch.Tensor) else \
             {"total": result.total, "outer": result.outer}
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}

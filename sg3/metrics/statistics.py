@@ -17,7 +17,22 @@ from sg3.metrics.wavelets import PacketMoments
 from sg3.processes import World
 
 Kind = Literal["moments", "features", "packets"]  # packets are of images, which are the features of `Pixels`
-Statistics = Moments | torch.Tensor | PacketMoments  # of the kind moments; of the kind features, [count, D]; packets
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Features of what training saw, and of real images that it did not see."""
+
+    train: torch.Tensor  # [N, D]
+    mirrored: torch.Tensor | None  # [N, D], of the same images mirrored, if training saw those
+    places: torch.Tensor  # int64 [N]: of the images in the data set
+    held_out: torch.Tensor | None  # [M, D]
+    held_out_places: torch.Tensor | None  # int64 [M]: in the data set; None where they are all of another one
+    held_out_from: str | None  # for the record: what they are
+
+
+# Of the kind moments; of the kind features, [count, D]; of packets; of features, told apart.
+Statistics = Moments | torch.Tensor | PacketMoments | TrainingSet
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class TrainConfig(ABC):
     cond: bool
     mirror: bool
     subset: int | None
+    holdout: float | None = None  # `subset` is what it comes to
     seed: int
 
     gpus: int

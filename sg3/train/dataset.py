@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
         made = prepare_openmoji(path, resolution, subset, transparent)
         say(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}")
     return str(path)
+
+
+def with_holdout(options: Options) -> Options:
+    """With --holdout in images: --subset is what is left. Raises UsageError where both are said, or nothing is left,
+    and what the dataset raises."""
+    if options.holdout is None or options.data is None:
+        return options
+    if options.subset is not None:
+        raise UsageError("--holdout and --subset: both say how many images are used; leave one out")
+    count = len(ImageFolderDataset(options.data))
+    kept = count - max(round(options.holdout * count), 1)
+    if kept < 1:
+        raise UsageError(f"--holdout={options.holdout}: leaves none of {count} images")
+    return dataclasses.replace(options, subset=kept)
 
 
 def probe_dataset(options: Options) -> DatasetFacts:

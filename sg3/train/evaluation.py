@@ -20,6 +20,7 @@ from sg3.metrics import MetricResult, RealImages, compute, parse
 from sg3.metrics.detector_files import is_to_be_downloaded
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance
+from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric
 from sg3.metrics.results import append, read
 from sg3.models import Generator
@@ -42,7 +43,10 @@ class Evaluation:
         self._display = display
         self._detectors: dict[str, Detector] = {}  # opened at the first snapshot, and kept
         d = config.dataset
-        self._real = RealImages(Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.image_size)
+        self._real = RealImages(
+            Path(d.path), use_labels=config.cond, xflip=config.mirror, resolution=d.image_size, max_size=config.subset,
+            random_seed=config.seed,
+        )  # fmt: skip
 
     def run(
         self,
@@ -191,6 +195,8 @@ def check_metrics(config: TrainConfig, look_only: bool = False) -> list[str]:
     """
     metrics = _metrics_of(config)
     for metric in metrics:
+        if isinstance(metric, TrainingSetMetric) and metric.needs_held_out and config.subset is None:
+            raise UsageError(f"--metrics={metric.name}: needs images that training does not see; add --holdout=0.1")
         if isinstance(metric, Equivariance) and not config.follows_input_transform:
             raise UsageError(
                 f"--metrics={metric.name}: measures how images follow the input transform; {config.cfg} has none"

@@ -28,7 +28,7 @@ from sg3.train.changes import apply_changes, require_same_run
 from sg3.train.compiled import check_device
 from sg3.train.config import TrainConfig
 from sg3.train.consistency import check_consistency
-from sg3.train.dataset import open_dataset, probe_dataset, render_builtin
+from sg3.train.dataset import open_dataset, probe_dataset, render_builtin, with_holdout
 from sg3.train.display import Display
 from sg3.train.ending import Exit, report_failure
 from sg3.train.evaluation import check_metrics, open_evaluation
@@ -48,7 +48,7 @@ RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folde
 
 def configure(options: Options, outdir: Path) -> TrainConfig:
     """Render and probe the dataset, and resolve the options. Raises UsageError or what the dataset raises."""
-    options = dataclasses.replace(options, data=render_builtin(options.data, outdir))
+    options = with_holdout(dataclasses.replace(options, data=render_builtin(options.data, outdir)))
     return resolve(options, probe_dataset(options))
 
 

@@ -240,6 +240,10 @@ class Options:
     dlr: float | None = option("Learning rate of D.", OPTIMISATION, at_least=0, changes=OTHER_RECIPE)
     seed: int | None = option("Everything random derives from it.", OPTIMISATION, default=0, at_least=0)
     subset: int | None = option("Use only this many images.", OPTIMISATION, at_least=1, metavar="N")
+    holdout: float | None = option(
+        "Leave this share of the images out of training, for metrics that ask what it has memorised.", OPTIMISATION,
+        at_least=0.001, at_most=0.9, metavar="FRACTION",
+    )  # fmt: skip
 
     tick: int | None = option(
         "Report progress this often.", OUTPUT, default=4, at_least=1, metavar="KIMG", changes=NO_EFFECT

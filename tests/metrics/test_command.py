@@ -181,6 +181,28 @@ class TestRunFolder:
             assert code == 2
             assert "expected NAME=FILE, where NAME is one of inception, vgg16" in err
 
+    def test_sheet_and_test_data(self, run, run_dir: Path, tmp_path: Path, monkeypatch) -> None:
+        """The run saw 5 of 20 images. With other held-out images, or for a sheet, what is known is measured again."""
+        sheet = tmp_path / "sheet.png"
+        code, out, err = run(f"--network={run_dir}", f"--sheet={sheet}", "--metrics=auth_lite1_20")
+        assert code == 0, err
+        assert out.splitlines()[-1] == f"{sheet}: nearest training images"
+        assert sheet.read_bytes().startswith(b"\x89PNG")
+        data = write_dataset(tmp_path / "other.zip", count=7)
+        for words in ([], [f"--test-data={data}"], [f"--test-data={data}"]):
+            assert run(f"--network={run_dir}", "--metrics=auth_lite1_20", *words)[0] == 0
+        recipes = [line["recipe"] for line in lines(run_dir, "auth_lite1_20")]
+        assert [recipe["training_images"] for recipe in recipes] == [5, 5]
+        assert [recipe["held_out"] for recipe in recipes] == [15, 7]
+        for wrong in (["--all"], [f"--against={run_dir}", "--metrics=auth9"]):
+            assert run(f"--network={run_dir}", f"--sheet={sheet}", *wrong)[0] == 2
+        jobs: list[Job] = []
+        monkeypatch.setattr(network_files, "measure", lambda job, _display: jobs.append(job))
+        for names in ([], ["--metrics=fid9"], ["--metrics=fid9,auth_vgg16_9"]):
+            run(f"--network={run_dir}", f"--sheet={sheet}", *names)
+        assert [",".join(metric.name for metric in job.metrics) for job in jobs] == [
+            "auth_lite1", "fid9,auth_lite1", "fid9,auth_vgg16_9"]  # fmt: skip
+
     def test_interrupted_and_repeated(self, run, run_dir: Path, monkeypatch: pytest.MonkeyPatch, discs16) -> None:
         """What was finished is there after Ctrl-C, and the repeated command does the rest."""
         words = (f"--network={run_dir}", "--metrics=fid10_full,ppl8_wend,eqt4_int")

@@ -30,6 +30,12 @@ ALONE = World(0, 1, torch.device("cpu"))
 AFTER_A_SNAPSHOT = Moment(now=0.0, step=1, ends_run=False, ends_tick=True, snapshot=True, state=False)
 
 
+def test_what_needs_held_out_images_says_so_before_the_run(discs: Path) -> None:
+    with pytest.raises(UsageError, match="--metrics=ct9: needs images that training does not see; add --holdout"):
+        check_metrics(tiny_config(discs, metrics="ct9"))
+    assert check_metrics(tiny_config(discs, metrics="ct_efflite_9", subset=9), look_only=True) == []
+
+
 def test_metrics_leave_training_as_it_is(discs: Path, tmp_path: Path) -> None:
     """With and without them the same weights come out, bit for bit; eq* needs no feature network."""
     states = []
