@@ -5,6 +5,7 @@
     sg3.evaluate(run, ["fid5k_full"])                                sg3 metrics      {"fid5k_full": ...}
     run = sg3.open_run("runs/00000-...")                             sg3 info         run.continue_training(kimg=2000)
     snapshot = sg3.load("net.pkl"); sg3.save(snapshot, "net.safetensors")             sg3 convert
+    sg3.export(run, "cats.onnx"); sg3.push(run, "me/cats", licence="cc-by-4.0")       sg3 export, sg3 push
 
 What goes wrong for a user is an `sg3.Sg3Error`; its kinds are in `sg3.errors`. Importing the package is cheap: torch is
 imported only when one of these is used.
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sg3.api.images import generate as generate
     from sg3.api.runs import Run as Run
     from sg3.api.runs import open_run as open_run
+    from sg3.api.sharing import export as export
+    from sg3.api.sharing import push as push
     from sg3.api.training import fit as fit
     from sg3.formats import Snapshot as Snapshot
     from sg3.formats import load as load
@@ -35,15 +38,17 @@ WHERE = {  # name -> the module that has it, and its name there if it is another
     "Snapshot": "sg3.formats",
     "TrainingEvent": "sg3.train.callbacks:Event",
     "evaluate": "sg3.api.evaluation",
+    "export": "sg3.api.sharing",
     "fit": "sg3.api.training",
     "generate": "sg3.api.images",
     "load": "sg3.formats",
     "open_run": "sg3.api.runs",
+    "push": "sg3.api.sharing",
     "save": "sg3.formats",
 }
 __all__ = [
-    "Run", "Sg3Error", "Snapshot", "TrainingEvent", "__version__", "evaluate", "fit", "generate", "load", "open_run",
-    "sampling", "save",
+    "Run", "Sg3Error", "Snapshot", "TrainingEvent", "__version__", "evaluate", "export", "fit", "generate", "load",
+    "open_run", "push", "sampling", "save",
 ]  # fmt: skip
 
 

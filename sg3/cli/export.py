@@ -33,23 +33,6 @@ def command(network: str, output: Path, part: str, half: bool, verify: bool) -> 
 
         sg3 export --network=net.pkl --output=synthesis.pt2 --part=synthesis
     """
-    from sg3.cli.network import open_generator
-    from sg3.errors import UsageError
-    from sg3.tools.export import PARTS, trace, write_archive, write_onnx
-    from sg3.tools.export import verify as agreement
+    from sg3.api.sharing import export
 
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UsageError(f"--output={output}: expected a name ending in .onnx or .pt2")
-    G = open_generator(network, "cpu")
-    say("tracing ...")
-    (chosen,) = (name for name in PARTS if name == part)
-    module, program = trace(G, chosen, half)
-    if output.suffix == ".onnx":
-        say("translating ...")
-        write_onnx(module, program, output)
-    else:
-        write_archive(program, output)
-    if verify:
-        found = agreement(module, output)
-        say(f"differs from PyTorch by at most {found.difference:.2g} (allowed: {found.most:.2g})")
-    show(output)
+    show(export(network, output, part=part, half=half, verify=verify, report=say))

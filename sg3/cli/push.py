@@ -29,12 +29,9 @@ def command(network: Path, repo: str, licence: str | None, private: bool, whole:
 
         sg3 generate --network=hf://me/cats --seeds=0-7 --outdir=out
     """
+    from sg3.api.sharing import push
     from sg3.errors import MissingInputError
-    from sg3.tools.hub import push
 
     if not network.exists():
         raise MissingInputError(f"{network}: there is no such file or folder")
-    done = push(network, repo, licence=licence, private=private, whole=whole, message=message,
-                report=lambda what: say(f"{what} ..."))  # fmt: skip
-    say(f"commit {done.commit}")
-    show(done.url)
+    show(push(network, repo, licence=licence, private=private, whole=whole, message=message, report=say))

@@ -64,12 +64,12 @@ def push(
         kept = snapshot if whole else Snapshot(G_ema=G)
         kept.licence, kept.training_set_kwargs = licence, _without_paths(snapshot.training_set_kwargs)
         save(kept, folder / NETWORK)
-        report("drawing samples")
+        report("drawing samples ...")
         save_samples(G, folder / SAMPLES)
         (folder / "README.md").write_text(model_card(G, repo, licence, path, config, run), encoding="utf-8")
         about = {"library": "sg3", "network": NETWORK, "licence": licence}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
-        report("uploading")
+        report("uploading ...")
         from huggingface_hub import HfApi
 
         api = HfApi()

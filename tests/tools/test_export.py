@@ -116,7 +116,7 @@ def test_a_file_that_gives_something_else_is_named(tmp_path, monkeypatch) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
-        (["--output=x.pb"], 2, "expected a name ending in .onnx or .pt2"),
+        (["--output=x.pb"], 2, "x.pb: expected a name ending in .onnx or .pt2"),
         (["--output=no/where/x.pt2", "--part=mapping"], 74, "no/where"),
         (["--output=x.onnx", "--part=mapping"], 2, "writing ONNX needs onnx, onnxscript; pip install 'sg3[onnx]'"),
     ],

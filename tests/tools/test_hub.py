@@ -167,3 +167,20 @@ def test_without_the_package(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
     with pytest.raises(UsageError, match=r"needs huggingface-hub; pip install 'sg3\[hub\]'"):
         sg3.load("hf://me/cats")
+
+
+def test_a_stranger_s_script(hub, hub_run, discs, tmp_path) -> None:
+    """Ten lines: train, measure, export, push, and take it from there."""
+    run = sg3.fit(
+        discs, outdir=tmp_path / "runs", cfg="stylegan2", kimg=1, batch=50, cbase=128, cmax=8, latent=8, map_depth=1,
+        mbstd_group=2, aug="noaug", tick=1, snap=1, grid=(2, 2), workers=0, device="cpu",
+    )  # fmt: skip
+    values = sg3.evaluate(run, ["fwd12_full"], device="cpu")
+    archive = sg3.export(run, tmp_path / "discs.pt2")
+    page = sg3.push(run, "me/discs", licence="cc0-1.0")
+    pictures = sg3.generate("hf://me/discs", range(4), device="cpu")
+    assert archive.stat().st_size > 10_000
+    assert page == f"{hub.url}/me/discs"
+    assert (pictures == sg3.generate(run, range(4), device="cpu")).all()
+    assert "fwd12_full" in hub.repos["me/discs"].commits[-1]["README.md"].decode()
+    assert values["fwd12_full"] > 0
