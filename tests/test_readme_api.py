@@ -1,4 +1,4 @@
-"""The Python in README.md runs as it stands, where the files exist that it names.
+"""The Python in README.md, and on the page that it leads to, runs as it stands, where the files exist that it names.
 
 A line `<!-- not run -->` above a block exempts it.
 """
@@ -21,7 +21,9 @@ from tests.helpers.image_files import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCES = re.compile(r"(<!-- not run -->\s*\n)?^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-BLOCKS = [block for exempt, block in FENCES.findall((ROOT / "README.md").read_text()) if not exempt]
+README = [block for exempt, block in FENCES.findall((ROOT / "README.md").read_text()) if not exempt]
+BLOCKS = README + [block for exempt, block in FENCES.findall((ROOT / "docs" / "use.md").read_text())
+                   if not exempt and block not in README]  # fmt: skip
 CHECK = """
 if "img" in globals():
     assert img.shape[1:] == (3, 16, 16), img.shape
@@ -44,7 +46,7 @@ def write_inputs(block: str, folder: Path) -> None:
 
 
 def test_there_is_python_in_the_readme() -> None:
-    assert any("sg3.load(" in block for block in BLOCKS)
+    assert any("sg3.load(" in block for block in README)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block{i}" for i in range(len(BLOCKS))])

@@ -34,7 +34,7 @@ def test_extras_are_known_to_the_doctor() -> None:
     from sg3.cli.doctor import EXTRAS
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(EXTRAS) == set(extras) - {"test", "bench", "dev"}
+    assert set(EXTRAS) == set(extras) - {"test", "bench", "docs", "dev"}
 
 
 @pytest.mark.slow

@@ -112,9 +112,10 @@ def test_presets_are_options_of_their_own_system() -> None:
         for name, preset in recipe.presets.items():
             assert type(preset.options) is recipe.options, name
     assert len(presets()) == sum(len(recipe.presets) for recipe in RECIPES), "a name that two systems have"
-    assert f" {len(presets())} presets " in " ".join((ROOT / "README.md").read_text().split())
+    assert f" {len(presets())} presets " in " ".join((ROOT / "docs" / "train.md").read_text().split())
 
 
 def test_the_page_of_options_is_up_to_date() -> None:
     assert (ROOT / "docs" / "options.md").read_text() == options_page(), "python -m sg3.train.option_table"
     assert "(docs/options.md)" in (ROOT / "README.md").read_text()
+    assert "(options.md)" in (ROOT / "docs" / "train.md").read_text()
