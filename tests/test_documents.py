@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -31,7 +32,7 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_options_in_a_document_exist(document: Path) -> None:
-    """In the lines of code blocks that call sg3."""
+    """In the lines of code blocks that call sg3; nor does a command get a word that it has no use for."""
     wrong = []
     for block in re.findall(r"^ *```\w*\n(.*?)^ *```", document.read_text(), flags=re.MULTILINE | re.DOTALL):
         for name, rest in COMMAND_LINE.findall(block):
@@ -41,8 +42,12 @@ def test_options_in_a_document_exist(document: Path) -> None:
             known = {"--help", "--debug"}
             for one in command.commands.values() if isinstance(command, click.Group) else [command]:
                 known |= {option for parameter in one.params for option in (*parameter.opts, *parameter.secondary_opts)}
-            wrong += [f"sg3 {name} {option}" for option in re.findall(r" (--[a-z][a-z0-9_-]*)", rest.split(" # ")[0])
+            rest = re.split(r" [#|>]|&&", rest)[0]
+            wrong += [f"sg3 {name} {option}" for option in re.findall(r" (--[a-z][a-z0-9_-]*)", rest)
                       if option not in known]  # fmt: skip
+            if not isinstance(command, click.Group) and not any(isinstance(p, click.Argument) for p in command.params):
+                wrong += [f"sg3 {name} {word}" for before, word in pairwise(["", *rest.split()])
+                          if word != "..." and "-" not in (word[0], before[:1])]  # fmt: skip
     assert wrong == []
 
 
