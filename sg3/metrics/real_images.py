@@ -82,7 +82,8 @@ class RealImages:
         known = record if isinstance(record, dict) else {}
         bars = {} if dataset.visible is None else {"letterboxed": spelled(dataset.visible)}
         return {
-            **bars, "name": dataset.name, "sha256": dataset.content_hash(), "resolution": dataset.resolution,
+            **bars, "name": dataset.name, "sha256": dataset.content_hash(),
+            "resolution": dataset.resolution if dataset.size[0] == dataset.size[1] else list(dataset.size),
             "channels": dataset.num_channels, "resize_filter": known.get("resize_filter"),
             "resize_library": known.get("resize_library"),
         }  # fmt: skip

@@ -131,6 +131,7 @@ def test_the_record_says_that_images_were_stretched(tmp_path: Path, sg2) -> None
     metric = parse("fid4_full")
     (result,) = compute([metric], sg2, RealImages(tmp_path), device="cpu", detectors=pixel_detectors())
     assert result.recipe["resize"] == "4x4 average, stretched from 64 x 48"
+    assert result.recipe["dataset"]["resolution"] == [48, 64]
     square = stylegan2.Generator(8, 0, 8, 64, 3, channel_base=256, channel_max=8).eval()
     with pytest.raises(sg3.errors.UsageError, match="images of 64 x 48 px with 3 channels, the network makes 64 px"):
         compute([metric], square, RealImages(tmp_path), device="cpu", detectors=pixel_detectors())
