@@ -188,11 +188,16 @@ class Display:
             show(json.dumps({**line, "difference": differences} if differences else line))
             return
         intervals = line.get("intervals", {})
+        classes = line["recipe"].get("real_images_of_class", {})
+        of_class = {index: f"{line['metric']}_{index}" for index in classes}
         values = "  ".join(f"{name} {_number(value)}{_around(intervals.get(name))}"
-                           for name, value in line["results"].items())
+                           for name, value in line["results"].items() if name not in of_class.values())
         where = f"{line['snapshot_pkl']}: " if self.named else ""
         time_taken = "known" if known else line["total_time_str"]
         show(f"{where}{values}  ({time_taken})")
+        for index, name in of_class.items():
+            value = f"{_number(line['results'][name]):>10s}{_around(intervals.get(name))}"
+            show(f"  class {index:>4s}  {classes[index]:7d} real images  {value}")
         for name, interval in differences.items():
             show(f"  {name} minus that of {self.against}: {_number(interval['value'])}{_around(interval)}")
 

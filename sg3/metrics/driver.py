@@ -185,8 +185,8 @@ def _results(
         if isinstance(metric, FrechetDistancePerClass):
             assert statistics is not None
             assert run.data is not None
-            values = fid_per_class(metric, samples, run.data, statistics, run.progress, run.view)
-            yield record(metric, values, began, num_real=len(run.data))
+            found = fid_per_class(metric, samples, run.data, statistics, run.progress, run.view, run.intervals)
+            yield record(metric, found.values, began, len(run.data), found.facts, found.intervals)
         elif isinstance(metric, PathLength):
             detector = run.detectors[metric.detector]
             G = cast(StyleGenerator, run.G)

@@ -1,4 +1,4 @@
-"""FID of every class by itself."""
+"""The Frechet distance of every class by itself: FID, or that of another detector's features."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
-from sg3.metrics.features import generated_statistics
-from sg3.metrics.functional import frechet_from_moments
+from sg3.metrics.features import Findings, generated_statistics
+from sg3.metrics.fid import FrechetDistance
+from sg3.metrics.intervals import Interval
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.moments import Moments
 from sg3.metrics.progress import Progress
@@ -37,9 +38,9 @@ class FrechetDistancePerClass(Metric):
 
 def fid_per_class(
     metric: FrechetDistancePerClass, samples: Samples, data: ImageFolderDataset, statistics: RealStatistics,
-    progress: Progress, view: str = AS_THEY_ARE,
-) -> Values:  # fmt: skip
-    """FID of every class that has at least two real images, and the mean of them.
+    progress: Progress, view: str = AS_THEY_ARE, intervals: bool = False,
+) -> Findings:  # fmt: skip
+    """FID of every class that has at least two real images, and the mean of them; how many real images each class has.
 
     Each class gets metric.num_gen generated images, made from the same latents. A class with few real images has a
     larger FID for that alone: compare classes with care, and each with itself freely.
@@ -52,18 +53,26 @@ def fid_per_class(
     used = [index for index in range(samples.G.c_dim) if counts[index] >= 2]
     if not used:
         raise UsageError(f"metric {metric.name}: no class has two real images")
-    due = StatisticsSpec(metric.detector, "moments", False, metric.num_gen, view)
+    due = StatisticsSpec(metric.detector, "features" if intervals else "moments", False, metric.num_gen, view)
     values: Values = {}
+    found: dict[str, Interval] = {}
     for index in used:
         of_class = Samples(samples.G, one_class(samples.G, index), samples.seed, samples.batch, samples.graphs)
         what = f"generated images of class {index} ({len(used)} classes)"
         gen = generated_statistics({due}, of_class, {detector.name: detector}, world, progress, what)[due]
 
-        def distance(index: int = index, gen: Statistics | None = gen) -> float:
+        def distance(index: int = index, gen: Statistics | None = gen) -> Findings:
             assert isinstance(features, torch.Tensor)
-            assert isinstance(gen, Moments)
+            assert gen is not None
             real = Moments.of(features[(classes == index).to(features.device)])
-            return frechet_from_moments(*real.mean_and_covariance(), *gen.mean_and_covariance())
+            of_one = FrechetDistance(f"{metric.name}_{index}", metric.num_gen, True, metric.detector)
+            return of_one.evaluate(real, gen, detector, samples.seed, intervals)
 
-        values[f"{metric.name}_{index}"] = world.on_main(distance)
-    return {metric.name: sum(values.values()) / len(values), **values}
+        of_class_found = world.on_main(distance)
+        values |= of_class_found.values
+        found |= of_class_found.intervals
+    facts = {
+        "ddof": 0, "real_images_of_class": {str(index): int(counts[index]) for index in used},
+        "classes_left_out": [index for index in range(samples.G.c_dim) if index not in used],
+    }  # fmt: skip
+    return Findings({metric.name: sum(values.values()) / len(values), **values}, facts=facts, intervals=found)

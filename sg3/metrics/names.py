@@ -13,7 +13,8 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
     fd_effliteN_full, fd_effliteN               an older spelling of fd_efflite_N_full, fd_efflite_N
     fwdN_full fwdN                              Frechet distance of wavelet packets, without a network
     authN ctN auth_NAME_N ct_NAME_N             authenticity and ratio test, C_T: copies of training images
-    fidN_full_per_class                         FID of each class, N generated images of it, and their mean
+    fidN_full_per_class                         FID of each class, N generated images of it, and their mean;
+                                                fd_NAME_N_full_per_class of another detector's features
     isN                                         Inception score
     pplN_wend pplN_wfull pplN_zend pplN_zfull   path length; ppl2_wend and ppl_wend are of 50,000
     eqtN_int eqtN_frac eqrN                     equivariance
@@ -57,6 +58,7 @@ _WITH_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})(_full)?"  # 50k3: 50,000
 # where they are optional and found nothing).
 _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
     (r"fidN_full_per_class", lambda name, n: FrechetDistancePerClass(name, _number(n))),
+    (rf"fd_({'|'.join(SOURCES)})_N_full_per_class", lambda name, of, n: FrechetDistancePerClass(name, _number(n), of)),
     (r"fidN(_full)?", lambda name, n, full: FrechetDistance(name, _number(n), bool(full))),
     (r"kidN(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
     (r"pr" + _WITH_NEIGHBOURS, lambda name, n, k, full: PrecisionRecall(name, _number(n), bool(full), int(k))),

@@ -255,7 +255,13 @@ class TestFiles:
         sg3.save(sg3.Snapshot(G_ema=generator2()), path)
         code, out, err = run(f"--network={path}", f"--data={labelled8}", "--metrics=fid6_full_per_class", "--json")
         assert code == 0, err
-        assert len(json.loads(out)["results"]) == 4
+        values = json.loads(out)["results"]
+        assert len(values) == 4
+        out = run(f"--network={path}", f"--data={labelled8}", "--metrics=fid6_full_per_class")[1]
+        first, *table = out.splitlines()
+        assert first.startswith(f"fid6_full_per_class {values['fid6_full_per_class']:.6g}  (")
+        assert table == [f"  class    {i}        6 real images  {values[f'fid6_full_per_class_{i}']:>10.6g}"
+                         for i in range(3)]  # fmt: skip
 
     @pytest.mark.slow
     def test_processes(self, tmp_path: Path) -> None:

@@ -108,6 +108,16 @@ class TestDefinitions:
         expected = frechet_distance(inception.features(images), gen)
         assert values["fid6_full_per_class_2"] == pytest.approx(expected, rel=1e-6)
 
+    def test_per_class_on_another_detector_with_intervals(self, real8: RealImages, detectors) -> None:
+        metrics = [parse("fd_lite1_6_full_per_class")]
+        (found,) = compute(metrics, generator2(), real8, device="cpu", batch=4, detectors=detectors, intervals=True)
+        assert found.recipe["real_images_of_class"] == {"0": 6, "1": 6, "2": 6}
+        assert found.recipe["classes_left_out"] == []
+        assert (found.recipe["detector"], found.recipe["ddof"]) == ("lite1", 0)
+        assert set(found.intervals) == set(found.results) - {"fd_lite1_6_full_per_class"}
+        plain = run(["fd_lite1_6_full_per_class"], generator2(), real8, batch=4)
+        assert plain == pytest.approx(found.results, rel=1e-9)
+
     def test_path_length_is_the_slope_of_the_features(self, real16: RealImages) -> None:
         """For a detector that is linear, d = |dG/dt|^2, here from a step a hundred times as long."""
 

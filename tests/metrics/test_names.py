@@ -63,6 +63,7 @@ NO_REAL = "none"
         ("eqt50k_frac", Equivariance, 50000, False, NO_REAL),
         ("eqr50k", Equivariance, 50000, False, NO_REAL),
         ("fid5k_full_per_class", FrechetDistancePerClass, 5000, True, None),
+        ("fd_lite1_500_full_per_class", FrechetDistancePerClass, 500, True, None),
     ],
 )
 def test_mean(name: str, kind: type[Metric], num_gen: int, full: bool, max_real: int | str | None) -> None:
