@@ -30,8 +30,10 @@ from sg3.metrics.detectors import open_detector
 from sg3.metrics.functional import density_coverage, frechet_distance
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import Samples, random_labels
+from sg3.metrics.views import over_colour, seen
 from sg3.metrics.wavelets import PacketMoments, packet_distance
 from sg3.run_folder import kimg_of, snapshots
+from sg3.transparency import has_alpha
 
 COUNT = 500
 NEIGHBOUR = 5
@@ -98,6 +100,11 @@ def real_images(data: ImageFolderDataset) -> torch.Tensor:
     return torch.stack([torch.from_numpy(data[index][0]) for index in range(len(data))])
 
 
+def on_white(images: torch.Tensor) -> torch.Tensor:
+    """Images with alpha as they look on white, uint8 [N, 3, R, R]; others as they are."""
+    return seen(images, over_colour("white")) if has_alpha(images.shape[1]) else images
+
+
 def judge(run: Path, last: int, known: dict[Path, Judge]) -> Iterator[Judgement]:
     """The last snapshots of a run, the oldest first. `known` keeps what is computed of each data set."""
     for path in snapshots(run)[-last:]:
@@ -106,10 +113,10 @@ def judge(run: Path, last: int, known: dict[Path, Judge]) -> Iterator[Judgement]
         dataset = RealImages.from_kwargs(snapshot.training_set_kwargs or {})
         data = dataset.open()
         if dataset.path not in known:
-            known[dataset.path] = Judge(real_images(data))
+            known[dataset.path] = Judge(on_white(real_images(data)))
         samples = Samples(G, random_labels(G, data, 0), seed=0, batch=20)
         made = torch.cat([samples.images(which) for which in samples.chunks(COUNT)])[:COUNT]
-        yield Judgement(run.name, kimg_of(path.name) or 0, **known[dataset.path].numbers(made))
+        yield Judgement(run.name, kimg_of(path.name) or 0, **known[dataset.path].numbers(on_white(made)))
 
 
 def main() -> None:

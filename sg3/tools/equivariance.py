@@ -20,7 +20,7 @@ from sg3.metrics.equivariance_psnr import check_transform, psnr
 from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
 from sg3.tools.video import to_frames
-from sg3.transparency import Colour, has_alpha, over
+from sg3.transparency import Colour, has_alpha, over, possible
 
 TRANSFORMS = ("x_t", "y_t", "rotate")
 MIN_PANEL = 128  # panels of smaller networks are enlarged by a whole factor, to leave room for text
@@ -109,4 +109,4 @@ def _panels(step: Step, gain: float) -> list[torch.Tensor]:
     if not has_alpha(step.generated.shape[1]):
         return [step.generated, step.reference, step.difference * gain]
     difference = step.difference[:, :-1] - step.difference[:, -1:] * GRAY[0]  # of the pictures over the gray
-    return [over(step.generated, GRAY), over(step.reference, GRAY), difference * gain]
+    return [*(over(possible(images), GRAY) for images in (step.generated, step.reference)), difference * gain]
