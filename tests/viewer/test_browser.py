@@ -377,6 +377,10 @@ def test_a_telephone(browser: Any, server: Served) -> None:
 @pytest.mark.slow
 def test_the_speed_is_shown_and_limited(page: Any) -> None:
     open_all(page)
+    page.check("#fp32")
+    settled(page)
+    assert state(page) == {"fp32": "true"}
+    page.uncheck("#fp32")
     set_range(page, "limit", 5)
     asked = int(page.get_attribute("#picture", "data-asked"))
     set_range(page, "speed", 2)

@@ -9,7 +9,7 @@ export class Pinch {
     this.store = store;
     this.element = element;
     this.canMove = canMove;
-    this.fingers = new Map();  // pointer -> place, in fractions of the picture from its middle
+    this.fingers = new Map();  // pointer -> place from the middle, both in widths of the picture
     this.start = null;
     element.addEventListener("pointerdown", (event) => {
       if (event.pointerType !== "touch") return;
@@ -40,7 +40,8 @@ export class Pinch {
 
   #place(event) {
     const box = this.element.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width - 0.5, (event.clientY - box.top) / box.height - 0.5];
+    this.aspect = box.height / box.width;
+    return [(event.clientX - box.left) / box.width - 0.5, (event.clientY - box.top) / box.width - this.aspect / 2];
   }
 
   #begin() {
@@ -60,8 +61,9 @@ export class Pinch {
     if (!start.far) return;
     const scale = limited(start.scale * (now.far / start.far)), by = scale / start.scale;
     const turn = now.angle - start.angle, c = Math.cos(turn) * by, s = Math.sin(turn) * by;
-    const [dx, dy] = [start.translate[0] - start.x, start.translate[1] - start.y];
-    const translate = [now.x + c * dx - s * dy, now.y + s * dx + c * dy].map((v) => rounded(Math.min(Math.max(v, -10), 10)));
+    const [dx, dy] = [start.translate[0] - start.x, start.translate[1] * this.aspect - start.y];
+    const translate = [now.x + c * dx - s * dy, (now.y + s * dx + c * dy) / this.aspect]
+      .map((v) => rounded(Math.min(Math.max(v, -10), 10)));
     let rotate = start.rotate - (turn * 180) / Math.PI;
     rotate -= 360 * Math.round(rotate / 360);
     this.store.set({ translate, rotate: Math.round(rotate * 10) / 10, scale }, { moving: true });
