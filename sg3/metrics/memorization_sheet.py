@@ -14,7 +14,7 @@ from sg3.metrics.features import Examples
 from sg3.metrics.samples import Samples
 
 SMALLEST, LARGEST = 64, 160  # pixels of a picture on the sheet
-GAP, CAPTION, TITLE = 6, 28, 44
+GAP, CAPTION, TITLE = 6, 40, 44
 BLACK, GRAY, WHITE = (0, 0, 0), (110, 110, 110), (255, 255, 255)
 
 
@@ -49,7 +49,7 @@ def draw_sheet(
             pictures = [(_picture(image), f"score {example.score:.3g}")]
             for index, mirrored, distance in example.neighbours:
                 near = torch.from_numpy(data[index][0])
-                caption = f"{distance:.4g}{' mirrored' if mirrored else ''}"
+                caption = f"{distance:.4g}" + "\nmirrored" * mirrored
                 pictures.append((_picture(near.flip(2) if mirrored else near), caption))
             for column, (shown, caption) in enumerate(pictures):
                 x = left + column * (width + GAP) + (GAP if column else 0)
