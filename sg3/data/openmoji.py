@@ -18,6 +18,8 @@ ATTRIBUTION = "OpenMoji (openmoji.org), CC BY-SA 4.0"
 LICENCE = "CC BY-SA 4.0"
 
 BACKGROUND = (240, 240, 240)
+WHITE = (255, 255, 255)
+GROUNDS = ("alpha", "white")  # on what else emoji are drawn
 MARGIN = 1 / 16  # of the side, left free at both ends of the ink's longer extent
 _PROBE_SIZE = 32  # font size at which a glyph's colour is looked at
 _MIN_CHROMA = 24  # of 255, from which a pixel counts as coloured
@@ -73,13 +75,15 @@ def glyphs(subset: str = "all") -> list[str]:
     return [chr(code) for code in wanted if _is_coloured(chr(code), font)]
 
 
-def render(glyph: str, resolution: int, supersample: int = 4) -> NDArray[np.uint8]:
-    """An emoji on a plain light background, uint8 [resolution, resolution, 3].
+def render(
+    glyph: str, resolution: int, supersample: int = 4, background: tuple[int, int, int] = BACKGROUND
+) -> NDArray[np.uint8]:
+    """An emoji on a plain background, uint8 [resolution, resolution, 3].
 
     Its ink is centred and fills the side up to `MARGIN`. It is drawn at `supersample` times the size and
     averaged down. Raises MissingInputError (package not installed).
     """
-    canvas = Image.new("RGBA", (resolution, resolution), BACKGROUND)
+    canvas = Image.new("RGBA", (resolution, resolution), background)
     ink, corner = _placed(glyph, resolution, supersample)
     canvas.alpha_composite(ink, corner)
     return np.asarray(canvas.convert("RGB"))

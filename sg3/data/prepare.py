@@ -115,17 +115,18 @@ def prepare_openmoji(
     dest: str | Path,
     resolution: int = 64,
     subset: str = "faces",
-    transparent: bool = False,
+    ground: str = "",
     force: bool = False,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Prepared:
-    """Write a subset of OpenMoji's emoji as a dataset zip, without labels and with the attribution; `transparent` ones
-    with their alpha, others on a light background.
+    """Write a subset of OpenMoji's emoji as a dataset zip, without labels and with the attribution.
+
+    On a light background unless `ground` is "white" or "alpha".
 
     Raises as `prepare` does.
     """
     plan = ImagePlan(resolution=(resolution, resolution))
-    source = f"openmoji:{subset}" + ":alpha" * transparent
+    source = ":".join(filter(None, ["openmoji", subset, ground]))
     return prepare(source, dest, plan, labels="none", force=force, progress=progress)
 
 

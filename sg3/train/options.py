@@ -189,7 +189,7 @@ class Options:
     _declared: ClassVar[dict[str, Option]]
 
     data: str | None = option(
-        "Images: a folder, a zip, or openmoji[:SUBSET][:alpha][:SIZE], rendered here.", RUN, metavar="PATH",
+        "Images: a folder, a zip, or openmoji[:SUBSET][:alpha|:white][:SIZE], rendered here.", RUN, metavar="PATH",
         changes=NO_EFFECT,  # the same images at another place
     )  # fmt: skip
     cfg: str | None = option("Network and training recipe.", RUN)

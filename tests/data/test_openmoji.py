@@ -78,7 +78,7 @@ def test_with_its_own_alpha(tmp_path: Path) -> None:
     np.testing.assert_allclose(opaque(drawn, tuple(c / 255 for c in openmoji.BACKGROUND)), plain, atol=1)
     assert drawn[0, 0].tolist() == [0, 0, 0, 0]
     assert 50 < ((drawn[:, :, 3] > 0) & (drawn[:, :, 3] < 255)).sum() < 1000  # soft edges
-    result = prepare_openmoji(tmp_path / "a.zip", resolution=16, transparent=True)
+    result = prepare_openmoji(tmp_path / "a.zip", resolution=16, ground="alpha")
     assert (result.resolution, result.channels) == (16, 4)
     assert read_zip(tmp_path / "a.zip")[1]["sg3"]["source"] == "openmoji:faces:alpha"
     for source in ("openmoji:faces:alpha", "openmoji:alpha"):
@@ -86,6 +86,18 @@ def test_with_its_own_alpha(tmp_path: Path) -> None:
             assert opened.read(opened.keys[0]).shape == (16, 16, 4)
     with pytest.raises(UsageError, match="openmoji:cars: no such subset"):
         open_source("openmoji:cars:alpha", (16, 16))
+
+
+def test_on_white(tmp_path: Path) -> None:
+    image = openmoji.render("\N{GRINNING FACE}", 32, background=openmoji.WHITE)
+    assert image[0, 0].tolist() == [255, 255, 255]
+    prepare_openmoji(tmp_path / "a.zip", resolution=32, ground="white")
+    assert read_zip(tmp_path / "a.zip")[1]["sg3"]["source"] == "openmoji:faces:white"
+    pictures = ImageFolderDataset(tmp_path / "a.zip", resolution=32)
+    which = openmoji.glyphs("faces").index("\N{GRINNING FACE}")
+    np.testing.assert_array_equal(pictures[which][0], image.transpose(2, 0, 1))
+    with contextlib.closing(open_source("openmoji:round:white", (24, 16))) as opened:
+        assert opened.read(opened.keys[0])[0, 0].tolist() == [255, 255, 255]
 
 
 def test_unknown_subset() -> None:
