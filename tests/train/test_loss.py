@@ -111,3 +111,24 @@ def test_style_mixing_replaces_a_tail_of_the_ws() -> None:
     unmixed = cutoffs.count(6) / 300
     assert 0.05 < unmixed < 0.15
     assert set(cutoffs) == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_clamped_images_are_those_that_files_hold(clamped: bool) -> None:
+    """D sees no colour beyond white or black, so G may go beyond; within nothing changes."""
+    z = torch.tensor([[[0.5, 1.5], [-3.0, -1.0]]], requires_grad=True)
+    seen: list[torch.Tensor] = []
+
+    def D(img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        seen.append(img.detach())
+        return img.flatten(1).sum(dim=1, keepdim=True)
+
+    G = Constant()
+    G.mapping = lambda z, c, update_emas=False: z
+    loss = Loss(G, D, Stats(), clamp_images=clamped, discriminator=D)  # type: ignore[arg-type]
+    mb = MicroBatch(torch.zeros(1, 2, 2), torch.zeros(1, 0), z, torch.zeros(1, 0), np.random.default_rng(0))
+    (grad,) = torch.autograd.grad(loss.g_adversarial(mb).sum(), z)
+    loss.d_fake(mb)
+    expected = z.detach().clamp(-1, 1) if clamped else z.detach()
+    assert [torch.equal(img, expected) for img in seen] == [True, True]
+    assert (grad != 0).tolist() == [[[True, not clamped], [not clamped, True]]]

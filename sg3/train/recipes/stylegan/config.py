@@ -27,7 +27,8 @@ class StyleGANConfig(TrainConfig):
     cmax: int
     layers: int
     margin: int
-    layer_noise: bool = True  # (runs that began before there was this)
+    layer_noise: bool = True  # (runs that began before there were these two)
+    clamp_images: bool = False
     num_fp16_res: int
     d_num_fp16_res: int | None = None  # None: as many as G's (as in runs that began before there was this)
     conv_clamp: float | None

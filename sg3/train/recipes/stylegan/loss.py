@@ -39,6 +39,7 @@ class Loss:
         pl_weight: float = 0.0,
         pl_batch_shrink: int = 2,
         pl_decay: float = 0.01,
+        clamp_images: bool = False,
         blur_init_sigma: float = 0.0,
         blur_fade_kimg: float = 0.0,
         device: torch.device | str = "cpu",
@@ -57,6 +58,7 @@ class Loss:
         self.pl_batch_shrink = pl_batch_shrink
         self.pl_decay = pl_decay
         self.pl_mean = torch.zeros([], device=device)
+        self.clamp_images = clamp_images
         self.blur_init_sigma = blur_init_sigma
         self.blur_fade_kimg = blur_fade_kimg
         self.watch = watch
@@ -73,6 +75,10 @@ class Loss:
             ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
         return ws
 
+    def as_shown(self, img: torch.Tensor) -> torch.Tensor:
+        """G's images, with `clamp_images` in the range of pixels: beyond it D sees no difference, and none is made."""
+        return img.clamp(-1, 1) if self.clamp_images else img
+
     def seen_by_d(self, img: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """Images, blurred and augmented."""
         sigma = fading_sigma(mb.nimg, self.blur_init_sigma, self.blur_fade_kimg)
@@ -80,7 +86,7 @@ class Loss:
 
     def g_adversarial(self, mb: MicroBatch) -> torch.Tensor:
         """How real G's images do not look to D."""
-        img = self.fast_synthesis(self.mixed_ws(mb.z, mb.c, mb.rng))
+        img = self.as_shown(self.fast_synthesis(self.mixed_ws(mb.z, mb.c, mb.rng)))
         logits = self.fast_D(self.seen_by_d(img, mb, "fake"), mb.c)
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
@@ -108,7 +114,7 @@ class Loss:
         """D should see through G's images. This pass also moves G's running means (w_avg, magnitudes)."""
         with torch.no_grad():
             img = self.fast_synthesis(self.mixed_ws(mb.z, mb.c, mb.rng, update_emas=True), update_emas=True)
-        logits = self.fast_D(self.seen_by_d(img, mb, "fake"), mb.c)
+        logits = self.fast_D(self.seen_by_d(self.as_shown(img), mb, "fake"), mb.c)
         self.stats.report("Loss/scores/fake", logits)
         self.stats.report("Loss/signs/fake", logits.sign())
         loss = F.softplus(logits)

@@ -67,6 +67,10 @@ class StyleGANOptions(Options):
         "Shorter half-life early on: this share of the images so far; 0 for none.", OPTIMISATION,
         rule="0.05; with --resume 0", at_least=0,
     )  # fmt: skip
+    clamp_images: bool | None = option(
+        "D sees G's images as files hold them, clamped to 0..255, which keeps plain white and black clean.",
+        OPTIMISATION, default=False,
+    )  # fmt: skip
     pl_weight: float | None = option(
         "Path length regularisation of G.", OPTIMISATION, default=0.0, by_cfg={"stylegan2": 2.0}, at_least=0
     )

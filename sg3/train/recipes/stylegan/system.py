@@ -38,6 +38,7 @@ class StyleGAN:
         self.loss = Loss(
             self.G, self.D, stats, r1_gamma=config.gamma, style_mixing_prob=config.style_mixing_prob,
             pl_weight=config.pl_weight, pl_batch_shrink=config.pl_batch_shrink, pl_decay=config.pl_decay,
+            clamp_images=config.clamp_images,
             blur_init_sigma=config.blur_init_sigma, blur_fade_kimg=config.blur_fade_kimg, device=device,
             synthesis=compiled(self.G.synthesis, config.compile), discriminator=compiled(self.D, config.compile),
             watch=watch,
