@@ -146,14 +146,14 @@ def test_runs_older_than_an_option_continue() -> None:
 def test_own_words_win_over_a_preset() -> None:
     options = Options(cfg="stylegan3-r", gamma=0.0, mirror=False).over(presets()["demo"].options)
     said = (options.cfg, options.gamma, options.mirror, options.data)
-    assert said == ("stylegan3-r", 0.0, False, "openmoji:faces:32")
+    assert said == ("stylegan3-r", 0.0, False, "openmoji:faces:white:32")
 
 
 def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:
     """training_options.json and training states hold these; a new one needs a default."""
     written = tiny_config().to_dict()
-    names = ("holdout", "threads", "resume_least", "posthoc_ema", "restart_every", "layer_noise", "log_to",
-             "d_num_fp16_res", "amp_on_cpu", "g_scaler", "d_scaler", "loss_scale")  # fmt: skip
+    names = ("holdout", "threads", "resume_least", "posthoc_ema", "restart_every", "layer_noise", "clamp_images",
+             "log_to", "d_num_fp16_res", "amp_on_cpu", "g_scaler", "d_scaler", "loss_scale")  # fmt: skip
     newer = {name: written.pop(name) for name in names}
     assert StyleGANConfig.from_dict(written).to_dict() == {**written, **newer}
     assert set(written) == {
