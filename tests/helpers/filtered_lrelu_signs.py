@@ -6,22 +6,67 @@ from math import ceil
 
 import torch
 
+from sg3.kernels.filtered_lrelu import marching_plan, symmetric_plan
 from sg3.kernels.filtered_lrelu.geometry import CLAMPED, PASSED, SLOPED, Resampling
-from sg3.kernels.filtered_lrelu.marching_plan import Pointwise, build
+from sg3.kernels.filtered_lrelu.marching_plan import Pointwise
+from sg3.kernels.filtered_lrelu.symmetric_plan import QUADS
 from tests.helpers.filtered_lrelu_cases import Case
 
 CPU = torch.device("cpu")
 
 
-def marches(case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None, dtype: torch.dtype,
-            with_signs: bool = True) -> bool:  # fmt: skip
-    """Whether the case is one for marching programs; the others are for tiles."""
+def marches(case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None, dtype: torch.dtype) -> bool:
+    """Whether the case is one for the programs of marching.py."""
     resampling = Resampling.forward(case.up, case.down, case.padding, case.flip)
-    return build(fu, fd, resampling, Pointwise(1.3, case.slope, with_signs, False), dtype, CPU) is not None
+    plan = marching_plan.build(fu, fd, resampling, Pointwise(1.3, case.slope, True, False), dtype, CPU)
+    return plan is not None
+
+
+def marches_symmetrically(
+    case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None, dtype: torch.dtype
+) -> bool:  # fmt: skip
+    """Whether it is one for those of symmetric.py; what is for neither is for tiles."""
+    resampling = Resampling.forward(case.up, case.down, case.padding, case.flip)
+    plan = symmetric_plan.build(fu, fd, resampling, Pointwise(1.3, case.slope, True, False), dtype, CPU)
+    return plan is not None and not marches(case, fu, fd, dtype)
+
+
+def signs_of(
+    packed: torch.Tensor, height: int, width: int, case: Case, fu: torch.Tensor | None, fd: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:  # fmt: skip
+    """What the case's kernel keeps -> PASSED, SLOPED or CLAMPED, uint8 [N, C, height, width]."""
+    if marches(case, fu, fd, dtype):
+        return of_lines(packed, height, width)
+    if marches_symmetrically(case, fu, fd, dtype):
+        return of_quads(packed, height, width)
+    signs = of_bits(packed, height, width)
+    assert (signs[..., width:] == 2).all()
+    return signs[..., :width]
+
+
+def of_quads(signs: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """What programs for symmetric filters keep (signs.py)."""
+    n, c = signs.shape[:2]
+    lines, quads = ceil(height / 32), ceil(width / 4)
+    words = signs.reshape(-1).view(torch.int16)[: n * c * lines * 17 * quads].reshape(n, c, lines, 17 * quads)
+    flags = words[..., 16 * quads :]
+    assert ((flags == 0) | (flags == 1)).all()
+    flagged = flags.repeat_interleave(4, dim=-1).repeat_interleave(32, dim=-2) != 0
+    sloped, clamped = torch.zeros(2, n, c, lines, 32, quads, 4, dtype=torch.bool, device=signs.device)
+    for part, result in enumerate((sloped, clamped)):
+        of_part = words[..., 8 * quads * part : 8 * quads * (part + 1)].reshape(n, c, lines, quads, 8).to(torch.int32)
+        for i in range(8):
+            for bit in range(16):
+                e, h, k, r = bit // 8, bit // 4 % 2, bit // 2 % 2, bit % 2
+                result[:, :, :, 16 * h + int(QUADS[i + 8 * r]), :, 2 * k + e] = (of_part[..., i] >> bit) & 1 != 0
+    sloped, clamped = (t.reshape(n, c, 32 * lines, 4 * quads) for t in (sloped, clamped))
+    result = torch.where(clamped & flagged, CLAMPED, torch.where(sloped, SLOPED, PASSED))
+    return result[:, :, :height, :width].to(torch.uint8)
 
 
 def of_lines(signs: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """What marching programs keep (signs.py) -> PASSED, SLOPED or CLAMPED, uint8 [N, C, height, width]."""
+    """What marching programs keep (signs.py)."""
     n, c = signs.shape[:2]
     lines, pairs = ceil(height / 32), ceil(width / 2)
     line = 8 * pairs + ceil(pairs / 2)

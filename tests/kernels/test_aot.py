@@ -19,7 +19,7 @@ TABLE = Path(__file__).with_name("resources.json")
 
 # The commonest class, which test_marching_layouts.py looks at, too, and one of each file of kernels.
 QUICK = "|".join([
-    r"filtered_lrelu/2->2/float16/(with signs|grad)", r"filtered_lrelu/1->1/float16/with signs",
+    r"filtered_lrelu/2->2/float16/(with signs|grad)", r"filtered_lrelu/(1->1|4->2 radial)/float16/with signs",
     r"modulated_conv2d/small float16 nchw", r"upfirdn2d/float16/contiguous/4x4/up1down1",
     r"^bias_act/lrelu/float16/contiguous",
 ])  # fmt: skip
@@ -49,7 +49,7 @@ def check(rows: list[dict[str, Any]]) -> None:
 
 def test_some_kernels(tmp_path: Path, compiling: dict[str, str]) -> None:
     rows = compile_for([80, 90], QUICK, tmp_path, compiling)
-    assert len(rows) == 12
+    assert len(rows) == 14
     check(rows)
 
 

@@ -14,7 +14,7 @@ from sg3.kernels.filtered_lrelu.marching_float32 import exponent, largest, times
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref, filtered_lrelu_triton
 from tests.helpers.compare import assert_within_budget
 from tests.helpers.filtered_lrelu_cases import Case
-from tests.helpers.filtered_lrelu_signs import marches
+from tests.helpers.filtered_lrelu_signs import marches, marches_symmetrically
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -52,6 +52,14 @@ def test_any_scale_on_tiles(scale: float, clamp: float, device: str) -> None:
     fu, fd = ON_TILES.filters(device)
     assert not marches(ON_TILES, fu, fd, torch.float32)
     compare(replace(ON_TILES, clamp=clamp * scale), x * scale, b * scale)
+
+
+@pytest.mark.parametrize(("scale", "clamp"), [(1e-38, 0.8), (1e10, 2.5e-18), (1e30, None)])
+def test_any_scale_with_one_matrix_for_both_axes(scale: float, clamp: float | None, device: str) -> None:
+    case = Case(up=4, up_taps=24, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8))
+    x, b = case.inputs(torch.float32, device)
+    assert marches_symmetrically(case, *case.filters(device), torch.float32)
+    compare(replace(case, clamp=None if clamp is None else clamp * scale), x * scale, b * scale)
 
 
 def test_gradients_of_any_scale(device: str) -> None:

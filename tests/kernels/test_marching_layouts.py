@@ -1,4 +1,4 @@
-"""What the marching kernel is written for, looked for in Triton's intermediate code: nothing passes between threads.
+"""What the marching kernels are written for, looked for in Triton's intermediate code: nothing passes between threads.
 
 In a process of its own, where kernels are not interpreted.
 """
@@ -17,7 +17,7 @@ COMPILE = """
 import json, sys
 from sg3.kernels.filtered_lrelu import impl_triton
 from sg3.kernels.triton_aot import recorded
-wanted = {f"filtered_lrelu/2->2/{sys.argv[1]}/{mode}" for mode in ("with signs", "grad")}
+wanted = {f"filtered_lrelu/{name}" for name in sys.argv[1:]}
 codes = {}
 for arch in (80, 90):
     for name, run in impl_triton.compile_cases():
@@ -30,14 +30,25 @@ json.dump(codes, sys.stdout)
 """
 
 
-@pytest.fixture(scope="module", params=["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
+CASES = [
+    ["2->2/float16/with signs", "2->2/float16/grad"],
+    ["4->2 radial/float16/with signs"],  # for symmetric filters
+    pytest.param(["2->2/bfloat16/with signs", "2->2/bfloat16/grad"], marks=pytest.mark.slow),
+    pytest.param(["4->2 radial/bfloat16/with signs", "2 radial->4/float16/grad", "2 radial->4/bfloat16/grad"],
+                 marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CASES, ids=["2->2", "radial", "2->2 bf16", "radial others"])
 def codes(request: pytest.FixtureRequest, compiling: dict[str, str]) -> dict[str, tuple[int, str]]:
     """For kernels that write and that read signs: bytes of shared memory, intermediate code."""
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", COMPILE, request.param]
+    command = [sys.executable, "-c", COMPILE, *request.param]
     done = subprocess.run(command, env=compiling, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    assert len(found) == 2 * len(request.param)
+    return found
 
 
 def layouts(code: str) -> dict[str, str]:
@@ -56,7 +67,6 @@ def pairs_along_the_last_axis(layout: str) -> bool:
 
 def test_all_stays_in_registers(codes: dict[str, tuple[int, str]]) -> None:
     """No shared memory: no operand, load or store goes through it. (Layouts change only by other names for them.)"""
-    assert len(codes) == 4
     for name, (shared, code) in codes.items():
         assert shared == 0, name
         assert code.count("tt.dot ") > 30, name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +20,7 @@ from sg3.kernels.filtered_lrelu.op import (
 )
 from tests.helpers.compare import assert_within_budget
 from tests.helpers.filtered_lrelu_cases import CANVASES, CASES, F64, Case, between_filters, gradient
-from tests.helpers.filtered_lrelu_signs import marches, of_bits, of_lines
+from tests.helpers.filtered_lrelu_signs import marches, marches_symmetrically, of_lines, of_quads, signs_of
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -47,12 +50,7 @@ def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) 
     if case.clamp is not None:
         expected[v.abs() > case.clamp] = 2
     assert packed.shape == (*x.shape[:2], *signs_in_lines(height, width, case.up, case.down))
-    if marches(case, fu, fd, dtype):
-        signs = of_lines(packed, height, width)
-    else:
-        signs = of_bits(packed, height, width)
-        assert (signs[..., width:] == 2).all()
-        signs = signs[..., :width]
+    signs = signs_of(packed, height, width, case, fu, fd, dtype)
     assert (signs <= 2).all()
     unsure = (v.abs() < 16 * torch.finfo(dtype).eps * v.abs().max())
     if case.clamp is not None:
@@ -74,16 +72,62 @@ def test_value_signs_and_gradients(case: Case, dtype: torch.dtype, device: str) 
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("R, up", torch.float16), ("T, up", torch.float32)])
-def test_programs_that_march_only_without_signs(name: str, dtype: torch.dtype, device: str) -> None:
-    """Those whose gradient's would not: they keep none."""
+def test_programs_that_keep_no_signs(name: str, dtype: torch.dtype, device: str) -> None:
     case = CASES[name]
     fu, fd = case.filters(device)
-    assert not marches(case, fu, fd, dtype)
-    assert marches(case, fu, fd, dtype, with_signs=False)
+    assert marches_symmetrically(case, fu, fd, dtype)
     x, b = case.inputs(dtype, device)
     y = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), False)[0]
     exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
     assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
+
+
+SYMMETRIC = Case(up=4, up_taps=24, down_taps=-12)
+
+
+@pytest.mark.parametrize(("outputs", "padding", "height"), [(15, (-2, -2), 10), (17, (3, -5), 13), (34, (-14, 2), 26)])
+def test_signs_at_the_edges_of_symmetric_tiles(outputs: int, padding: tuple[int, int], height: int) -> None:
+    """Sizes around whole tiles of 16 outputs and strips of 32: every sample's signs, values and gradients."""
+    fu, fd = SYMMETRIC.filters("cpu")
+    width = math.ceil(outputs / 2) + 12
+    x0, y0 = padding
+    x1, y1 = (outputs - 1) * 2 + 1 + 34 - width * 4 - x0, 7 - y0
+    case = replace(SYMMETRIC, shape=(1, 1, height, width), padding=(x0, x1, y0, y1), clamp=1.0)
+    assert marches_symmetrically(case, fu, fd, torch.float16)
+    x, b = case.inputs(torch.float16, "cpu")
+    x.requires_grad_()
+    y, packed = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), True)
+    assert y.shape[3] == outputs
+    exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
+    assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
+    v = between_filters(case, x.detach().double(), b.double(), fu)
+    height, width = ((size - 1) * 2 + 12 for size in y.shape[2:])
+    signs = of_quads(packed, height, width)
+    v = v[:, :, :height, :width]
+    sure = (v.abs() > 0.02) & ((v.abs() - 1).abs() > 0.02)
+    expected = torch.where(v.abs() > 1, 2, torch.where(v > 0, 0, 1))
+    assert torch.equal(signs[sure].long(), expected[sure])
+    assert sure.double().mean() > 0.7
+    factor = torch.tensor([1.0, case.slope, 0.0], dtype=F64)[signs.long()]
+    g = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, g)
+    exact, eager = (gradient(case, factor.to(t), fu, fd, g.to(t), x.to(t)) for t in (F64, torch.float16))
+    assert_within_budget(dx, eager, exact, "dx")
+
+
+def test_what_is_not_alike_along_both_axes_is_for_tiles() -> None:
+    """A filter that is not symmetric, or paddings at different places of its pattern: values and gradients."""
+    for change in ({"down_taps": (12, 12)}, {"padding": (12, 9, 11, 10)}):
+        like = replace(SYMMETRIC, padding=(12, 9, 12, 9), shape=(1, 1, 8, 7))
+        assert marches_symmetrically(like, *like.filters("cpu"), torch.float16)
+        case = replace(like, **change)
+        fu, fd = case.filters("cpu")
+        assert not marches_symmetrically(case, fu, fd, torch.float16)
+        x, b = case.inputs(torch.float16, "cpu")
+        y, packed = filtered_lrelu_triton(x, fu, fd, b, *case.arguments(), True)
+        exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
+        assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
+        assert packed.numel() > 0
 
 
 @pytest.mark.parametrize("outputs", [25, 26, 27, 51, 53])

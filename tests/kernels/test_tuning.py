@@ -15,7 +15,7 @@ import torch
 triton = pytest.importorskip("triton")
 from sg3.kernels import tuning  # noqa: E402
 from sg3.kernels.bias_act import impl_triton as bias_act  # noqa: E402
-from sg3.kernels.filtered_lrelu import marching, marching_plan, tiles  # noqa: E402
+from sg3.kernels.filtered_lrelu import marching, marching_plan, symmetric, symmetric_plan, tiles  # noqa: E402
 from sg3.kernels.modulated_conv2d import impl_triton as modulated_conv2d  # noqa: E402
 from sg3.kernels.triton_launch import architecture  # noqa: E402
 from sg3.kernels.tuning import Tunable  # noqa: E402
@@ -179,10 +179,10 @@ def test_candidates_are_distinct_and_begin_with_the_rule(arch: int) -> None:
         for dtype in ("float16", "float32") for mode in ("plain", "grad")
     ]  # fmt: skip
     kinds += [(tiles.TILES, tiles.Kind(2, -12, 4, 24, "float32", "fp16x3", "grad"))]
-    for dtype, shapes in (("float16", marching_plan.SHAPES), ("float32", marching_plan.SHAPES_FLOAT32)):
-        for sizes in shapes:
-            of_modes = (marching_plan.Kind(*sizes, dtype, mode) for mode in marching_plan.MODES)
-            kinds += [(marching.MARCH, kind) for kind in of_modes if marching_plan.shape_by_rule(kind)]
+    for tunable, plan in ((marching.MARCH, marching_plan), (symmetric.SYMMETRIC, symmetric_plan)):
+        for dtype, shapes in (("float16", plan.SHAPES), ("float32", plan.SHAPES_FLOAT32)):
+            of_sizes = (marching_plan.Kind(*sizes, dtype, mode) for sizes in shapes for mode in marching_plan.MODES)
+            kinds += [(tunable, kind) for kind in of_sizes]
     kinds += [(modulated_conv2d.CONVOLUTION, modulated_conv2d.Kind(dtype, "ieee", wide, size, 9, False))
               for dtype in ("bfloat16", "float32") for wide in (False, True)
               for size in ("wide", "medium", "narrow", "small", "huge")]  # fmt: skip

@@ -116,8 +116,7 @@ def signs_in_lines(height: int, width: int, up: int, down: int) -> tuple[int, in
     """Triton's where its programs may march: a line for 32 rows, see signs.py; with room for what tiles keep, too."""
     if (up, down) not in MARCHING:
         return signs_in_bits(height, width, up, down)
-    pairs = ceil(width / 2)
-    return ceil(height / 32), max(2 * (8 * pairs + ceil(pairs / 2)), 32 * signs_in_bits(height, width, up, down)[1])
+    return ceil(height / 32), max(34 * ceil(width / 4), 32 * signs_in_bits(height, width, up, down)[1])
 
 
 def signs_by_phase(height: int, width: int, up: int, down: int) -> tuple[int, int]:

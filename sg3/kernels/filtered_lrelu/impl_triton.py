@@ -1,8 +1,8 @@
-"""filtered_lrelu in one kernel, one of two: programs that march down a plane, and tiles.
+"""filtered_lrelu in one kernel, one of three: programs that march down a plane, of two kinds, and tiles.
 
-StyleGAN3's layers march (`marching.py`); tiles (`tiles.py`) take what is left, any filters up to 32 taps. Which it is
-depends on factors, filters and dtype alone, and not on which of the two filters comes first, so that a call and its
-gradients agree on how signs are kept.
+StyleGAN3's layers march (`marching.py`, and, where that has no room, `symmetric.py`); tiles (`tiles.py`) take what is
+left, any filters up to 32 taps. Which it is depends on factors, filters, paddings and dtype alone, and not on which of
+the two filters comes first, so that a call and its gradients agree on how signs are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from sg3.kernels.filtered_lrelu import marching, tiles
+from sg3.kernels.filtered_lrelu import marching, symmetric, tiles
 from sg3.kernels.filtered_lrelu.geometry import MARCHING, Resampling, middle_size
 from sg3.kernels.filtered_lrelu.marching_plan import Pointwise
 from sg3.kernels.fir import design_lowpass_filter
@@ -67,14 +67,18 @@ def _run(
 ) -> None:  # fmt: skip
     if max(x.stride()[2:]) >= 2**23:  # offsets within a strip or a tile are 32 bit
         x = x.contiguous()
-    plan = None
     if x.dtype != torch.float32 or not exact_float32():
         pointwise = Pointwise(gain, slope, signs is not None and not read, read)
+        rest = y, signs, middle, clamp, fu, fd, resampling, pointwise
         plan = marching.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
-    if plan is not None:
-        marching.MARCH(x, plan, b, y, signs, middle, clamp, fu, fd, resampling, pointwise)
-    else:
-        tiles.TILES(x, b, y, signs, middle, read, fu, fd, resampling, gain, slope, clamp)
+        if plan is not None:
+            marching.MARCH(x, plan, b, *rest)
+            return
+        symmetric_plan = symmetric.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
+        if symmetric_plan is not None:
+            symmetric.SYMMETRIC(x, symmetric_plan, b, *rest)
+            return
+    tiles.TILES(x, b, y, signs, middle, read, fu, fd, resampling, gain, slope, clamp)
 
 
 # The classes of StyleGAN3's layers and of their gradients: up, its taps, down, its taps (0: none, negative: radial);

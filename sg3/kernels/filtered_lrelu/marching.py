@@ -27,9 +27,9 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu import impl_torch
 from sg3.kernels.filtered_lrelu.banded import MOST_PLANS, PlanCache
 from sg3.kernels.filtered_lrelu.geometry import Resampling
+from sg3.kernels.filtered_lrelu.marching_common import clamped, expected, grid, leaky_relu, vector
 from sg3.kernels.filtered_lrelu.marching_float32 import largest, power, powers, times_power
 from sg3.kernels.filtered_lrelu.marching_plan import Kind, MarchingPlan, Pointwise, Shape, build, shape_by_rule
 from sg3.kernels.filtered_lrelu.marching_products import (
@@ -190,9 +190,9 @@ def _marching_kernel(
                         if WRITE:
                             mine = (8 * m + i_8 < own[g])[:, None]
                             tl.store(line_ptrs[g] + words[m], word_of_signs(upper, lower, VALUE), mask=mine)
-                        upper, lower = _leaky_relu(upper, above, below, STEEP), _leaky_relu(lower, above, below, STEEP)
+                        upper, lower = leaky_relu(upper, above, below, STEEP), leaky_relu(lower, above, below, STEEP)
                         if CLAMP and not WRITE:
-                            upper, lower = _clamped(upper, clamp), _clamped(lower, clamp)
+                            upper, lower = clamped(upper, clamp), clamped(lower, clamp)
                     samples = samples + (upper, lower)
             if READ and CLAMP:  # noqa: SIM102  (known when the kernel is compiled, unlike what follows)
                 if clamped_here:  # rare
@@ -221,20 +221,6 @@ def _marching_kernel(
 
 
 @triton.jit
-def _leaky_relu(v, above, below, STEEP: tl.constexpr):
-    """The larger of v * above and v * below, or, for a slope beyond 1, the smaller. NaN stays, for both are."""
-    if STEEP:
-        return tl.minimum(v * above, v * below)
-    else:
-        return tl.maximum(v * above, v * below)
-
-
-@triton.jit
-def _clamped(v, limit):
-    return tl.clamp(v, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
 def _clamped_and_noted(
     samples, limit, line_ptrs, words, own, pairs, first_pair, FIRST: tl.constexpr, COUNT: tl.constexpr,
     HALVES: tl.constexpr,
@@ -256,10 +242,10 @@ def _clamped_and_noted(
                 tl.store(line_ptrs[g] + pairs * 4 + words[FIRST + m],
                          word_of_bits(tl.abs(upper) > limit, tl.abs(lower) > limit),
                          mask=(8 * (FIRST + m) + tl.arange(0, 8) < own[g])[:, None])  # fmt: skip
-        clamped = ()
+        result = ()
         for i in tl.static_range(COUNT * HALVES):
-            clamped = clamped + (_clamped(samples[i], limit),)
-        samples = clamped
+            result = result + (clamped(samples[i], limit),)
+        samples = result
     return samples
 
 
@@ -280,15 +266,6 @@ def _without_clamped(
 
 
 plans = PlanCache(MOST_PLANS, build)
-
-# Programs that fill a large GPU: with fewer, planes are split along y, at the price of a strip for each part.
-ENOUGH_PROGRAMS = 4096
-
-
-def vector(x: torch.Tensor) -> int:
-    """How many neighbours in a row one load or store may take: 2 where all rows begin and end at whole pairs."""
-    pairs = x.stride(3) == 1 and x.shape[3] % 2 == 0 and all(stride % 2 == 0 for stride in x.stride()[:3])
-    return 2 if pairs and x.data_ptr() % (2 * x.element_size()) == 0 else 1
 
 
 def _class_of(
@@ -313,20 +290,6 @@ def _others(kind: Kind, arch: int) -> Iterator[Shape]:
             if columns % together == 0:
                 yield Shape(columns, together)
     yield from (replace(rule(kind, arch), registers=most) for most in (200, 168, 128))
-
-
-def _expected(
-    dtype: torch.dtype, x: torch.Tensor, plan: MarchingPlan, b: torch.Tensor | None, y: torch.Tensor,
-    signs: torch.Tensor | None, middle: tuple[int, int], clamp: float | None, fu: torch.Tensor | None,
-    fd: torch.Tensor | None, resampling: Resampling, pointwise: Pointwise,
-) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
-    """The first image of y by impl='torch'; signs and gradients are not said."""
-    if pointwise.read:
-        return (None,)
-    result = y[:1].to(dtype)
-    impl_torch.forward(x[:1].to(dtype), None if b is None else b.to(dtype), result, None, fu, fd, resampling,
-                       pointwise.gain, pointwise.slope, clamp)  # fmt: skip
-    return result, None, None
 
 
 def _parts(
@@ -365,10 +328,7 @@ def _launch(
     layout = plan.layout
     n, c, height, width = x.shape
     out_height, out_width = y.shape[2:]
-    tiles, blocks = math.ceil(out_width / layout.step), math.ceil((layout.y.skipped + out_height) / 16)
-    wanted = math.ceil(ENOUGH_PROGRAMS / max(n * c * tiles, 1))
-    blocks_each = math.ceil(max(blocks // wanted, 1) / layout.output_blocks) * layout.output_blocks
-    segments = math.ceil(blocks / blocks_each)
+    tiles, segments, blocks_each = grid(layout, y)
     write = signs is not None and not read
     value = operand(x.dtype)
     powers_ = plan.powers or Powers(0, 0, 0, 0)
@@ -405,4 +365,4 @@ def _launch(
     return (y,) if signs is None or read else (y, signs)
 
 
-MARCH = Tunable("filtered_lrelu marching", _launch, _class_of, rule, _others, _expected, _parts)
+MARCH = Tunable("filtered_lrelu marching", _launch, _class_of, rule, _others, expected, _parts)

@@ -149,7 +149,7 @@ class Kind(NamedTuple):
 # The rule: shapes, columns and together, as large as a thread's registers allow on all architectures. By up, its
 # filter's terms, down, its filter's terms; in each row, of programs that have nothing to do with signs, that write and
 # that read them. Chosen by the static model.
-Shapes = dict[tuple[int, int, int, int], tuple[tuple[int, int] | None, ...]]
+Shapes = dict[tuple[int, int, int, int], tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]
 SHAPES: Shapes = {
     (2, 1, 2, 1): ((4, 1), (4, 2), (4, 2)),
     (4, 1, 2, 1): ((4, 1), (3, 1), (3, 1)),
@@ -158,20 +158,16 @@ SHAPES: Shapes = {
     (2, 2, 2, 1): ((3, 1), (2, 1), (2, 1)),
     (2, 1, 2, 3): ((3, 1), (2, 1), (2, 1)),
     (2, 3, 2, 1): ((2, 1), (2, 1), (2, 1)),
-    (4, 1, 2, 2): ((2, 1), None, None),  # the gradient's matrices, and what strips carry, do not fit
-    (4, 1, 2, 3): ((2, 1), None, None),
 }
 SHAPES_FLOAT32: Shapes = {
     (2, 1, 2, 1): ((3, 1), (2, 1), (2, 1)),
-    (4, 1, 2, 1): ((2, 1), None, None),  # the gradient's matrices do not fit
 }
 
 
 def shape_by_rule(kind: Kind) -> Shape | None:
     """None where programs do not march."""
     shapes = (SHAPES_FLOAT32 if kind.dtype == "float32" else SHAPES).get(kind[:4])
-    shape = None if shapes is None else shapes[MODES.index(kind.mode)]
-    return None if shape is None else Shape(*shape)
+    return None if shapes is None else Shape(*shapes[MODES.index(kind.mode)])
 
 
 # Of a factor: the taps that its filter may have, which are what StyleGAN3's filters have. Then one block of pixel rows
@@ -184,7 +180,7 @@ def lay_out(resampling: Resampling, up_taps: int, down_taps: int, columns: int) 
     up, down = resampling.up, resampling.down
     halves = math.lcm(up, down, 2)
     x, y = (_axis(resampling, axis, unit) for axis, unit in ((0, 2), (1, 32)))
-    step = _step(up, down, x.lead + down_taps, columns)
+    step = widest_step(up, down, x.lead + down_taps, columns)
     last_sample = x.lead + (step - 1) * down + down_taps - 1
     pixels = (last_sample + x.phase + up_taps - 1) // up + 1
     return Layout(
@@ -206,7 +202,7 @@ def _axis(resampling: Resampling, axis: int, unit: int) -> Axis:
     return Axis(s_origin, first_pixel, phase, lead, skipped)
 
 
-def _step(up: int, down: int, reach: int, columns: int) -> int:
+def widest_step(up: int, down: int, reach: int, columns: int) -> int:
     """The most outputs a row, the first of which reaches over `reach` samples; both resampling phases, pairs of pixels
     and of outputs, and fours of samples repeat."""
     steps = range((16 * columns - reach) // down + 1, 0, -1)

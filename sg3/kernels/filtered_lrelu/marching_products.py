@@ -33,13 +33,13 @@ def inside(i, size):
 
 
 @triton.jit
-def _transposed(a, ROWS: tl.constexpr):
+def transposed(a, ROWS: tl.constexpr):
     """[ROWS, 16] -> [16, ROWS]. As three axes: a plain transpose Triton would send through shared memory."""
     return tl.reshape(tl.permute(tl.reshape(a, [ROWS, 2, 8]), (1, 2, 0)), [16, ROWS])
 
 
 @triton.jit
-def _parts(a, TYPE: tl.constexpr, PARTS: tl.constexpr):
+def parts(a, TYPE: tl.constexpr, PARTS: tl.constexpr):
     """An operand: the numbers in TYPE, and, if PARTS is 2, what that leaves of them."""
     if PARTS == 1:
         return (a.to(TYPE),)
@@ -74,7 +74,7 @@ def load_blocks(p, NUMBERS: tl.constexpr, TERMS: tl.constexpr, ROWS: tl.constexp
             block = tl.load(p + (i * PARTS + j) * ROWS * 16 + offsets).to(TYPE)
             block = tl.reshape(tl.permute(tl.reshape(block, [ROWS, 4, 2, 2]), (0, 2, 1, 3)), [ROWS, 16])
             if TRANSPOSED:
-                block = _transposed(block, ROWS)
+                block = transposed(block, ROWS)
             operand = operand + (block,)
         blocks = blocks + (operand,)
     return blocks
@@ -108,7 +108,7 @@ def upsample_columns(
         both = tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), [16, 16])
         if PARTS == 2:
             both = both * scale
-        operands = operands + (_parts(_transposed(both, 16), TYPE, PARTS),)
+        operands = operands + (parts(transposed(both, 16), TYPE, PARTS),)
     wide = ()
     for m in tl.static_range(COLUMNS):
         of_terms = ()
@@ -117,7 +117,7 @@ def upsample_columns(
             for k in tl.static_range((PIECES + 1) // 2):
                 if m - UP * k >= NUMBERS[0] and m - UP * k < NUMBERS[1]:
                     w = _product(up_x[t * (NUMBERS[1] - NUMBERS[0]) + m - UP * k - NUMBERS[0]], operands[k], w, PARTS)
-            of_terms = of_terms + (_parts(w, TYPE, PARTS),)
+            of_terms = of_terms + (parts(w, TYPE, PARTS),)
         wide = wide + (of_terms,)
     return wide
 
@@ -152,7 +152,7 @@ def downsample_rows(
     """
     operands = ()
     for h in tl.static_range(HALVES):
-        operands = operands + (_parts(_transposed(samples[M * HALVES + h], 16), TYPE, PARTS),)
+        operands = operands + (parts(transposed(samples[M * HALVES + h], 16), TYPE, PARTS),)
     finished = ()
     left = ()
     for t in tl.static_range(TERMS):
@@ -167,7 +167,7 @@ def downsample_rows(
             if j == BLOCKS - 1:
                 left = left + (n,)
             else:
-                finished = finished + (_parts(n, TYPE, PARTS),)
+                finished = finished + (parts(n, TYPE, PARTS),)
     return finished, left
 
 

@@ -1,9 +1,9 @@
 """The signs that marching programs keep: as bits, one for the slope and one for the clamp, and as factors again.
 
-A block of samples is a tensor [16, 16], rows of which are sample columns, in the order of `marching_plan.PAIRS`, and
-columns of which are sample rows. As the result of a matrix product, thread 4 i + c of a warp holds its rows i and
-i + 8, columns 2 c, 2 c + 1, 2 c + 8, 2 c + 9. Two blocks below one another, 32 sample rows, are 16 samples a thread and
-they share a word of 16 bits: of a pair of blocks there are [8, 4] words [i, c], and
+A block of samples is a tensor [16, 16]. In `marching.py` its rows are sample columns, in the order of
+`marching_plan.PAIRS`, and its columns sample rows. As the result of a matrix product, thread 4 i + c of a warp holds
+its rows i and i + 8, columns 2 c, 2 c + 1, 2 c + 8, 2 c + 9. Two blocks below one another, 32 sample rows, are 16
+samples a thread and they share a word of 16 bits: of a pair of blocks there are [8, 4] words [i, c], and
 
     bit 8 e + 4 h + 2 k + r   is of row i + 8 r, column 2 c + 8 k + e, block h
 
@@ -15,6 +15,10 @@ A plane of signs is a line for every 32 sample rows:
     slope    4 words for each pair of sample columns: 1 where a sample was not positive
     clamp    4 words for each pair: 1 where its magnitude was beyond the clamp; only written where the flag is 1
     flags    1 word for each four columns: whether any of their samples may be beyond the clamp
+
+In `symmetric.py` a block's rows are sample rows and its columns sample columns, both in the order of
+`symmetric_plan.QUADS`, so that a word is of four neighbouring columns and has 8 words [i] for each four of columns
+where a line above has 4 words [c] for each pair: as many in all.
 
 Triton has no name for the instructions that compare, or make factors of, both halves of a register at once. They are
 written in PTX here; each has a substitute for the interpreter, which has no assembler, and tests compare the two.
