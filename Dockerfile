@@ -3,7 +3,7 @@
 #
 #     docker build -t sg3 .
 #     docker run --rm --gpus all sg3 doctor
-#     docker run --rm --gpus all --ipc=host -v "$PWD:/work" sg3 train --outdir=runs --data=photos-256.zip ...
+#     docker run --rm --gpus all --ipc=host -v "$PWD:/data" sg3 train --outdir=runs --data=photos-256.zip ...
 FROM python:3.12-slim
 
 # Where downloads, tuning results and compiled kernels go, writable for any --user. Mount it to keep them.
@@ -16,6 +16,6 @@ COPY sg3 sg3
 # cc is a C compiler from PyPI: Triton compiles a small launcher with it, once.
 RUN pip install --no-cache-dir '.[cc,fast,plot,video,viewer,hub]'
 
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["sg3"]
 CMD ["doctor"]
