@@ -82,6 +82,7 @@ def theirs(network: DinoV2) -> torch.nn.Module:
 
 
 class TestNetwork:
+    @pytest.mark.slow
     def test_is_that_of_transformers(self) -> None:
         """At the size that positions were learned for, where nothing is interpolated, token by token."""
         network = random_network()
