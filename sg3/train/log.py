@@ -57,14 +57,18 @@ class Stats:
 
     def add_up(self, world: World) -> None:
         """Make rank 0's sums those of all ranks, and the others' empty."""
+        self._sums = self.added_up(world)
+
+    def added_up(self, world: World) -> dict[str, torch.Tensor]:
+        """The sums of all ranks, by name, on rank 0, nothing on the others. All ranks call it."""
         if world.size == 1:
-            return
+            return self._sums
         names = sorted({name for known in world.gather(list(self._sums)) for name in known})
         if not names:
-            return
+            return {}
         zero = torch.zeros(3, dtype=torch.float64, device=world.device)
         sums = world.add_up(torch.stack([self._sums.get(name, zero).to(world.device) for name in names]))
-        self._sums = dict(zip(names, sums.unbind(), strict=True)) if world.is_main else {}
+        return dict(zip(names, sums.unbind(), strict=True)) if world.is_main else {}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The sums of the unfinished interval, for the training state."""

@@ -17,9 +17,10 @@ from sg3.terminal import printable
 from sg3.train.options import LOSS_SCALES
 
 # Which states of earlier versions have not, or of a run that had no dynamic loss scaler then.
-OPTIONAL = {"last_tick", "scalers", "scalers.G", "scalers.D"}
+OPTIONAL = {"last_tick", "stats_by_rank", "scalers", "scalers.G", "scalers.D"}
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, the only optimiser in use, keeps of a parameter
-FREE = {"config", "bad_steps", "stats", "last_tick"}  # their entries depend on what has happened, or are compared later
+# Their entries depend on what has happened, or are compared later.
+FREE = {"config", "bad_steps", "stats", "stats_by_rank", "last_tick"}
 
 
 def check_state(
@@ -85,8 +86,9 @@ def _check_plain(value: Any, kind: type, path: str, level: int = 0) -> None:
         raise ValueError(f"{path} is a {type(value).__name__}, expected a {kind.__name__}")
     if level > 10:
         raise ValueError(f"{path} is nested too deeply")
-    if path in ("bad_steps", "stats") and level == 1:
-        is_right = type(value) is int if path == "bad_steps" else isinstance(value, torch.Tensor)
+    if (path in ("bad_steps", "stats") and level == 1) or (path == "stats_by_rank" and level in (1, 2)):
+        known = int if path == "bad_steps" else dict if level == 1 and path == "stats_by_rank" else torch.Tensor
+        is_right = isinstance(value, known) and not isinstance(value, bool)
         if not is_right:
             raise ValueError(f"{path} holds {printable(repr(value))}, which it never does")
     if isinstance(value, dict):

@@ -219,16 +219,18 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines the rest of the run. Randomness needs no entry: see sg3.randomness.
 
-        All ranks call it together: statistics are added up, and from then on kept by rank 0.
+        All ranks call it together. Statistics of the unfinished tick are added up, for whoever goes on with another
+        number of processes, and also kept by rank: sums in another order have other last digits.
         """
-        self.stats.add_up(self.world)
+        stats = {name: sums.cpu() for name, sums in self.stats.added_up(self.world).items()}
+        by_rank = self.world.gather(self.stats.state_dict()) if self.world.size > 1 else []
         return {
             **{name: getattr(self, name) for name in COUNTERS},
             "config": self.config.to_dict(), "bad_steps": self.bad_steps.state_dict(),
             **{name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            **self.system.state_dict(), **self.augmentation.state_dict(), "stats": self.stats.state_dict(),
-            "last_tick": self.last_tick,
+            **self.system.state_dict(), **self.augmentation.state_dict(), "stats": stats,
+            "stats_by_rank": by_rank, "last_tick": self.last_tick,
             **({} if self.power_averages is None else {"power_averages": self.power_averages.state_dict()}),
         }  # fmt: skip
 
@@ -249,8 +251,12 @@ class Trainer:
         self.augmentation.load_state_dict(state)
         if self.power_averages is not None:
             self.power_averages.load_state_dict(state["power_averages"])
-        if self.world.is_main:
+        by_rank = state.get("stats_by_rank", [])  # (which states before 0.2 have not)
+        if len(by_rank) == self.world.size > 1:
+            self.stats.load_state_dict(by_rank[self.world.rank], self.device)
+        elif self.world.is_main:
             self.stats.load_state_dict(state["stats"], self.device)
+        if self.world.is_main:
             self.last_tick = state.get("last_tick", {})  # (which states of 31a3443 have not)
 
 

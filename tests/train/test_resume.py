@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sg3.errors import TrainingStopped
+from sg3.processes import World
 from sg3.train.bad_steps import Found
 from sg3.train.log import Stats, StatsWriter
 from sg3.train.state import load_state
+from sg3.train.state_check import check_state
 from tests.helpers.compare import assert_same
 from tests.helpers.runs import facts, tiny_config
 from tests.helpers.trainers import StopAfter, comparable, new_trainer, run_loop, train
@@ -125,3 +128,36 @@ def test_one_bad_batch_leaves_no_trace(discs: Path, tmp_path: Path, cfg: str) ->
     for module in (trainer.G, trainer.D, trainer.G_ema):
         assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
     assert trainer.system.loss.pl_mean.isfinite()
+
+
+def test_each_rank_goes_on_with_its_own_sums(discs: Path, tmp_path: Path) -> None:
+    """Sums of an unfinished tick that were added up over ranks would end with other last digits."""
+    config = tiny_config(discs)
+    trainer = new_trainer(config)
+    trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
+    mine = {name: sums.clone() for name, sums in trainer.stats.state_dict().items()}
+    trainer.world = _SecondOfTwo()
+    state = trainer.state_dict()
+    assert trainer.stats.state_dict().keys() == mine.keys()  # saving changes nothing
+    assert [set(sums) for sums in state["stats_by_rank"]] == [set(), set(mine)]
+    again = new_trainer(config)
+    check_state({**state, "stats": mine}, again.state_dict(), again.optimizers, "x")
+    again.world = _SecondOfTwo()
+    again.load_state_dict({**state, "stats_by_rank": [{"Loss/G/loss": torch.ones(3)}, mine]})
+    assert all(torch.equal(sums, mine[name]) for name, sums in again.stats.state_dict().items())
+    alone = new_trainer(config)
+    alone.load_state_dict({**state, "stats": {"Loss/G/loss": torch.ones(3)}, "stats_by_rank": [{}, mine]})
+    assert list(alone.stats.state_dict()) == ["Loss/G/loss"]
+
+
+class _SecondOfTwo(World):
+    """Rank 1, as if rank 0 had nothing to add."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 2, torch.device("cpu"))
+
+    def gather(self, value: Any) -> list[Any]:
+        return [type(value)(), value]
+
+    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
