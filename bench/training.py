@@ -159,7 +159,7 @@ class Training:
         empty = torch.zeros(self.batch, 0, device=device)
         z = torch.randn(self.batch, config.z_dim, device=device)
         mb = MicroBatch(real=real, real_c=empty, z=z, c=empty, rng=np.random.default_rng(0))
-        optimizers = {p.name: p.optimizer for p in build_phases(config, Loss(G, D, Quiet()))}
+        optimizers = {p.name: p.optimizer for p in build_phases(config, Loss(G, D, Quiet()), {})}
 
         def restore() -> None:
             for net, state in zip((G, D), start, strict=True):
@@ -183,7 +183,7 @@ class Training:
                 return Peer(forward, forward)
 
             module = G if self.part.startswith("G") else D
-            (terms,) = [p.terms for p in build_phases(config, loss) if p.name == self.part]
+            (terms,) = [p.terms for p in build_phases(config, loss, {}) if p.name == self.part]
             optimizer = optimizers[self.part]
 
             def gradients() -> Tensors:

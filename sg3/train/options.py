@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
@@ -155,6 +155,8 @@ def _check_text(value: str) -> None:
 
 def check_value(option: Option, value: Any) -> Any:
     """`value` as the option's kind. Raises ValueError that says what was expected."""
+    if option.bounds and isinstance(value, float) and limits.FLOAT < abs(value) < inf:
+        raise ValueError(f"expected {option.bounds}")  # which tells more than that no such number is taken
     value = check_kind(option.kind, value)
     if option.choices and value not in option.choices:
         raise ValueError(f"expected one of {', '.join(option.choices)}")

@@ -96,7 +96,7 @@ def test_json_says_what_the_text_says(report: Report, monkeypatch: pytest.Monkey
 
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for name in ("test", "bench", "dev"):
+    for name in ("test", "bench", "docs", "dev"):
         del declared[name]
     assert set(doctor.EXTRAS) == set(declared)
     for name, package in doctor.EXTRAS.items():

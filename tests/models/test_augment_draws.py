@@ -69,16 +69,17 @@ def test_parameters_are_finite() -> None:
 COUNT = 4000
 
 
-def parameters(name: str, p: float, multiplier: float = 1.0, **ranges: float) -> np.ndarray:
-    """The drawn parameter of one operation, [COUNT], or [2 * COUNT] where it has two; 0 is what changes nothing."""
+def parameters(name: str, p: float, multiplier: float = 1.0, width: int = 100, **ranges: float) -> np.ndarray:
+    """The drawn parameter of one operation, [COUNT], or [2 * COUNT] where it has two; 0 is what changes nothing. Images
+    are 200 high."""
     pipe = AugmentPipe(**{name: multiplier}, **ranges)
     draws = Draws.random([np.random.default_rng(3)] * COUNT, p)
-    forward = np.linalg.inv(pipe.inverse_geometry(draws, 200, 100))
+    forward = np.linalg.inv(pipe.inverse_geometry(draws, 200, width))
     color = pipe.color_matrices(draws, 3)
-    boxes = pipe.cutout_boxes(draws, 200, 100)
-    strength = pipe.draw([np.random.default_rng(3)] * COUNT, 200, 100, 3, p).noise
+    boxes = pipe.cutout_boxes(draws, 200, width)
+    strength = pipe.draw([np.random.default_rng(3)] * COUNT, 200, width, 3, p).noise
     angle = np.arctan2(forward[:, 1, 0], forward[:, 0, 0])
-    shift = np.concatenate([forward[:, 0, 2] / 100, forward[:, 1, 2] / 200])
+    shift = np.concatenate([forward[:, 0, 2] / width, forward[:, 1, 2] / 200])
     # Rodrigues' matrix: 3 R00 = 1 + 2 cos, (R10 - R20) sqrt(3) = 2 sin
     hue = np.arctan2((color[:, 1, 0] - color[:, 2, 0]) * 3**0.5, 3 * color[:, 0, 0] - 1)
     result: np.ndarray = {
@@ -104,7 +105,11 @@ def parameters(name: str, p: float, multiplier: float = 1.0, **ranges: float) ->
 def test_how_often_an_operation_happens(name: str) -> None:
     """multiplier * p, half or a quarter of which are flips and turns by nothing; within 4 standard deviations."""
     p, multiplier = 0.5, 0.6
-    rate = p * multiplier * {"xflip": 1 / 2, "lumaflip": 1 / 2, "rotate90": 3 / 4}.get(name, 1)
+    rate = p * multiplier * {"xflip": 1 / 2, "lumaflip": 1 / 2, "rotate90": 1 / 2}.get(name, 1)
+    if name == "rotate90":  # of squares; rectangles turn by 0 or 180 degrees
+        turned = np.abs(parameters(name, p, multiplier, width=200)) > 1e-12
+        of_squares = p * multiplier * 3 / 4
+        assert turned.mean() == pytest.approx(of_squares, abs=4 * (of_squares * (1 - of_squares) / COUNT) ** 0.5)
     if name == "rotate":  # its two rotations together
         angles = parameters(name, p, multiplier)
         assert (angles != 0).mean() == pytest.approx(rate, abs=4 * (rate * (1 - rate) / COUNT) ** 0.5)
@@ -137,8 +142,11 @@ def test_distributions(name: str, distribution: stats.rv_continuous) -> None:
 
 
 def test_discrete_distributions() -> None:
-    quarters = np.bincount(parameters("rotate90", 1.0).astype(int), minlength=4)
+    quarters = np.bincount(parameters("rotate90", 1.0, width=200).astype(int), minlength=4)
     assert stats.chisquare(quarters).pvalue > 0.01
+    halves = np.bincount(parameters("rotate90", 1.0).astype(int), minlength=4)
+    assert halves[1] == halves[3] == 0
+    assert stats.chisquare(halves[::2]).pvalue > 0.01
     x, y = np.split(parameters("xint", 1.0), 2)
     for values, size in ((x * 100, 100), (y * 200, 200)):
         np.testing.assert_allclose(values, values.round(), atol=1e-9)

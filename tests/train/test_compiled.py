@@ -85,7 +85,7 @@ def test_layout_and_compiler_may_change(discs: Path, tmp_path: Path) -> None:
     state = train(config, tmp_path, 2)
     changed, lines = apply_changes(config, Options(nhwc=True, compile="on"))
     assert lines == [
-        "changed: --nhwc False -> True (layers with 16 bits are rounded otherwise)",
+        "changed: --nhwc False -> True (layers are rounded otherwise)",
         "changed: --compile off -> on (results are rounded otherwise, and StyleGAN2's layer noise is drawn otherwise)",
     ]
     require_same_run(state["config"], changed, "run")

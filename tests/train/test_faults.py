@@ -257,8 +257,8 @@ def test_a_clock_that_jumps(discs: Path, run: Run, tmp_path: Path, monkeypatch) 
 def test_the_launcher_believes_what_the_run_left_whatever_the_time(tmp_path: Path) -> None:
     (tmp_path / "exit.json").write_text(json.dumps({"exit_code": 75, "ended": 0.0}))
     (tmp_path / "report").write_text(str(tmp_path))
-    assert spawn._left_behind(tmp_path / "report", 1) == 75
-    assert spawn._left_behind(tmp_path / "none", 1) == 1
+    assert spawn._left_behind(tmp_path / "report", 1) == spawn.Ended(75, tmp_path, elsewhere=True)
+    assert spawn._left_behind(tmp_path / "none", 1) == spawn.Ended(1, None, elsewhere=True)
 
 
 @pytest.mark.parametrize("where", ["__init__", "add_scalar", "flush"])
@@ -270,7 +270,7 @@ def test_plotting_that_fails_does_not_end_a_run(
     class SummaryWriter:
         """TensorBoard's, on a full disk."""
 
-        def __init__(self, _folder: Path) -> None:
+        def __init__(self, _folder: Path, purge_step: int | None = None) -> None:
             self.act("__init__")
 
         def add_scalar(self, *_args: object, **_more: object) -> None:
@@ -287,6 +287,7 @@ def test_plotting_that_fails_does_not_end_a_run(
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("sg3.train.sinks.is_installed", lambda name: True)
     assert run("train", f"--outdir={tmp_path}", f"--data={discs}", "--minutes=0.0001", *ARGS).code == 0
     assert calls[-1] == where
     (run_dir,) = tmp_path.iterdir()

@@ -261,7 +261,6 @@ def test_defaults() -> None:
     [
         ({"cmax": 7}, {}, "--group=8: does not divide the 14 features of a layer of 7 channels"),
         ({}, {"resolution": 20}, "expected a power of two of at least 8"),
-        ({}, {"channels": 4}, "the networks take 1 or 3"),
         ({"aug": "fixed", "fp32": True, "bf16": True}, {}, "--bf16 and --fp32: choose one"),
         ({"compile": "on"}, {}, "--compile=on: is for StyleGAN2 and StyleGAN3; R3GAN's D is differentiated twice"),
     ],
