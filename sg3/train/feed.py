@@ -65,11 +65,12 @@ def real_batches(
                 warn(f"warning: {line}; another image takes its place (--on-error=skip)")
             known.update(skipped)
             yield images, labels
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # (the last two: while it handed over an image)
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        cause = (str(error) or type(error).__name__).splitlines()[0]
         raise Sg3Error(
-            f"a process that loads images has ended ({str(error).splitlines()[0]}): out of memory, or of shared memory "
+            f"a process that loads images has ended ({cause}): out of memory, or of shared memory "
             "(/dev/shm; docker run --shm-size); fewer --workers need less, continue from the last state"
         ) from error
     finally:

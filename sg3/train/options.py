@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
@@ -155,15 +155,19 @@ def _check_text(value: str) -> None:
 
 def check_value(option: Option, value: Any) -> Any:
     """`value` as the option's kind. Raises ValueError that says what was expected."""
-    if option.bounds and isinstance(value, float) and limits.FLOAT < abs(value) < inf:
-        raise ValueError(f"expected {option.bounds}")  # which tells more than that no such number is taken
+    if option.kind is type(value) is float and isfinite(value):
+        _check_bounds(option, value)  # which says more than that so large a number is never taken
     value = check_kind(option.kind, value)
     if option.choices and value not in option.choices:
         raise ValueError(f"expected one of {', '.join(option.choices)}")
+    _check_bounds(option, value)
+    return value
+
+
+def _check_bounds(option: Option, value: Any) -> None:
     too_small = option.at_least is not None and value < option.at_least
     if too_small or (option.at_most is not None and value > option.at_most):
         raise ValueError(f"expected {option.bounds}")
-    return value
 
 
 def read_value(option: Option, text: str) -> Any:

@@ -41,3 +41,14 @@ def test_a_killed_loader_process_is_one_line(discs: Path) -> None:
         os.kill(loader.pid, signal.SIGKILL)
         with pytest.raises(Sg3Error, match=r"a process that loads images has ended .*--workers"):
             list(islice(batches, 10))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_loader_process_killed_while_it_hands_over_an_image(discs: Path, monkeypatch, error: Exception) -> None:
+    def broken(self: object) -> object:
+        raise error
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", broken)
+    batches = real_batches(ImageFolderDataset(discs), batch=2, seed=0, start=0, workers=1, pin_memory=False)
+    with closing(batches), pytest.raises(Sg3Error, match=r"a process that loads images has ended .*--workers"):
+        next(batches)
