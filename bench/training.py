@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import torch
 from bench.roofline import Cost
 from bench.shapes import Layer
 from bench.workloads import Peer, Tensors, compiled, layer_dtype
+from sg3.kernels.dispatch import asking_for
 from sg3.models.stylegan3 import SynthesisLayer
 from sg3.train.config import DatasetFacts
 from sg3.train.recipes.stylegan.config import StyleGANConfig
@@ -31,15 +31,8 @@ def implementation(peer: str) -> Iterator[None]:
     """SG3_IMPL for a peer, 'compile(ref)' being 'ref'. Raises LookupError for one that is no implementation."""
     if peer == "original":
         raise LookupError("only single ops can be taken from elsewhere")
-    before = os.environ.get("SG3_IMPL")
-    os.environ["SG3_IMPL"] = peer.removeprefix("compile(").removesuffix(")")
-    try:
+    with asking_for(peer.removeprefix("compile(").removesuffix(")")):
         yield
-    finally:
-        if before is None:
-            del os.environ["SG3_IMPL"]
-        else:
-            os.environ["SG3_IMPL"] = before
 
 
 class Quiet:

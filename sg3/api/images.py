@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sg3.api.networks import Network, generator_of
+from sg3.canvas import size_of
 from sg3.device import device_for_work
 from sg3.errors import UsageError
 from sg3.progress import track
@@ -58,7 +59,7 @@ def generate(
             count = len(numbers)
             labels = class_labels(G, class_idx, count)
             if not numbers:
-                return np.empty((0, G.img_resolution, G.img_resolution, G.img_channels), np.uint8)
+                return np.empty((0, *size_of(G), G.img_channels), np.uint8)
             pictures = pictures_of_latents(
                 G, seed_latents(numbers, G.z_dim), labels, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
                 graphs=graphs,

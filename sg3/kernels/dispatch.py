@@ -24,7 +24,8 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -90,6 +91,19 @@ def resolve(op: str, impl: str, device: torch.device, dtype: torch.dtype = torch
 # torch.compile calls this function while tracing and keeps the answer: the probe looks at files and cannot be
 # traced. torch.compiler.assume_constant_result sets the same mark, but imports Dynamo first, a second's work.
 resolve.__dict__["_dynamo_marked_constant"] = True
+
+
+@contextmanager
+def asking_for(impl: str) -> Iterator[None]:
+    """Inside, SG3_IMPL asks for this implementation, in the whole process; afterwards it is what it was."""
+    before = os.environ.get("SG3_IMPL")
+    os.environ["SG3_IMPL"] = impl
+    try:
+        yield
+    finally:
+        del os.environ["SG3_IMPL"]
+        if before is not None:
+            os.environ["SG3_IMPL"] = before
 
 
 def explain(op: str, device: torch.device) -> tuple[str, str]:

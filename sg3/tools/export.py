@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -26,6 +25,7 @@ from torch.func import functional_call
 from sg3.atomic import write_atomic
 from sg3.errors import NumericalError, UsageError
 from sg3.extras import install
+from sg3.kernels.dispatch import asking_for
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref
 from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 from sg3.models import Generator, StyleGenerator, stylegan3
@@ -141,7 +141,7 @@ def trace(G: Generator, part: Part = "whole", half: bool = False) -> tuple[Expor
     inputs = module.inputs()
     n = torch.export.Dim("n", min=1, max=MOST_PICTURES)
     shapes = {name: {0: n} if name in ("z", "c", "ws") else {} for name in inputs}
-    with _plain_pytorch(), torch.no_grad():
+    with asking_for("torch"), torch.no_grad():  # without kernels of Triton or Numba
         program = torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
         table = torch.export.default_decompositions()
         table.update({getattr(torch.ops.sg3, name).default: plain for name, plain in PLAIN.items()})
@@ -149,20 +149,6 @@ def trace(G: Generator, part: Part = "whole", half: bool = False) -> tuple[Expor
     left = {str(node.target) for node in program.graph.nodes if "sg3" in str(node.target)}
     assert not left, left
     return module, program
-
-
-@contextmanager
-def _plain_pytorch() -> Iterator[None]:
-    """Inside, ops run as PyTorch, without kernels of Triton or Numba."""
-    before = os.environ.get("SG3_IMPL")
-    os.environ["SG3_IMPL"] = "torch"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SG3_IMPL"]
-        else:
-            os.environ["SG3_IMPL"] = before
 
 
 def write_archive(program: torch.export.ExportedProgram, path: Path) -> None:

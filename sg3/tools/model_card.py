@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3._version import __version__
+from sg3.canvas import size_of
 from sg3.formats.hub import NETWORK
 from sg3.models import Generator, family_of
 from sg3.models.layers import count_parameters
@@ -76,7 +77,7 @@ def model_card(
 
 
 def _size(G: Generator) -> str:
-    height, width = getattr(G, "img_size", None) or (G.img_resolution, G.img_resolution)
+    height, width = size_of(G)
     return f"{width} x {height}"
 
 

@@ -49,8 +49,8 @@ def parts(a, TYPE: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _product(a, b, total, PARTS: tl.constexpr):
-    """total + a b, without the product of two low parts."""
+def product(a, b, total, PARTS: tl.constexpr):
+    """total + a b of operands, without the product of two low parts."""
     for i in tl.static_range(PARTS):
         for j in tl.static_range(PARTS - i):
             total = tl.dot(a[i], b[j], total, input_precision="ieee")
@@ -116,7 +116,7 @@ def upsample_columns(
             w = tl.zeros([16, 16], tl.float32)
             for k in tl.static_range((PIECES + 1) // 2):
                 if m - UP * k >= NUMBERS[0] and m - UP * k < NUMBERS[1]:
-                    w = _product(up_x[t * (NUMBERS[1] - NUMBERS[0]) + m - UP * k - NUMBERS[0]], operands[k], w, PARTS)
+                    w = product(up_x[t * (NUMBERS[1] - NUMBERS[0]) + m - UP * k - NUMBERS[0]], operands[k], w, PARTS)
             of_terms = of_terms + (parts(w, TYPE, PARTS),)
         wide = wide + (of_terms,)
     return wide
@@ -134,9 +134,9 @@ def upsample_rows(
             if H - UP * a >= NUMBERS[0] and H - UP * a < NUMBERS[1]:
                 block = up_y[t * (NUMBERS[1] - NUMBERS[0]) + H - UP * a - NUMBERS[0]]
                 if a == 0:
-                    v = _product(carried[M][t], block, v, PARTS)
+                    v = product(carried[M][t], block, v, PARTS)
                 else:
-                    v = _product(wide[a - 1][M][t], block, v, PARTS)
+                    v = product(wide[a - 1][M][t], block, v, PARTS)
     return v
 
 
@@ -163,7 +163,7 @@ def downsample_rows(
             for h in tl.static_range(HALVES):
                 if h - DOWN * j >= NUMBERS[0] and h - DOWN * j < NUMBERS[1]:
                     block = down_y[t * (NUMBERS[1] - NUMBERS[0]) + h - DOWN * j - NUMBERS[0]]
-                    n = _product(block, operands[h], n, PARTS)
+                    n = product(block, operands[h], n, PARTS)
             if j == BLOCKS - 1:
                 left = left + (n,)
             else:
@@ -182,5 +182,5 @@ def downsample_columns(
         for t in tl.static_range(TERMS):
             if 2 * m - DOWN * Q >= NUMBERS[0] and 2 * m - DOWN * Q < NUMBERS[1]:
                 block = down_x[t * (NUMBERS[1] - NUMBERS[0]) + 2 * m - DOWN * Q - NUMBERS[0]]
-                y = _product(finished[m][t * BLOCKS + J], block, y, PARTS)
+                y = product(finished[m][t * BLOCKS + J], block, y, PARTS)
     return y

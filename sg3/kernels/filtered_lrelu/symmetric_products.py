@@ -24,7 +24,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu.marching_products import parts, transposed
+from sg3.kernels.filtered_lrelu.marching_products import parts, product, transposed
 
 
 @triton.jit
@@ -47,15 +47,6 @@ def load_terms(p, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr
                 p += 256
             blocks = blocks + (operand,)
     return blocks
-
-
-@triton.jit
-def _product(a, b, total, PARTS: tl.constexpr):
-    """total + a b of operands, without the product of two low parts."""
-    for i in tl.static_range(PARTS):
-        for j in tl.static_range(PARTS - i):
-            total = tl.dot(a[i], b[j], total, input_precision="ieee")
-    return total
 
 
 @triton.jit
@@ -90,7 +81,7 @@ def upsampled_column(
     w = tl.zeros([16, 16], tl.float32)
     for k in tl.static_range((PIECES + 1) // 2):
         if M - UP * k >= NUMBERS[0] and M - UP * k < NUMBERS[1]:
-            w = _product(up[T * (NUMBERS[1] - NUMBERS[0]) + M - UP * k - NUMBERS[0]], x[k], w, PARTS[T])
+            w = product(up[T * (NUMBERS[1] - NUMBERS[0]) + M - UP * k - NUMBERS[0]], x[k], w, PARTS[T])
     return _right(w, NEGATIVE[T], TYPE, PARTS[T])
 
 
@@ -121,10 +112,10 @@ def samples_of_two(rows, up, M: tl.constexpr, H: tl.constexpr, KEPT: tl.constexp
                     w = upsampled_column(rows[a], up, M, t, UP, NUMBERS, PARTS, NEGATIVE, PIECES, TYPE)
                 if H - UP * a >= NUMBERS[0]:
                     block = up[t * (NUMBERS[1] - NUMBERS[0]) + H - UP * a - NUMBERS[0]]
-                    upper = _product(block, w, upper, PARTS[t])
+                    upper = product(block, w, upper, PARTS[t])
                 if H + 1 - UP * a < NUMBERS[1]:
                     block = up[t * (NUMBERS[1] - NUMBERS[0]) + H + 1 - UP * a - NUMBERS[0]]
-                    lower = _product(block, w, lower, PARTS[t])
+                    lower = product(block, w, lower, PARTS[t])
     return upper, lower
 
 
@@ -152,7 +143,7 @@ def _downsampled(n, samples, down, M: tl.constexpr, J: tl.constexpr, T: tl.const
     """N[J] of a term and what column M adds to it."""
     number: tl.constexpr = M - DOWN * J
     if number >= NUMBERS[0] and number < NUMBERS[1]:
-        n = _product(down[T * (NUMBERS[1] - NUMBERS[0]) + number - NUMBERS[0]], samples, n, PARTS[T])
+        n = product(down[T * (NUMBERS[1] - NUMBERS[0]) + number - NUMBERS[0]], samples, n, PARTS[T])
     return n
 
 
@@ -192,7 +183,7 @@ def downsample(outputs, sums, samples, down, H: tl.constexpr, COLUMNS: tl.conste
                         y = outputs[i * WIDTH + q]
                         if q == j and H + h - DOWN * (i - 1) >= NUMBERS[0] and H + h - DOWN * (i - 1) < NUMBERS[1]:
                             block = down[t * (NUMBERS[1] - NUMBERS[0]) + H + h - DOWN * (i - 1) - NUMBERS[0]]
-                            y = _product(block, narrow, y, PARTS[t])
+                            y = product(block, narrow, y, PARTS[t])
                         added = added + (y,)
                 outputs = added
     return outputs

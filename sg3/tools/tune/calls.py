@@ -7,9 +7,7 @@ forward, gradients, and the penalties on gradients.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -19,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sg3.canvas import size_of
+from sg3.kernels.dispatch import asking_for
 from sg3.models import Discriminator, Generator, stylegan2, stylegan3
 from sg3.models.layers import set_half_type
 
@@ -126,7 +125,7 @@ def calls(networks: Iterable[Network], batch: int, bf16: bool = False) -> list[C
 def _calls(network: Network, batch: int, half_type: str) -> list[Call]:
     short = [b for b in network.G.buffers() if b.ndim in (1, 2) and 0 < max(b.shape) <= MOST_TAPS]
     G = _on_meta(network.G, half_type)
-    with _triton_by_name(), Recorder([Taps.of(b) for b in short]) as recorder:
+    with asking_for("triton"), Recorder([Taps.of(b) for b in short]) as recorder:
         z, c = torch.empty(batch, G.z_dim, device=META), torch.empty(batch, G.c_dim, device=META)
         with torch.no_grad():
             G(z, c)
@@ -153,19 +152,6 @@ def _on_meta(network: Any, half_type: str) -> Any:
 
 def _gradients(loss: torch.Tensor, network: nn.Module) -> None:
     torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-
-
-@contextmanager
-def _triton_by_name() -> Iterator[None]:
-    """SG3_IMPL=triton: 'auto' would look at the device, which is none."""
-    before = os.environ.get("SG3_IMPL")
-    os.environ["SG3_IMPL"] = "triton"
-    try:
-        yield
-    finally:
-        del os.environ["SG3_IMPL"]
-        if before is not None:
-            os.environ["SG3_IMPL"] = before
 
 
 class Recorder(TorchDispatchMode):
