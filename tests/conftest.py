@@ -24,6 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("SG3_GOLDEN") or ROOT.parent / "shared" / "golden")  # may be absent: use the fixture
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Tests on bytes are counted, not named by their content: archives hold the time, and all processes of a run
+    must collect the same names (pytest-xdist stops otherwise).
+    """
+    return argname if isinstance(val, (bytes, bytearray)) else None
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of golden data: $SG3_GOLDEN, or shared/golden beside the project. Skips where there is none."""
