@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
 from sg3.portable import signals
 from sg3.resources import usable_cpus
+from sg3.terminal import say
 
 if TYPE_CHECKING:  # there are builds of torch without it
     from torch.distributed import Work
@@ -34,6 +36,7 @@ if TYPE_CHECKING:  # there are builds of torch without it
 
 T = TypeVar("T")
 CONNECT_SECONDS = 300  # for all processes to appear
+SAY_SECONDS = 10  # after which one that waits for the others to appear says so
 # Whoever waits longer has lost the others. In training the watchdog names a rank that hangs long before; in metrics the
 # others wait while the first process compares features.
 SLOWEST_IN_TRAINING = timedelta(hours=2)
@@ -238,6 +241,11 @@ def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    who = f"rank {place.rank} of {place.size}"
+    waiting = Timer(SAY_SECONDS, say, [f"{who}: waiting for the others at {address}, {CONNECT_SECONDS} s at most"])
+    waiting.daemon = True
+    waiting.start()
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=CONNECT_SECONDS)))
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
@@ -250,9 +258,10 @@ def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING
             dist.all_reduce(torch.zeros([], device=chosen))
             torch.cuda.synchronize()
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         cause = str(error).splitlines()[0]
-        raise Sg3Error(f"rank {place.rank} of {place.size}: cannot meet the others at {address}: {cause}") from error
+        raise Sg3Error(f"{who}: cannot meet the others at {address}: {cause}") from error
+    finally:
+        waiting.cancel()
     return World(rank, size, chosen, PrefixStore("sg3", store))
 
 

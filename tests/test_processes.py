@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
 import sg3.processes
-from sg3.errors import DataError, UsageError
+from sg3.errors import DataError, Sg3Error, UsageError
 from sg3.processes import Place, Stopped, World, already_met, find_place, join, meet_in, slurm_address
 
 CPU = torch.device("cpu")
@@ -117,6 +118,20 @@ def test_two_processes(tmp_path: Path) -> None:
     assert other["unknown"] == ["Sg3Error", "LookupError in another process: x"]
     assert (main["told once"], other["told once"]) == (["DataError", "broken"], ["SystemExit", "65"])
     assert (main["bug told once"], other["bug told once"]) == (["LookupError", "x"], ["SystemExit", "70"])
+
+
+def test_one_that_waits_for_the_others_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(sg3.processes, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(sg3.processes, "CONNECT_SECONDS", 2)
+    with pytest.raises(Sg3Error, match=f"rank 0 of 2: cannot meet the others at 127.0.0.1:{port}"):
+        join("cpu", None)
+    assert capsys.readouterr().err == f"rank 0 of 2: waiting for the others at 127.0.0.1:{port}, 2 s at most\n"
 
 
 def test_one_alone_exchanges_nothing() -> None:

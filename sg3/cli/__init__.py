@@ -18,6 +18,7 @@ from types import FrameType
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
+from sg3.invocation import COMMAND
 from sg3.terminal import say, show, take_over
 
 LONGEST_LINE = 2_000  # characters of an error
@@ -150,12 +151,16 @@ def _clean_up_when_ended() -> None:
 
 
 def _run(args: list[str], debug: bool) -> int:
+    from sg3 import environment
     from sg3.errors import Sg3Error, TrainingStopped
     from sg3.shortage import shortage, shortage_behind
 
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        for line in environment.check(os.environ):
+            if os.environ.get("RANK", "0") == "0" and COMMAND not in os.environ:  # else another process has said it
+                say(f"warning: {line}")
         words = [_with_home(word) for word in args]
         result = cli.main(args=words, prog_name="sg3", standalone_mode=False)
         if sys.stdout is not None:

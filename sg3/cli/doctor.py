@@ -22,6 +22,7 @@ import rich_click as click
 from sg3 import resources
 from sg3._version import __version__
 from sg3.cli import options
+from sg3.environment import OURS
 from sg3.errors import MissingInputError
 from sg3.extras import install
 from sg3.terminal import show
@@ -48,9 +49,9 @@ EXTRAS = {
 }
 
 # Variables that change what runs or where it is stored.
-VARIABLES = ("SG3_IMPL", "SG3_CACHE", "DNNLIB_CACHE_DIR", "SG3_DETECTORS", "TRITON_INTERPRET", "TRITON_CACHE_DIR",
-             "TRITON_HOME", "CC", "NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER",
-             "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SG3_THREADS", "SG3_FLOAT32")
+VARIABLES = (*OURS, "DNNLIB_CACHE_DIR", "TRITON_INTERPRET", "TRITON_CACHE_DIR", "TRITON_HOME", "CC",
+             "NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER",
+             "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 MB = 10**6
 TRIAL_BYTES = 16 * MB

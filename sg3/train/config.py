@@ -136,6 +136,8 @@ class TrainConfig(ABC):
         problems = []
         if self.desc and set(self.desc) & set("/\\"):
             problems.append(f"--desc={self.desc}: becomes part of a folder's name, which cannot hold slashes")
+        if self.desc and not self.desc.isprintable():
+            problems.append(f"--desc={self.desc!r}: becomes part of a folder's name; use visible characters")
         if said.p is not None and self.aug != "fixed":
             problems.append(f"--p: belongs to --aug=fixed, not to --aug={self.aug}")
         if said.target is not None and self.aug != "ada":

@@ -15,6 +15,10 @@ from sg3.train.saving import Saving
 from sg3.train.tick import Moment
 from sg3.train.trainer import Trainer
 
+# Phase -> what may keep its gradient finite: a penalty overflows for another reason than a loss that runs away.
+REMEDIES = {"Dreg": "a smaller --gamma or --dlr", "Greg": "a smaller --pl-weight or --glr"}
+OTHERWISE = "a larger --gamma or smaller --glr and --dlr"
+
 
 class BadStepsWatch:
     """Reports steps that were left out, and ends the run when too many were in a row."""
@@ -51,7 +55,7 @@ class BadStepsWatch:
                 self._saving.finish()
                 raise NumericalError(
                     f"{self._run_dir}: {found.longest} steps of {found.phase} in a row without a finite gradient, at "
-                    f"{t.nimg} images; see {where.name}, and try a larger --gamma or smaller --glr and --dlr"
+                    f"{t.nimg} images; see {where.name}, and try {REMEDIES.get(found.phase, OTHERWISE)}"
                 )
 
 

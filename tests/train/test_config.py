@@ -92,6 +92,7 @@ def test_gamma_default() -> None:
         ({"cond": True}, {}, "--cond: x.zip has no labels"),
         ({"layers": 2}, {}, "--layers=2"),
         ({"gamma": float("nan")}, {}, "--gamma=nan: expected a finite number"),
+        ({"desc": "a\x1b[2Jb"}, {}, r"--desc='a\x1b[2Jb': becomes part of a folder's name; use visible"),
         ({"desc": "a/b"}, {}, "--desc=a/b: becomes part of a folder's name"),
     ],
 )

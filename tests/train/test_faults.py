@@ -142,7 +142,8 @@ def test_bad_steps_end_a_run_and_spoil_nothing(
         trainer.train_step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 0))
     before = {key: tensor.clone() for key, tensor in trainer.D.state_dict().items()}
     spoil(trainer)
-    with pytest.raises(NumericalError, match=r"1[0-3] steps of [GD](main|both) in a row without a finite gradient"):
+    bad = r"1[0-3] steps of [GD](main|both) in a row without a finite gradient.*, and try a larger --gamma or smaller"
+    with pytest.raises(NumericalError, match=bad):
         run_loop(trainer, tmp_path, StopAfter(10**9))
     assert trainer.step == 15, "the first look after ten"
     (report,) = tmp_path.glob("failure-*.json")
@@ -188,6 +189,15 @@ def infinity_in_one_gradient(trainer: Trainer) -> None:
     parameter = last_parameter_of_d(trainer).requires_grad_(True)
     parameter.register_hook(lambda grad: grad + float("inf"))
     parameter.requires_grad_(False)
+
+
+def test_bad_steps_of_a_penalty(discs: Path, tmp_path: Path, monkeypatch) -> None:
+    """A penalty's gradient overflows because its weight is too large."""
+    monkeypatch.setattr(bad_steps, "LOOK_EVERY", 5)
+    monkeypatch.setattr(bad_steps, "MAX_IN_A_ROW", 2)
+    trainer = new_trainer(tiny_config(discs, layers=3, kimg=10, gamma=1e38))
+    with pytest.raises(NumericalError, match=r"steps of Dreg in a row.*, and try a smaller --gamma or --dlr"):
+        run_loop(trainer, tmp_path, StopAfter(10**9))
 
 
 @pytest.mark.timeout(900)
