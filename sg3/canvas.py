@@ -1,7 +1,8 @@
-"""Sizes of images: which rectangles the StyleGANs can make, and which square network each of them is kin to.
+"""Sizes of images: which ones the StyleGANs can make, and which square network each of them is kin to.
 
-A rectangular network has the names and shapes of a square one, whose side is its `img_resolution`; only the
-configuration, `img_size`, knows the canvas. Sizes are (height, width) in pixels; people read and write W x H.
+A network for a rectangle, or for a square whose side is no power of two, has the names and shapes of a square one,
+whose side is its `img_resolution`; only the configuration, `img_size`, knows the canvas. Sizes are (height, width) in
+pixels; people read and write W x H.
 
 StyleGAN3   its layers are sampled at rates per unit of length, and the image of a square network is one unit wide:
             R pixels, its sampling rate. Another canvas is W / R x H / R units, at the same rates.
@@ -36,7 +37,7 @@ def is_plain(size: Size) -> bool:
 def sampling_rate(size: Size) -> int | None:
     """R of a StyleGAN3 that makes this size: the power of two nearest to its mean side, else half of that, of which
     both sides are multiples of R / 16; None if there is none."""
-    nearest = 2 ** round(log2(sqrt(size[0] * size[1])))
+    nearest = _nearest_power(size)
     for rate in (nearest, nearest // 2):
         if rate >= LOWEST and all(side * LOWEST % rate == 0 for side in size):
             return rate
@@ -63,11 +64,27 @@ def nominal(size: Size) -> int:
 
 
 def is_possible(size: Size) -> bool:
-    """Whether the StyleGANs can be trained on images of this size: squares of a power of two, or rectangles whose sides
-    are multiples of R / 16, of which StyleGAN2 makes at least as many doublings as of the smallest square."""
-    if min(size) < SMALLEST or size[0] == size[1]:
-        return min(size) >= SMALLEST and is_plain(size)
-    return sampling_rate(size) is not None and nominal(size) >= SMALLEST
+    """Whether the StyleGANs can be trained on images of this size: squares or rectangles whose sides are multiples of
+    R / 16, of which StyleGAN2 makes at least as many doublings as of the smallest square."""
+    return obstacle(size) is None
+
+
+def obstacle(size: Size) -> str | None:
+    """Why the StyleGANs cannot be trained on images of this size; None if they can.
+
+    Halving R more than once would let more sizes in, but leave StyleGAN2's constant and the discriminator's end with
+    thousands of places: 80 x 45 of 1280 x 720, whose matrix there would have 944 million numbers.
+    """
+    if min(size) < SMALLEST:
+        return f"StyleGAN2 and 3 want sides of at least {SMALLEST} pixels"
+    if sampling_rate(size) is not None and nominal(size) >= SMALLEST:
+        return None
+    step = max(_nearest_power(size) // 2 // LOWEST, SMALLEST // 4)
+    return f"StyleGAN2 and 3 want sides that are multiples of {step} pixels at about this size"
+
+
+def _nearest_power(size: Size) -> int:
+    return 2 ** round(log2(sqrt(size[0] * size[1])))
 
 
 def nearest_possible(size: Size) -> Size:

@@ -3,7 +3,7 @@
     training_options.json            what was asked for and what came of it; it makes a folder a run
     log.txt, stats.jsonl             what was shown, and the statistics, a line per tick
     reals.png, fakes*.png            image grids: real images, what G made before training and at every snapshot
-    network-snapshot-{kimg}.pkl      the networks; .safetensors where their images are not square
+    network-snapshot-{kimg}.pkl      the networks; .safetensors if their images are no squares of 2^n
     power-ema-{nimg}.pt              averages of G, from which `sg3 ema` makes others (--posthoc-ema)
     training-state-{nimg}.pt         everything that a run needs to go on, with its checksum in ....pt.sha256
     metric-NAME.jsonl, best.json     results of a metric, a line per snapshot; the best snapshot by each metric
@@ -64,9 +64,9 @@ def fakes(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def snapshot_path(folder: Path, nimg: int, is_square: bool = True) -> Path:
-    """The networks, for images that are square or not, after `nimg` images."""
-    return folder / (SNAPSHOTS if is_square else RECTANGULAR).replace("*", f"{nimg // 1000:06d}")
+def snapshot_path(folder: Path, nimg: int, is_plain: bool = True) -> Path:
+    """The networks, for squares of a power of two or other images, after `nimg` images."""
+    return folder / (SNAPSHOTS if is_plain else RECTANGULAR).replace("*", f"{nimg // 1000:06d}")
 
 
 def kimg_of(snapshot: object) -> int | None:

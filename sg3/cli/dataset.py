@@ -41,7 +41,8 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
               help="Cut out the middle before scaling: a window of the shape of --resolution, or one put between black "
                    "bars in a square.")
 @click.option("--resolution", metavar="WxH", callback=_parse_size,
-              help="Scale to this size in pixels: a power of two, or a rectangle (docs/rectangles.md).")
+              help="Scale to this size in pixels: a square of a power of two, or what else StyleGAN2 and 3 make "
+                   "(docs/rectangles.md).")
 @click.option("--resize-filter", type=click.Choice(["lanczos", "box"]), default="lanczos", show_default=True,
               help="How to scale.")
 @click.option("--convert", type=click.Choice(["keep", "rgb", "gray", "rgba", "la"]), default="keep",
@@ -70,7 +71,8 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn images into a dataset: equal images, squares whose side is a power of two or rectangles like 512x384.
+    """Turn images into a dataset: equal images, squares whose side is a power of two, or for StyleGAN2 and 3 others,
+    like 512x384.
 
     PNG, JPEG, WebP and BMP are read, by content and not by name, of animations the first frame; others (GIF, TIFF,
     AVIF, HEIF, ...) are refused. All images are looked at first; nothing is written unless all of them can be used, and

@@ -18,12 +18,13 @@ import PIL
 from PIL import Image
 
 from sg3._version import __version__
+from sg3.canvas import is_plain
 from sg3.data.dataset_json import Label, in_array, notes_on
 from sg3.data.decode import CHANNELS, Mode, decode_image
 from sg3.data.image_files import LABELS_FILE
 from sg3.data.scan import Found, Progress, ReadResult, UnusableImages, ordered_map, read_all, scan
 from sg3.data.sources import Source, open_source
-from sg3.data.transforms import ImagePlan, Size
+from sg3.data.transforms import ImagePlan, Size, nearest_side
 from sg3.data.writer import AddFile, check_destination, new_dataset
 from sg3.errors import DataError, UsageError
 
@@ -266,6 +267,10 @@ def _notes(
         notes.append(f"{stretched} images are {shape} and were stretched; --transform=center-crop crops")
     if width != height:
         notes.append("images that are not square are for --cfg=stylegan2, stylegan3-t and stylegan3-r")
+    elif not is_plain((height, width)):
+        side = nearest_side(width)
+        notes.append(f"squares of {width} pixels are for --cfg=stylegan2, stylegan3-t and stylegan3-r; "
+                     f"--resolution={side}x{side} makes what every system and the official tools take")
     if target.mode.endswith("A"):
         opaque = "gray" if target.mode == "LA" else "rgb"
         notes.append(f"the images have alpha, and networks will make it, too; --convert={opaque} removes it")

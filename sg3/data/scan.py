@@ -13,7 +13,7 @@ from sg3 import limits
 from sg3.data.dataset_json import Label
 from sg3.data.decode import MODE_WORDS, Header, count_pixels, probe
 from sg3.data.sources import Payload, Source
-from sg3.data.transforms import SIDES, ImagePlan, is_trainable_size, nearest_side, nearest_size
+from sg3.data.transforms import ImagePlan, is_trainable_size, nearest_side, nearest_size, why_not
 from sg3.errors import DataError
 from sg3.resources import usable_cpus
 
@@ -178,8 +178,7 @@ def _odd_ones_out(source: Source, found: list[Found], plan: ImagePlan) -> list[O
         width, height = plan.output_size(header.width, header.height)
         size = f"{width}x{height}"
         if not is_trainable_size((width, height)):
-            why = f"the networks take {SIDES}" if width == height else "not square"
-            offenders.append(Offender(key, f"{source.where(key)}: {size}, {why}", header))
+            offenders.append(Offender(key, f"{source.where(key)}: {size}, {why_not((width, height))}", header))
         else:
             fitting.append((one, size, MODE_WORDS[plan.output_mode(header.mode)]))
     if not fitting:

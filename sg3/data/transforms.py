@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image, ImageColor
 
 from sg3 import limits
-from sg3.canvas import is_possible, nearest_possible
+from sg3.canvas import is_plain, is_possible, nearest_possible, obstacle
 from sg3.data.decode import Mode
 from sg3.errors import UsageError
 
@@ -25,21 +25,21 @@ SMALLEST = 8  # pixels of R3GAN's images; the other systems take 16 and more
 SIDES = f"powers of two from {SMALLEST} to {limits.RESOLUTION}"
 
 
-def is_trainable(side: int) -> bool:
-    """Whether there are networks of this side: 8, 16, ... 8192 pixels."""
-    return SMALLEST <= side <= limits.RESOLUTION and side & (side - 1) == 0
-
-
 def is_trainable_size(size: Size) -> bool:
-    """Whether there are networks for images of this size: squares, or the StyleGANs' rectangles."""
-    if size[0] == size[1]:
-        return is_trainable(size[0])
-    return max(size) <= limits.RESOLUTION and is_possible((size[1], size[0]))
+    """Whether there are networks for images of this size: squares of 8, 16, ... pixels, or the StyleGANs' others."""
+    return max(size) <= limits.RESOLUTION and (size == (SMALLEST, SMALLEST) or is_possible((size[1], size[0])))
+
+
+def why_not(size: Size) -> str:
+    """What keeps all networks from a size that `is_trainable_size` denies."""
+    own = obstacle((size[1], size[0])) if size[0] != size[1] or min(size) > SMALLEST else None
+    return "; ".join(filter(None, [f"the networks take {SIDES}" if size[0] == size[1] else "not square", own]))
 
 
 def nearest_size(size: Size) -> Size:
     """A trainable size of about the same shape."""
-    height, width = nearest_possible((min(size[1], limits.RESOLUTION), min(size[0], limits.RESOLUTION)))
+    width, height = (min(max(side, 1), limits.RESOLUTION) for side in size)
+    height, width = nearest_possible((height, width))
     return width, height
 
 
@@ -78,11 +78,13 @@ class ImagePlan:
             width, height = width, width
         if width != height and not is_trainable_size((width, height)):
             near = "x".join(map(str, nearest_size((width, height))))
-            raise UsageError(f"{given}: no network has this size, StyleGAN2 and 3 have e.g. --resolution={near}; give "
+            reason = obstacle((height, width)) or f"the longer side is above {limits.RESOLUTION} pixels"
+            raise UsageError(f"{given}: no network has this size, {reason}, e.g. --resolution={near}; give "
                              "that, equal sides, or --transform=center-crop-wide for wide images between black bars")
-        if width == height and not is_trainable(width):
-            side = nearest_side(width)
-            raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={side}x{side}")
+        if width == height and not is_trainable_size((width, height)):
+            side, other = nearest_side(width), nearest_size((width, height))[0]
+            others = "" if is_plain((other, other)) else f"; StyleGAN2 and 3 have --resolution={other}x{other}, too"
+            raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={side}x{side}{others}")
 
     def output_size(self, width: int, height: int) -> Size:
         """Size of the result for an input of this size."""

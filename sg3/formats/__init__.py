@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from sg3.canvas import is_canvas, size_of, spelled
+from sg3.canvas import Size, is_canvas, size_of, spelled
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.formats import (
     mmagic,
@@ -43,7 +43,7 @@ READS = (
     "FastGAN and R3GAN, mmagic .pth, rosinality .pt and its own .safetensors"
 )
 WRITES = {".pkl": official_write.write, ".safetensors": safetensors_file.write, ".pt": rosinality.write}
-KNOWS_CANVAS = ".safetensors"  # the one format with a place for images that are not square
+KNOWS_CANVAS = ".safetensors"  # the one format with a place for images that are no squares of 2^n
 LOOKS = (  # first bytes -> what kind of file it is
     (b"", "an empty file"),
     (b"\x1f\x8b", "gzip-compressed"),
@@ -118,8 +118,14 @@ def _check_square(snapshot: Snapshot, path: Path) -> None:
         if network is not None and is_canvas(network):
             raise UsageError(
                 f"{path}: {slot} is for images of {spelled(size_of(network))}, and {path.suffix} files have a place "
-                f"for one side only, which the programs that read them take for a square's; write {KNOWS_CANVAS}"
+                f"for {_what_others_read(size_of(network))}; write {KNOWS_CANVAS}"
             )
+
+
+def _what_others_read(size: Size) -> str:
+    if size[0] != size[1]:
+        return "one side only, which the programs that read them take for a square's"
+    return "a side only, which the programs that read them take for a power of two"
 
 
 def is_remote(source: str | Path) -> bool:

@@ -71,7 +71,7 @@ class Telling:
         # The trainer counts the ticks that are over.
         told = Event(self._run_dir, t.nimg / 1000, t.tick - 1, statistics, None, self.ask)
         if moment.snapshot and self._callbacks.on_snapshot is not None:
-            path = snapshot_path(self._run_dir, t.nimg, t.config.dataset.is_square)
+            path = snapshot_path(self._run_dir, t.nimg, t.config.dataset.is_plain)
             self._callbacks.on_snapshot(replace(told, snapshot=path))
         if self._callbacks.on_tick is not None:
             self._callbacks.on_tick(told)

@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from sg3 import limits
-from sg3.canvas import Size, is_possible, nearest_possible, spelled
+from sg3.canvas import Size, is_plain, is_possible, nearest_possible, spelled
 from sg3.resources import loaders
 from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
@@ -50,6 +50,11 @@ class DatasetFacts:
     def is_square(self) -> bool:
         """Whether the images are."""
         return self.height is None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether they are squares of a power of two, which every system and format has a place for."""
+        return is_plain(self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,24 +219,25 @@ def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_problems(data: DatasetFacts, least: int, rectangles: bool = False) -> list[str]:
-    """What keeps networks of a power of two of `least` pixels and more from these images; or of `rectangles`, too."""
-    problems = []
-    fits = rectangles and is_possible(data.image_size) and data.resolution <= limits.RESOLUTION
-    if not data.is_square and not fits:
-        near = spelled(nearest_possible(data.image_size))
-        others = f" or rectangles like {near}" if rectangles else "; --cfg=stylegan2 and stylegan3 take rectangles"
-        problems.append(
-            f"--data: {data.path} has {spelled(data.image_size)} images, expected squares of a power of two{others}; "
-            "`sg3 dataset --resolution=WxH` resizes"
-        )
-    elif data.is_square and (
-        not least <= data.resolution <= limits.RESOLUTION or data.resolution & (data.resolution - 1)
-    ):
-        problems.append(
-            f"--data: {data.path} has {data.resolution} x {data.resolution} images, expected a power of two of at "
-            f"least {least} and at most {limits.RESOLUTION}; `sg3 dataset --resolution=WxH` resizes"
-        )
-    return problems
+    """What keeps networks of a power of two of `least` pixels and more from these images; or of `rectangles` and other
+    squares, too."""
+    size, largest = data.image_size, limits.RESOLUTION
+    fits = (data.is_plain and data.resolution >= least) or (rectangles and is_possible(size))
+    if fits and data.resolution <= largest:
+        return []
+    has = f"--data: {data.path} has {spelled(size)} images, expected"
+    near = nearest_possible(size)
+    if data.is_square:
+        expected = f"a power of two of at least {least} and at most {largest}"
+        others = f" or squares like {spelled(near)}" if rectangles and not is_plain(near) else ""
+        if not rectangles and is_possible(size):
+            others = "; --cfg=stylegan2 and stylegan3 take this size, too"
+    else:
+        expected = "squares of a power of two"
+        others = "; --cfg=stylegan2 and stylegan3 take rectangles"
+        if rectangles:
+            others = f" or rectangles like {spelled(near)}"
+    return [f"{has} {expected}{others}; `sg3 dataset --resolution=WxH` resizes"]
 
 
 def metric_names(text: str) -> tuple[str, ...]:

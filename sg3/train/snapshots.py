@@ -63,7 +63,7 @@ class Snapshots:
 
     def path(self) -> Path:
         """Where the networks of now go."""
-        return snapshot_path(self._run_dir, self._trainer.nimg, self._trainer.config.dataset.is_square)
+        return snapshot_path(self._run_dir, self._trainer.nimg, self._trainer.config.dataset.is_plain)
 
     @property
     def is_missing(self) -> bool:

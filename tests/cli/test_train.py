@@ -263,7 +263,7 @@ def sized(folder: Path, *sizes: tuple[int, int]) -> None:
 WRONG_DATA = {
     "empty": (lambda d: None, 65, "no images"),
     "not square": (lambda d: sized(d, (16, 12)), 65, "0.png"),
-    "odd size": (lambda d: sized(d, (20, 20)), 65, "expected a power of two"),
+    "odd size": (lambda d: sized(d, (18, 18)), 65, "expected a power of two"),
     "mixed sizes": (lambda d: sized(d, (16, 16), (16, 16), (32, 32), (16, 16)), 65, "2.png"),
     "broken": (broken_png, 65, "2.png"),
 }

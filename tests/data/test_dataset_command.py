@@ -72,7 +72,7 @@ def test_command_lists_offenders(sg3: Run, tmp_path: Path, dest: Path) -> None:
     outcome = sg3(f"--source={source}", f"--dest={dest}")
     lines = outcome.err.splitlines()
     assert outcome.code == 65
-    assert lines[0] == f"unusable: {source}/00.png: 8x4, not square"
+    assert lines[0] == f"unusable: {source}/00.png: 8x4, not square; StyleGAN2 and 3 want sides of at least 16 pixels"
     assert lines[10] == "unusable: 5 more"
     assert lines[11].startswith("error: in: 15 of 19 images cannot be used")
     outcome = sg3(f"--source={source}", f"--dest={dest}", "--on-error=skip")

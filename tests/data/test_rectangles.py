@@ -48,12 +48,25 @@ def test_kept_as_they_are(tmp_path: Path) -> None:
 def test_what_no_network_has(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--resolution=500x400: no network has this size, .* --resolution=512x384"):
         ImagePlan(resolution=(500, 400))
-    with pytest.raises(UsageError, match="powers of two from 8 to 8192"):
-        ImagePlan(resolution=(48, 48))
+    words = r"powers of two from 8 to 8192, e.g. --resolution=256x256; StyleGAN2 and 3 have --resolution=320x320, too"
+    with pytest.raises(UsageError, match=words):
+        ImagePlan(resolution=(300, 300))
     with pytest.raises(UnusableImages, match=r"--transform=center-crop --resolution=96x64 \(for StyleGAN2 and 3\)"):
         prepare(folder_of(tmp_path / "in", (100, 70), (100, 70), (100, 70)), tmp_path / "a.zip")
     with pytest.raises(DataError, match="101x70 is not square"):
         ImageFolderDataset(folder_of(tmp_path / "odd", (101, 70)))
+
+
+def test_squares_of_no_power_of_two(tmp_path: Path) -> None:
+    made = prepare(folder_of(tmp_path / "in", (48, 48), (48, 48)), tmp_path / "a.zip")
+    assert (made.width, made.height) == (48, 48)
+    assert any("squares of 48 pixels are for --cfg=stylegan2" in note for note in made.notes)
+    assert any("--resolution=32x32 makes what every system" in note for note in made.notes)
+    plain = prepare(folder_of(tmp_path / "plain", (64, 64)), tmp_path / "b.zip")
+    assert not any("squares of" in note for note in plain.notes)
+    with pytest.raises(UnusableImages, match="50x50, the networks take powers of two from 8 to 8192; StyleGAN2 and 3 "
+                                             "want sides that are multiples of 4 pixels"):
+        prepare(folder_of(tmp_path / "odd", (50, 50)), tmp_path / "c.zip")
 
 
 def test_emoji_stand_in_the_middle(tmp_path: Path) -> None:

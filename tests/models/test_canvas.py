@@ -36,7 +36,7 @@ def differing(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
 ])  # fmt: skip
 def test_what_a_size_means(size, rate, constant, nominal) -> None:
     assert (canvas.sampling_rate(size), canvas.constant(size), canvas.nominal(size)) == (rate, constant, nominal)
-    assert canvas.is_possible(size) == (rate is not None and size != (48, 48))
+    assert canvas.is_possible(size) == (rate is not None)
 
 
 def test_the_nearest_possible_size_is_possible() -> None:
@@ -46,8 +46,23 @@ def test_the_nearest_possible_size_is_possible() -> None:
             assert canvas.is_possible(near)
             assert not canvas.is_possible((height, width)) or near == (height, width)
     assert canvas.nearest_possible((720, 1280)) == (768, 1280)
-    assert canvas.nearest_possible((390, 370)) == (512, 512)
-    assert not any(map(canvas.is_possible, [(48, 48), (40, 30), (12, 16), (8, 8), (384, 500)]))
+    assert canvas.nearest_possible((390, 370)) == (384, 384)
+    assert canvas.nearest_possible((300, 300)) == (320, 320)
+    assert not any(map(canvas.is_possible, [(40, 30), (12, 16), (8, 8), (384, 500), (300, 300), (18, 18)]))
+
+
+def test_what_a_size_must_be_is_what_is_said() -> None:
+    """Every side from 16 on a multiple of a step that grows with the image, or else the reason names that step."""
+    for height in range(14, 600, 7):
+        for width in (height, height + 2, 2 * height, 48, 320):
+            words = canvas.obstacle((height, width))
+            if words is not None and "multiples" in words:
+                step = int(words.split("multiples of ")[1].split()[0])
+                assert height % step or width % step
+            assert (words is None) == canvas.is_possible((height, width))
+    step = "StyleGAN2 and 3 want sides that are multiples of 32 pixels at about this size"
+    assert canvas.obstacle((720, 1280)) == step
+    assert canvas.obstacle((12, 64)) == "StyleGAN2 and 3 want sides of at least 16 pixels"
 
 
 @pytest.mark.parametrize("kwargs", [{}, R], ids=["t", "r"])

@@ -112,7 +112,8 @@ def test_what_follows_from_a_contradiction_is_none() -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ({"resolution": 48}, "x.zip has 48 x 48 images, expected a power of two of at least 16"),
+        ({"resolution": 50}, "x.zip has 50 x 50 images, expected a power of two of at least 16 and at most 8192 or "
+                             "squares like 48 x 48; `sg3 dataset"),
     ],
 )
 def test_images_that_cannot_be_trained_on_are_named(dataset: dict, message: str) -> None:

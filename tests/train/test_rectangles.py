@@ -13,7 +13,7 @@ from PIL import Image
 import sg3
 from sg3.canvas import nominal, sampling_rate
 from sg3.data.dataset import ImageFolderDataset
-from sg3.errors import DataError
+from sg3.errors import DataError, UsageError
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.models.augment_draws import Draws
 from sg3.run_folder import newest_snapshot, snapshots
@@ -30,10 +30,13 @@ WIDE = {"resolution": 24, "height": 16, "width": 24}
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wide")
+    return folder_of_patches(tmp_path_factory.mktemp("wide"), 16)
+
+
+def folder_of_patches(folder: Path, height: int) -> Path:
     rng = np.random.default_rng(0)
     for i in range(12):
-        pixels = np.full((16, 24, 3), rng.integers(256, size=3), np.uint8)
+        pixels = np.full((height, 24, 3), rng.integers(256, size=3), np.uint8)
         pixels[4:9, i : i + 9] = rng.integers(256, size=3)
         Image.fromarray(pixels).save(folder / f"{i:02d}.png")
     return folder
@@ -88,6 +91,29 @@ def test_a_run_that_continues(wide: Path, tmp_path: Path, cfg: str) -> None:
     with Image.open(run / "reals.png") as sheet:
         assert sheet.size == (2 * 24, 2 * 16)
     assert type(config).from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("cfg", ["stylegan2", "stylegan3-t"])
+def test_squares_of_no_power_of_two(tmp_path: Path, cfg: str) -> None:
+    """As rectangles: exact resume, files that know the size, a start from a square of a power of two."""
+    (tmp_path / "images").mkdir()
+    images = folder_of_patches(tmp_path / "images", 24)
+    said = {"cfg": cfg, "aug": "fixed", "p": 0.7, "augpipe": "bgcfnc"}
+    data = probe_dataset(tiny_options(images, **said))
+    assert (data.image_size, data.is_square, data.is_plain) == ((24, 24), True, False)
+    config = tiny_config(images, data, **said)
+    whole = train(config, tmp_path / "whole", 4)
+    train(config, tmp_path / "parts", 2)
+    assert_same(comparable(whole), comparable(train(config, tmp_path / "parts", 4)))
+    run = tmp_path / "whole"
+    assert [path.name for path in snapshots(run)] == ["network-snapshot-000000.safetensors"]
+    snapshot = sg3.load(run)
+    assert snapshot.training_set_kwargs["resolution"] == 24
+    assert snapshot.G_ema.img_size == (24, 24)
+    assert snapshot.G_ema.img_resolution == 32
+    assert snapshot.G_ema(torch.randn(2, 8)).shape == (2, 3, 24, 24)
+    with pytest.raises(UsageError, match=r"images of 24 x 24, and \.pkl files have a place for a side only"):
+        sg3.save(snapshot, tmp_path / "net.pkl")
 
 
 def test_moved_images_are_found_out(wide: Path, tmp_path: Path) -> None:

@@ -176,9 +176,10 @@ class StyleGANConfig(TrainConfig):
 
 
     def _image(self, resolution_of: Callable[[Size], int | None]) -> dict[str, Any]:
-        """The arguments that say what images are; of rectangles, `resolution_of` makes img_resolution."""
+        """The arguments that say what images are; of others than squares of a power of two,
+        `resolution_of` makes img_resolution."""
         data = self.dataset
-        if data.is_square:
+        if data.is_plain:
             return {"img_resolution": data.resolution, "img_channels": data.channels}
         size = data.image_size
         return {"img_resolution": resolution_of(size), "img_size": list(size), "img_channels": data.channels}
