@@ -3,7 +3,8 @@
 Frames come first, one client after the other: a client waits for its frame before it asks for another, and which state
 that frame shows is decided when its turn comes, so that it is the newest. If a newer one comes while the frame is made,
 `outdate` tells the work, which may give up. Long work (a projection, a drag) is an iterator, taken a step further
-whenever no frame waits, one after the other in turns, so that none holds up the others.
+whenever no frame waits, one after the other in turns, so that none holds up the others. Where it needs something that
+is made on another thread, it yields a future of that, and has its next turn when that is done.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_TASKS = 4
 ENDING_SECONDS = 5.0
 
 IsStale = Callable[[], bool]
-Steps = Iterator[None]
+Steps = Iterator[Future[Any] | None]
 
 
 class Stale(Exception):
@@ -52,6 +53,7 @@ class Engine:
         self._waiting: OrderedDict[Hashable, _Job] = OrderedDict()
         self._running: tuple[Hashable, _Job] | None = None
         self._tasks: OrderedDict[Hashable, Steps] = OrderedDict()
+        self._awaited: dict[Steps, Future[Any]] = {}  # by tasks that have no turn until it is done
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="sg3-networks", daemon=True)
         self._thread.start()
@@ -113,16 +115,16 @@ class Engine:
 
     def _next(self) -> tuple[Hashable, _Job | Steps] | None:
         with self._changed:
-            while not self._waiting and not self._tasks and not self._ending:
+            while not self._ending:
+                if self._waiting:
+                    self._running = self._waiting.popitem(last=False)
+                    return self._running
+                for name, steps in self._tasks.items():
+                    if steps not in self._awaited:
+                        self._tasks.move_to_end(name)
+                        return name, steps
                 self._changed.wait()
-            if self._ending:
-                return None
-            if self._waiting:
-                self._running = self._waiting.popitem(last=False)
-                return self._running
-            name, steps = next(iter(self._tasks.items()))
-            self._tasks.move_to_end(name)
-            return name, steps
+            return None
 
     def _do(self, job: _Job) -> None:
         if not job.future.set_running_or_notify_cancel():
@@ -134,12 +136,23 @@ class Engine:
 
     def _step(self, name: Hashable, steps: Steps) -> None:
         try:
-            next(steps)
+            awaited = next(steps)
         except BaseException:  # StopIteration: it is done. Anything else it has reported by itself.
             with self._changed:
                 if self._tasks.get(name) is steps:
                     del self._tasks[name]
+        else:
+            if awaited is not None:
+                with self._changed:
+                    self._awaited[steps] = awaited
+                awaited.add_done_callback(lambda _: self._go_on(steps))
         time.sleep(0)
+
+    def _go_on(self, steps: Steps) -> None:
+        """What it has waited for is done."""
+        with self._changed:
+            self._awaited.pop(steps, None)
+            self._changed.notify()
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """Long work for a client: drags and projections.
 
-They run on the networks' thread between frames. Their status is asked for, and what they find is a latent on the shelf,
-which the page shows as any other.
+They run on the networks' thread between frames, but for what needs no network. Their status is asked for, and what they
+find is a latent on the shelf, which the page shows as any other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import degrees, isfinite
 from typing import Any
 
@@ -23,15 +23,16 @@ from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
 from sg3.terminal import printable
 from sg3.tools import drag, project
+from sg3.tools.files import Pixels
 from sg3.tools.perceptual import Perceptual, open_perceptual
 from sg3.tools.targets import Target
-from sg3.viewer.engine import Busy
+from sg3.viewer.engine import Busy, Steps
 from sg3.viewer.state import State
 from sg3.viewer.viewer import Viewer
 
 KEPT = 20  # that are over, or not
 MOST_EDITS = 3  # drags that can be gone on with: each holds a network, features and its history
-Make = Callable[["Task"], Iterator[None]]
+Make = Callable[["Task"], Steps]
 
 
 class Stopped(Exception):
@@ -101,7 +102,7 @@ class Tasks:
             raise MissingInputError(f"task={printable(name, 40)}: there is none of that name any more")
         return task
 
-    def _guarded(self, task: Task, make: Make) -> Iterator[None]:
+    def _guarded(self, task: Task, make: Make) -> Steps:
         try:
             yield from make(task)
         except Stopped:
@@ -124,7 +125,7 @@ def dragging(
 ) -> Make:  # fmt: skip
     """A drag of what a state shows; `runs` are lengths, row by row, of what may not and what may move in turns."""
 
-    def begin(task: Task) -> Iterator[None]:
+    def begin(task: Task) -> Steps:
         painter = viewer.painter(state.network)
         G = painter.G
         if not isinstance(G, StyleGenerator):
@@ -141,7 +142,7 @@ def dragging(
 def steps(viewer: Viewer, state: State) -> Make:
     """The steps of a drag that has begun, until it ends or is stopped."""
 
-    def go_on(task: Task) -> Iterator[None]:
+    def go_on(task: Task) -> Steps:
         edit = task.edit
         assert edit is not None
         report_drag(viewer, task, edit)
@@ -151,7 +152,7 @@ def steps(viewer: Viewer, state: State) -> Make:
                 task.report(ended=edit.ended)
                 return
             report_drag(viewer, task, edit)
-            yield
+            yield None
         raise Stopped
 
     return go_on
@@ -179,13 +180,17 @@ def unpacked(runs: list[int], size: int | Size) -> NDArray[np.bool_]:
 def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Settings) -> Make:
     """A search for the latent whose picture is closest to an image; others move between its steps."""
 
-    def search(task: Task) -> Iterator[None]:
+    def search(task: Task) -> Steps:
         painter = viewer.painter(state.network)
         G = painter.G
         if not isinstance(G, StyleGenerator):
             raise UsageError("project: this network has no w to search in; StyleGAN2 and StyleGAN3 have")
-        target = Target("image", "the image", lambda: image).pixels(G.img_size, G.img_channels)
-        perceptual = _perceptual(painter.device)
+        # Both take seconds, so another thread does them; frames are made meanwhile.
+        prepared = viewer.aside(lambda: (_target(image, G), _perceptual(painter.device)))
+        yield prepared
+        if task.stopping.is_set():
+            raise Stopped
+        target, perceptual = prepared.result()
 
         def report(done: int, total: int, distance: float) -> None:
             task.report(step=done, steps=total, distance=distance)
@@ -194,7 +199,7 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
             G, target, perceptual, settings, class_idx=state.class_idx if G.c_dim else None, report=report
         )
         while True:
-            yield
+            yield None
             if task.stopping.is_set():
                 raise Stopped
             try:
@@ -211,6 +216,10 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
         task.report(latent=latent, place=place, ended="done", psnr=psnr if isfinite(psnr) else None)
 
     return search
+
+
+def _target(image: bytes, G: StyleGenerator) -> Pixels:
+    return Target("image", "the image", lambda: image).pixels(G.img_size, G.img_channels)
 
 
 def _perceptual(device: torch.device) -> Perceptual:

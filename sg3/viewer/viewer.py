@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,6 +90,7 @@ class Viewer:
         self._turns = {role: asyncio.Semaphore(REQUESTS) for role in ("full", "look")}
         self._library = Library(catalogue, device, self.shelf)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sg3-reader")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="sg3-aside")
         self._usual: OrderedDict[Hashable, float] = OrderedDict()  # seconds of the last whole frame of a kind
 
     async def frame(self, place: Hashable, state: State) -> Frame:
@@ -209,6 +210,10 @@ class Viewer:
         self._library.forget()
         return MemoryFull("out of memory: this does not fit; close other programs or use a smaller network")
 
+    def aside(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have something done that needs no network, such as decoding an image, on a thread of its own."""
+        return self._aside.submit(work)
+
     def painter(self, network: str) -> Painter:
         """A network, for work on the networks' thread. Raises Sg3Error."""
         return self._library.painter(network)
@@ -241,4 +246,5 @@ class Viewer:
     def close(self) -> None:
         """End the networks' thread."""
         self._reader.shutdown(wait=False, cancel_futures=True)
+        self._aside.shutdown(wait=False, cancel_futures=True)
         self.engine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -119,6 +120,34 @@ def test_long_work_goes_on_between_frames(engine: Engine) -> None:
     engine.submit("a", lambda _: ticks.clear()).result(SOON)
     engine.submit("a", lambda _: None).result(SOON)
     assert not ticks.is_set()
+
+
+def test_work_that_waits_for_another_thread_holds_up_nobody(engine: Engine) -> None:
+    seen: list[object] = []
+    fetched: Future[int] = Future()
+    done = threading.Event()
+
+    def work() -> Iterator[Future[int] | None]:
+        seen.append("begins")
+        yield fetched
+        seen.append(fetched.result())
+        yield None
+        done.set()
+
+    def others() -> Iterator[None]:
+        for _ in range(3):
+            seen.append("other")
+            yield
+
+    engine.start("waits", work())
+    engine.start("others", others())
+    while seen.count("other") < 3:
+        assert engine.submit("a", lambda _: "frame").result(SOON) == "frame"
+    turns = sum(1 for _ in range(50) if engine.submit("a", lambda _: "frame").result(SOON))
+    assert (turns, seen) == (50, ["begins", "other", "other", "other"])
+    fetched.set_result(5)
+    assert done.wait(SOON)
+    assert seen[-1] == 5
 
 
 def test_what_waits_at_the_end_is_told() -> None:

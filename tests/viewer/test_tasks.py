@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -188,6 +189,29 @@ def test_a_projection_and_a_drag_go_on_side_by_side(client: Any, monkeypatch) ->
     assert until(client, endless)["ended"] == "stopped"
     assert [status["latent"] for status in both] == [status["latent"] for status in alone]
     assert both[0]["psnr"] == alone[0]["psnr"]
+
+
+def test_an_image_is_decoded_and_features_are_read_beside_the_frames(client: Any, monkeypatch) -> None:
+    go_on, threads, decode = threading.Event(), [], tasks._target
+
+    def slow(device: torch.device) -> Any:
+        threads.append(threading.current_thread().name)
+        assert go_on.wait(60)
+        return pyramid
+
+    def decoded(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return decode(*given)
+
+    monkeypatch.setattr(tasks, "_perceptual", slow)
+    monkeypatch.setattr(tasks, "_target", decoded)
+    image = encode.png(Painter(tiny2()).picture(State()))
+    asked = client.post("/api/project?network=noisy.pkl&steps=2", content=image, headers=BYTES).json()
+    assert client.get("/api/image.png?network=noisy.pkl&seed=1").status_code == 200  # while it still reads
+    assert client.get(f"/api/task?task={asked['task']}").json() == asked
+    go_on.set()
+    assert until(client, asked["task"])["ended"] == "done"
+    assert [name.startswith("sg3-aside") for name in threads] == [True, True]
 
 
 @pytest.mark.slow
