@@ -9,7 +9,8 @@ import hashlib
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,9 +31,11 @@ Maps = dict[str, torch.Tensor]  # noise of StyleGAN2 by the name of its buffer, 
 
 MOST_LATENTS = 1_000
 MOST_PASSING = 200  # of those on the way of a drag, so that a long one takes no place from what was loaded
+MOST_BYTES = 2**28  # of either, with their noise: that of a large StyleGAN2 has ten million
 MOST_LOADED = 100  # latents of a file
 MOST_SETS = 20
 MOST_DIRECTIONS = 1_000  # of a file
+MOST_WIDTH = 2_048  # of a direction
 UPLOAD = 2**24  # bytes
 
 
@@ -57,7 +60,7 @@ class Shelf:
         with self._lock:
             kept[name] = ws, noise or {}
             kept.move_to_end(name)
-            while len(kept) > most:
+            while len(kept) > most or (len(kept) > 1 and _bytes(kept.values()) > MOST_BYTES):
                 kept.popitem(last=False)
         return name
 
@@ -98,8 +101,10 @@ class Shelf:
         found = arrays.get("directions")
         if found is None or found.ndim != 2 or not len(found) or not _is_finite(found):
             raise DataError("directions: the file has no array `directions` [K, w_dim], as sg3 directions writes it")
-        if len(found) > MOST_DIRECTIONS:
-            raise DataError(f"directions: the file has {len(found)}, expected at most {MOST_DIRECTIONS}")
+        if len(found) > MOST_DIRECTIONS or found.shape[1] > MOST_WIDTH:
+            have = len(found) if found.shape[1] <= MOST_WIDTH else f"{len(found)} of {found.shape[1]} numbers"
+            most = f"{MOST_DIRECTIONS} of {MOST_WIDTH} numbers"
+            raise DataError(f"directions: the file has {have}, expected at most {most}")
         scale = arrays.get("scale", np.ones(len(found)))
         if scale.shape != (len(found),) or not _is_finite(scale):
             raise DataError("directions: the file's array `scale` does not belong to its directions")
@@ -123,9 +128,23 @@ class Shelf:
         return found
 
 
-def read_latents(data: bytes, G: Walkable, class_idx: int | None) -> tuple[torch.Tensor, Maps]:
-    """ws [N, num_ws, w_dim] of an .npz with `w` or `z`, and the noise of StyleGAN2 that a projection found with it.
-    Raises DataError, UsageError."""
+@dataclass(frozen=True)
+class Loaded:
+    """Latents of a file: points in a space, and the noise of StyleGAN2 that a projection found with them."""
+
+    space: str
+    points: torch.Tensor  # [N, ...]
+    noise: Maps
+
+    def ws(self, G: Walkable, class_idx: int | None) -> torch.Tensor:
+        """[N, num_ws, w_dim], by the network where they are in z. Raises UsageError."""
+        keys = make_keyframes(G, self.space, self.points, classes=() if class_idx is None else (class_idx,))
+        w = map_keyframes(G, keys).points.to(torch.float32)
+        return w if w.ndim == 3 else w[:, None].expand(-1, G.num_ws, -1)
+
+
+def read_latents(data: bytes, G: Walkable) -> Loaded:
+    """An .npz with `w` or `z` for this network, which is not run. Raises DataError, UsageError."""
     (space, points), beside = _read(data, lambda path: (load_latents([path], G), load_projection(path)))
     if len(points) > MOST_LOADED:
         raise UsageError(f"latents: the file has {len(points)}, expected at most {MOST_LOADED}")
@@ -135,9 +154,13 @@ def read_latents(data: bytes, G: Walkable, class_idx: int | None) -> tuple[torch
         if name not in known or known[name].shape != values.shape or not torch.isfinite(values).all():
             raise DataError(f"the file: holds noise {printable(name)} of shape {list(values.shape)}, which is not this "
                             "network's; use the network that was projected to")  # fmt: skip
-    keys = make_keyframes(G, space, points, classes=() if class_idx is None else (class_idx,))
-    w = map_keyframes(G, keys).points.to(torch.float32)
-    return (w if w.ndim == 3 else w[:, None].expand(-1, G.num_ws, -1)), noise
+    return Loaded(space, points, noise)
+
+
+def _bytes(kept: Collection[tuple[torch.Tensor, Maps]]) -> int:
+    """Of latents and of their noise, which those of a file share."""
+    maps = {id(noise): noise for _, noise in kept}.values()
+    return sum(ws.nbytes for ws, _ in kept) + sum(values.nbytes for noise in maps for values in noise.values())
 
 
 def _is_finite(array: NDArray[np.generic]) -> bool:

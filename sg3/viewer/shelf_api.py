@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import torch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -14,7 +15,7 @@ from sg3.viewer.encode import npz
 from sg3.viewer.pictures import Painter
 from sg3.viewer.requests import Answer, body_of, explained, json_object, may_change, needed, place, state_of_query
 from sg3.viewer.settings import Real, Whole
-from sg3.viewer.shelf import UPLOAD, read_latents
+from sg3.viewer.shelf import UPLOAD, Maps, read_latents
 from sg3.viewer.state import SEED, State
 from sg3.viewer.viewer import Check, Viewer
 
@@ -33,11 +34,14 @@ def routes(viewer: Viewer) -> list[Route]:
         state = state_of_query(request)
         data = await body_of(request, BYTES, UPLOAD)
 
-        def read(painter: Painter, _: Check) -> list[str]:
-            points, noise = read_latents(data, painter.walkable, state.class_idx)
-            return [viewer.shelf.put_latent(ws[None], noise) for ws in points]
+        def put(ws: torch.Tensor, noise: Maps) -> list[str]:
+            return [viewer.shelf.put_latent(one[None], noise) for one in ws]
 
-        return JSONResponse({"latents": await viewer.with_network(place(request), state.network, read)})
+        # On the networks' thread is only what takes the network: a file of a hundred million bytes takes a while.
+        G = await viewer.with_network(place(request), state.network, lambda painter, _: painter.walkable)
+        loaded = await asyncio.to_thread(read_latents, data, G)
+        ws = await viewer.with_network(place(request), state.network, lambda _, __: loaded.ws(G, state.class_idx))
+        return JSONResponse({"latents": await asyncio.to_thread(put, ws, loaded.noise)})
 
     async def keep(request: Request) -> Response:
         may_change(request)

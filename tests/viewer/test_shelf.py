@@ -129,6 +129,7 @@ def test_children(client: Any) -> None:
         ("/api/latents", npz(w=np.array([{}], dtype=object)), 422, "the file"),
         ("/api/latents", npz(z=np.zeros((101, 8))), 400, "the file has 101, expected at most 100"),
         ("/api/directions", npz(directions=np.zeros((1001, 8))), 422, "the file has 1001, expected at most 1000"),
+        ("/api/directions", npz(directions=np.zeros((2, 2049))), 422, "the file has 2 of 2049 numbers"),
         ("/api/directions", b"", 422, "the file"),
         ("/api/directions", npz(directions=np.zeros(4)), 422, "has no array `directions`"),
         ("/api/directions", npz(directions=np.zeros((2, 4)), scale=np.zeros(3)), 422, "`scale` does not belong"),
@@ -172,6 +173,21 @@ def test_the_shelf_is_not_endless(monkeypatch) -> None:
         shelf.latent(names[0], 2, 3)
     with pytest.raises(UsageError, match="has 2 x 3 numbers, this network takes 4 x 3"):
         shelf.latent(names[2], 4, 3)
+
+
+def test_noise_has_a_place_by_its_bytes(monkeypatch) -> None:
+    monkeypatch.setattr(shelves, "MOST_BYTES", 2_000)
+    shelf = Shelf()
+    one, two = ({"b4.conv.noise_const": torch.full((16, 16), float(n))} for n in range(2))  # 1,024 bytes each
+    several = [shelf.put_latent(torch.full((1, 2, 3), float(n)), one) for n in range(20)]  # of one file, which share it
+    assert [shelf.noise(name) is one for name in several] == [True] * 20
+    other = shelf.put_latent(torch.zeros(1, 2, 3), two)
+    assert shelf.noise(other) is two
+    assert [shelf.noise(name) for name in several] == [{}] * 20
+    with pytest.raises(MissingInputError):
+        shelf.latent(several[-1], 2, 3)
+    alone = shelf.put_latent(torch.zeros(1, 2, 3), {"b4.conv.noise_const": torch.zeros(32, 32)})
+    assert shelf.latent(alone, 2, 3).shape == (1, 2, 3)  # what has just been put is there, whatever its size
 
 
 def test_steps_on_the_way_push_nothing_out(monkeypatch) -> None:
