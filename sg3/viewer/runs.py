@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
@@ -17,21 +19,25 @@ from sg3.errors import MissingInputError, UsageError
 from sg3.plain_files import open_plain
 from sg3.terminal import printable
 from sg3.viewer.catalogue import Catalogue
+from sg3.viewer.growing import Growing, Take
 from sg3.viewer.requests import explained, needed
 from sg3.viewer.settings import Whole
 from sg3.viewer.viewer import Viewer
 
 A_RUN = "the name of a run from /api/networks"
 MOST_POINTS = 300  # of a curve
-MOST_BYTES = 2**26  # of an image or of the statistics that are read
+MOST_BYTES = 2**26  # of an image
+MOST_FILES = 100  # of statistics and metrics that are remembered
+MOST_RESULTS = 100  # of a line
 CURVES = ("Loss/G/loss", "Loss/D/loss", "Loss/scores/real", "Loss/scores/fake", "Progress/augment", "Loss/r1_penalty")
 
 
 def routes(viewer: Viewer) -> list[Route]:
     """All of it."""
+    runs = Runs(viewer.catalogue)
 
     async def run(request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(describe, viewer.catalogue, needed(request, "run", A_RUN)))
+        return JSONResponse(await asyncio.to_thread(runs.describe, needed(request, "run", A_RUN)))
 
     async def images(request: Request) -> Response:
         which, kimg = request.query_params.get("which", "reals"), request.query_params.get("kimg")
@@ -45,31 +51,55 @@ def routes(viewer: Viewer) -> list[Route]:
     return [Route("/api/run", explained(viewer, run)), Route("/api/run.png", explained(viewer, images))]
 
 
-def describe(catalogue: Catalogue, name: str) -> dict[str, Any]:
-    """Snapshots, curves over thousands of images, metrics. Raises MissingInputError."""
-    folder = _folder(catalogue, name)
-    entries = [entry for entry in catalogue.entries().values() if entry.run == name and entry.kimg is not None]
-    lines = list(_lines(folder / run_folder.STATS, MOST_POINTS))
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in lines:
-        kimg = _mean(line, "Progress/kimg")
-        for curve in CURVES:
-            value = _mean(line, curve)
-            if kimg is not None and value is not None:
+class Runs:
+    """The runs that are looked at, and what of their files has been read."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._files: OrderedDict[Path, Growing] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Snapshots, curves over thousands of images, metrics. Raises MissingInputError."""
+        folder = _folder(self._catalogue, name)
+        entries = [e for e in self._catalogue.entries().values() if e.run == name and e.kimg is not None]
+        ticks = self._file(folder / run_folder.STATS, _tick).values(MOST_POINTS)
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for kimg, means in ticks:
+            for curve, value in means.items():
                 curves.setdefault(curve, []).append((kimg, value))
-    metrics: dict[str, list[tuple[float, float]]] = {}
-    for metric in run_folder.metric_names(folder):
-        for line in _lines(run_folder.metric_path(folder, metric)):
-            kimg = run_folder.kimg_of(str(line.get("snapshot_pkl")))
-            results = line.get("results")
-            for key, value in results.items() if isinstance(results, dict) else ():
-                if kimg is not None and isinstance(value, int | float) and isfinite(value):
-                    metrics.setdefault(printable(key, 60), []).append((kimg, float(value)))
-    return {
-        "run": name, "snapshots": [{"name": entry.name, "kimg": entry.kimg} for entry in entries],
-        "curves": curves, "metrics": metrics, "kimg": _mean(lines[-1], "Progress/kimg") if lines else None,
-        "ended": (folder / run_folder.EXIT).is_file(),
-    }  # fmt: skip
+        metrics: dict[str, list[tuple[float, float]]] = {}
+        for metric in run_folder.metric_names(folder):
+            for kimg, results in self._file(run_folder.metric_path(folder, metric), _result).values():
+                for key, value in results.items():
+                    metrics.setdefault(key, []).append((kimg, value))
+        return {
+            "run": name, "snapshots": [{"name": entry.name, "kimg": entry.kimg} for entry in entries],
+            "curves": curves, "metrics": metrics, "kimg": ticks[-1][0] if ticks else None,
+            "ended": (folder / run_folder.EXIT).is_file(),
+        }  # fmt: skip
+
+    def _file(self, path: Path, take: Take) -> Growing:
+        with self._lock:
+            found = self._files.setdefault(path, Growing(path, take))
+            self._files.move_to_end(path)
+            while len(self._files) > MOST_FILES:
+                self._files.popitem(last=False)
+        return found
+
+
+def _tick(line: dict[str, Any]) -> tuple[float, dict[str, float]] | None:
+    kimg = _mean(line, "Progress/kimg")
+    means = {curve: value for curve in CURVES if (value := _mean(line, curve)) is not None}
+    return None if kimg is None else (kimg, means)
+
+
+def _result(line: dict[str, Any]) -> tuple[int, dict[str, float]] | None:
+    kimg, results = run_folder.kimg_of(str(line.get("snapshot_pkl"))), line.get("results")
+    if kimg is None or not isinstance(results, dict):
+        return None
+    return kimg, {printable(key, 60): float(value) for key, value in list(results.items())[:MOST_RESULTS]
+                  if isinstance(value, int | float) and isfinite(value)}  # fmt: skip
 
 
 def image(catalogue: Catalogue, name: str, which: str, until: int | None = None) -> bytes:
@@ -103,15 +133,6 @@ def _folder(catalogue: Catalogue, name: str) -> Path:
     if name not in runs:
         raise MissingInputError(f"run={printable(name)}: there is none of that name; see api/networks")
     return runs[name]
-
-
-def _lines(path: Path, most: int | None = None) -> Iterable[dict[str, Any]]:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            return []
-    except OSError:
-        return []
-    return run_folder.read_lines(path, most=most)
 
 
 def _mean(line: dict[str, Any], name: str) -> float | None:

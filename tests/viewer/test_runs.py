@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sg3.viewer import growing
+from sg3.viewer.catalogue import Catalogue
+from sg3.viewer.runs import Runs
 from tests.helpers.for_tools import saved, tiny2, tiny3
 from tests.helpers.run_folders import run_folder, tick
 from tests.helpers.viewer_clients import client_of
@@ -62,6 +65,56 @@ def test_long_statistics_are_thinned_out(client: Any, run_dir: Path) -> None:
     assert 200 <= len(curve) <= 300
     assert curve[-1] == [4999, 4999]
     assert found["kimg"] == 4999
+
+
+def test_a_poll_reads_only_what_is_new(run_dir: Path, monkeypatch) -> None:
+    """However long the statistics are; and a file that was cut, as a run that goes on does, is read again."""
+    parsed: list[object] = []
+    parse = growing.limits.parse_shallow
+    monkeypatch.setattr(growing.limits, "parse_shallow", lambda line: parsed.append(line) or parse(line))
+    stats = run_dir / "stats.jsonl"
+    stats.write_text("".join(tick(n, n) for n in range(100)) + tick(100, 100)[:20])
+    runs = Runs(Catalogue([run_dir], []))
+
+    def curve() -> list[tuple[float, float]]:
+        parsed.clear()
+        return runs.describe(RUN)["curves"]["Loss/G/loss"]
+
+    assert curve() == [(n, n) for n in range(100)]
+    assert curve() == [(n, n) for n in range(100)]
+    assert parsed == []
+    with stats.open("a") as file:
+        file.write(tick(100, 100)[20:] + "broken\n" + tick(101, 101))
+    assert curve() == [(n, n) for n in range(102)]
+    assert len(parsed) == 3
+    stats.write_text("".join(tick(n, n + 0.5) for n in range(150)))  # longer than before, and another one
+    assert curve() == [(n, n + 0.5) for n in range(150)]
+    stats.write_text(tick(0, 7))
+    assert curve() == [(0, 7)]
+    stats.unlink()
+    assert runs.describe(RUN)["curves"] == {}
+    stats.write_text(tick(0, 8))
+    assert curve() == [(0, 8)]
+
+
+def test_what_is_kept_of_a_long_file_is_bounded(run_dir: Path, monkeypatch) -> None:
+    monkeypatch.setattr(growing, "PIECE", 2_000)
+    path = run_dir / "long.jsonl"
+    file = growing.Growing(path, lambda line: line["Progress/kimg"]["mean"])
+    written = 0
+    for count in (1, 700, 3000, 1, 20_000):
+        with path.open("a") as out:
+            out.write("".join(tick(n, n) for n in range(written, written + count)))
+        written += count
+        values = file.values(300)
+        assert values[-1] == written - 1
+        steps = np.diff(values)
+        assert len(values) == written or 200 <= len(values) <= 300
+        assert len(values) == 1 or steps[:-1].tolist() == [steps[0]] * (len(steps) - 1)
+        assert len(file._kept) <= growing.KEPT
+    with path.open("a") as out:
+        out.write("x" * 7_000 + "\n" + tick(99_999, 1))  # a line that is too long is passed over
+    assert file.values(300)[-1] == 99_999
 
 
 def test_what_is_not_there(client: Any, run_dir: Path) -> None:
