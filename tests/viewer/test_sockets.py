@@ -21,12 +21,13 @@ from sg3.viewer.state import State
 from tests.helpers.for_tools import saved, tiny3
 from tests.helpers.viewers import FULL, Served, pixels_of, served, viewer_of
 
-SOON = 20.0
+SOON = 60.0  # something hangs if it takes longer; how quick things are is not for busy machines to say
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Served]:
     path = saved(tiny3(), tmp_path_factory.mktemp("networks") / "net.pkl")
+    expected()  # kernels are compiled, or read, in no test's time
     with served(viewer_of(path)) as made:
         yield made
 
