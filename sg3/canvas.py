@@ -120,6 +120,12 @@ def is_canvas(network: Any) -> bool:
     return size is not None and size != (network.img_resolution, network.img_resolution)
 
 
+def middle(whole: Size, part: Size) -> tuple[slice, slice]:
+    """Rows and columns of the part of this size, or of the whole if that is smaller, in the middle."""
+    first = [max(all_of_it - wanted, 0) // 2 for all_of_it, wanted in zip(whole, part, strict=True)]
+    return slice(first[0], first[0] + part[0]), slice(first[1], first[1] + part[1])
+
+
 def spelled(size: Size) -> str:
     """W x H, as in `512 x 384`."""
     return f"{size[1]} x {size[0]}"

@@ -22,6 +22,7 @@ from sg3.metrics.network_files import (
     measure_in_processes,
     real_images_of,
     test_images,
+    visible_of,
 )
 from sg3.models import Generator
 from sg3.progress import Progress
@@ -44,6 +45,7 @@ def evaluate(
     again: bool = False,
     intervals: bool = False,
     test_data: str | os.PathLike[str] | None = None,
+    bars: bool = False,
     device: str = "auto",
     on_result: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, float]:
@@ -53,7 +55,8 @@ def evaluate(
     `metrics`: names as in `sg3 metrics`. `data`: the real images, by default what the network was trained on;
     `mirror`: mirrored ones as well. Results of a run's snapshots are added to its metric-NAME.jsonl, and what is there
     is not measured `again`. `intervals`: 95 % confidence intervals, in the lines that `on_result` gets. `test_data`:
-    real images that training has not seen, for `auth` and `ct`. `gpus` processes share the work. `on_result` gets each
+    real images that training has not seen, for `auth` and `ct`. `bars`: images between black bars with them; else
+    metrics look at what lies between. `gpus` processes share the work. `on_result` gets each
     result with its recipe, as these files have them.
 
     Raises UsageError, DataError, MissingInputError, StorageError as the command.
@@ -65,7 +68,7 @@ def evaluate(
     job = Job(
         (), chosen, None if data is None else Path(data), mirror, device, seed, batch,
         loaders() if workers is None else workers, None if detector_dir is None else Path(detector_dir), cache, again,
-        intervals=intervals, test=None if test_data is None else Path(test_data),
+        intervals=intervals, test=None if test_data is None else Path(test_data), bars=bars,
     )  # fmt: skip
     lines: list[dict[str, Any]] = []
     if isinstance(network, (Snapshot, Generator)):
@@ -98,6 +101,7 @@ def _measure_in_memory(job: Job, snapshot: Snapshot) -> list[dict[str, Any]]:
             job.metrics, G, real, device=device_for_work(job.device), seed=job.seed, batch=job.batch,
             workers=job.workers, detector_dir=job.detector_dir, cache=job.cache, graphs=job.graphs,
             progress=progress.show, intervals=job.intervals, test=test_images(job, real),
+            visible=visible_of(snapshot, real, G), bars=job.bars,
         )  # fmt: skip
     return [result.as_dict() for result in results]
 

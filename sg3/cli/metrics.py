@@ -56,6 +56,8 @@ def _named_weights(
               help="Another network: also how much larger each value is than its, with an interval.")
 @click.option("--background", metavar="COLOUR", default="white", show_default=True,
               help="Detectors see images with alpha over this colour; over another one it is another metric.")
+@switch("--bars", help="Networks trained between black bars: measure whole squares, real and generated, as the "
+        "original does.  [default: what lies between]")
 @switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
@@ -80,6 +82,7 @@ def command(
     intervals: bool,
     against: str | None,
     background: str,
+    bars: bool,
     cache: bool,
     plot_path: Path | None,
     as_json: bool,
@@ -141,7 +144,8 @@ def command(
         job = Job(
             other + found, chosen, data, mirror, device, seed, batch,
             loaders() if workers is None else workers, detector_dir, cache, again, not no_graphs,
-            intervals or against is not None, weights=weights, background=background, test=test_data, sheet=sheet,
+            intervals or against is not None, weights=weights, background=background, bars=bars, test=test_data,
+            sheet=sheet,
         )  # fmt: skip
         display = Display(as_json, len(job.snapshots) > 1, against)
         if gpus is not None and gpus > 1 and find_place(os.environ) is None:
@@ -189,15 +193,18 @@ class Display:
             return
         intervals = line.get("intervals", {})
         classes = line["recipe"].get("real_images_of_class", {})
-        of_class = {index: f"{line['metric']}_{index}" for index in classes}
+        of_class = {index: [name for name in (f"{line['metric']}_{index}", f"{line['metric']}_{index}_alpha")
+                            if name in line["results"]] for index in classes}  # fmt: skip
+        in_table = {name for names in of_class.values() for name in names}
         values = "  ".join(f"{name} {_number(value)}{_around(intervals.get(name))}"
-                           for name, value in line["results"].items() if name not in of_class.values())
+                           for name, value in line["results"].items() if name not in in_table)
         where = f"{line['snapshot_pkl']}: " if self.named else ""
         time_taken = "known" if known else line["total_time_str"]
         show(f"{where}{values}  ({time_taken})")
-        for index, name in of_class.items():
-            value = f"{_number(line['results'][name]):>10s}{_around(intervals.get(name))}"
-            show(f"  class {index:>4s}  {classes[index]:7d} real images  {value}")
+        for index, names in of_class.items():
+            numbers = "  alpha".join(f"{_number(line['results'][name]):>10s}{_around(intervals.get(name))}"
+                                     for name in names)
+            show(f"  class {index:>4s}  {classes[index]:7d} real images  {numbers}")
         for name, interval in differences.items():
             show(f"  {name} minus that of {self.against}: {_number(interval['value'])}{_around(interval)}")
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 
-from sg3.canvas import size_of, spelled
+from sg3.canvas import Size, size_of, spelled
 from sg3.data.dataset import ImageFolderDataset
 from sg3.durations import format_time_brief
 from sg3.errors import UsageError
@@ -64,6 +64,8 @@ def compute(
     graphs: bool = False,
     intervals: bool = False,
     background: str = "white",
+    visible: Size | None = None,
+    bars: bool = False,
     test: RealImages | None = None,
     sheet: Path | None = None,
 ) -> list[MetricResult]:
@@ -79,6 +81,8 @@ def compute(
     and compute a Frechet distance 21 times.
     background: detectors see images with alpha over this colour, a part of the metric's definition; comparisons with
     real images also give a second number, NAME_alpha, of the alpha plane alone.
+    visible: of images between black bars, the height and width that are none: detectors see this part of real and of
+    generated ones alike, unless `bars` asks for all of both.
     test: real images that training has not seen, for metrics that ask what it has memorised; without, those that it
     left out. sheet: where a picture of what it may have memorised goes, by the first such metric.
 
@@ -93,13 +97,15 @@ def compute(
     world = already_met(device)
     if batch < 1:
         raise UsageError(f"batch={batch}: expected at least 1")
+    shown = shown_part(G, visible)
     if not needs_dataset(metrics, G):
         dataset = None
 
     def prepare() -> Run:
         data = None if dataset is None else dataset.open()
         tests = None if test is None else test.open()
-        _check(metrics, G, dataset, data, test)
+        part = None if bars else shown
+        _check(metrics, G, dataset, data, test, part)
         if tests is not None and test is not None:
             check_fits(tests, G.img_channels, size_of(G), test.path)
         opened = {} if detectors is None else detectors
@@ -107,12 +113,14 @@ def compute(
             if name not in opened:
                 opened[name] = open_detector(name, device, detector_dir)
         network = copy.deepcopy(G).eval().requires_grad_(False).to(device)
-        pixels = Pixels((_seen_channels(G), *size_of(G)))
+        pixels = Pixels((_seen_channels(G), *(part or size_of(G))))
         seen = {**opened, pixels.name: pixels}
         labels, watched = random_labels(G, data, seed), Progress(progress, stop)
+        real, unseen = (None if images is None else replace(images, visible=part) for images in (dataset, test))
         return Run(
-            network, labels, dataset, data, seen, seed, world, watched, intervals, background, test, tests, sheet
-        )
+            network, labels, real, data, seen, seed, world, watched, intervals, background, unseen, tests, sheet,
+            part, bars_in_record(shown, bars),
+        )  # fmt: skip
 
     results: list[MetricResult] = []
 
@@ -128,6 +136,18 @@ def compute(
         except Stopped:
             pass
     return results
+
+
+def shown_part(G: Generator, visible: Size | None) -> Size | None:
+    """Height and width `visible` of a network's images, None if that is all of them."""
+    height, width = size_of(G)
+    part = None if visible is None else (min(visible[0], height), min(visible[1], width))
+    return None if part == (height, width) else part
+
+
+def bars_in_record(shown: Size | None, bars: bool) -> str | None:
+    """What a record says of black bars, for images that have some."""
+    return None if shown is None else "measured" if bars else f"cut off, {spelled(shown)} left"
 
 
 def needs_dataset(metrics: Sequence[Metric], G: Generator) -> bool:
@@ -152,6 +172,8 @@ class Run:
     test: RealImages | None
     tests: ImageFolderDataset | None  # the same, opened
     sheet: Path | None
+    visible: Size | None  # the part of images that is looked at, if not all
+    bars: str | None  # for the record
 
     @property
     def view(self) -> str:
@@ -163,7 +185,7 @@ def _results(
     run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool, graphs: bool
 ) -> Iterator[MetricResult]:
     device = next(run.G.parameters()).device
-    samples = Samples(run.G, run.labels, run.seed, batch, graphs)
+    samples = Samples(run.G, run.labels, run.seed, batch, graphs, run.visible)
     facts = run.world.on_main(lambda: _facts(run, device, samples.batch))
     record = _Recorder(run, facts)
     statistics = None
@@ -192,7 +214,7 @@ def _results(
             G = cast(StyleGenerator, run.G)
             found = path_length(
                 metric, G, run.labels, detector, run.seed, run.world, run.progress, run.intervals,
-                background_of(run.view),
+                background_of(run.view), run.visible,
             )  # fmt: skip
             yield record(metric, found.values, began, intervals=found.intervals)
     moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
@@ -299,6 +321,8 @@ class _Recorder:
             recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
         if self._run.view and not isinstance(metric, Equivariance):  # which compares all channels
             recipe["background"] = self._run.view.removeprefix(OVER)
+        if self._run.bars is not None and not isinstance(metric, Equivariance):  # which compares all of the images
+            recipe["bars"] = self._run.bars
         recipe |= definition or {}
         seconds = time.monotonic() - began
         asked = (intervals or {}) if self._run.intervals else None
@@ -307,7 +331,7 @@ class _Recorder:
 
     def _resize(self, detector: Detector) -> str | None:
         """What a detector does to images; those that are not square are stretched to its own."""
-        size = size_of(self._run.G)
+        size = self._run.visible or size_of(self._run.G)
         if size[0] == size[1] or detector.resize is None:
             return detector.resize
         return f"{detector.resize}, stretched from {spelled(size)}"
@@ -328,7 +352,7 @@ def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
 
 def _check(
     metrics: Sequence[Metric], G: Generator, dataset: RealImages | None, data: ImageFolderDataset | None,
-    test: RealImages | None,
+    test: RealImages | None, visible: Size | None,
 ) -> None:  # fmt: skip
     """Everything that can be known to be wrong before hours are spent. Raises UsageError."""
     moved = [metric.name for metric in metrics if isinstance(metric, Equivariance)]
@@ -338,7 +362,7 @@ def _check(
         if isinstance(metric, PathLength) and not isinstance(G, StyleGenerator):
             raise UsageError(f"{metric.name}: walks through w, which only StyleGAN generators have")
         if isinstance(metric, WaveletDistance):
-            check_shape(metric.name, (_seen_channels(G), *size_of(G)))
+            check_shape(metric.name, (_seen_channels(G), *(visible or size_of(G))))
         if metric.detector is not None and not 1 <= G.img_channels <= 4:
             raise UsageError(f"{metric.name}: detectors see 1 or 3 channels, this network makes {G.img_channels}")
         if metric.real is None:

@@ -12,6 +12,8 @@ from sg3.atomic import write_atomic
 from sg3.data.dataset import ImageFolderDataset
 from sg3.metrics.features import Examples
 from sg3.metrics.samples import Samples
+from sg3.metrics.views import framed
+from sg3.transparency import has_alpha, opaque, straight
 
 SMALLEST, LARGEST = 64, 160  # pixels of a picture on the sheet
 GAP, CAPTION, TITLE = 6, 40, 44
@@ -32,7 +34,7 @@ def draw_sheet(
     font = ImageFont.load_default(12)
     columns = max(len(example.neighbours) for example in examples) + 1
     rows = max(len(block) for _, block in blocks)
-    picture = _picture(torch.from_numpy(data[0][0]))
+    picture = _picture(_real(data, 0, samples))
     width, height = picture.size
     block_width = columns * (width + GAP) + 3 * GAP
     sheet = Image.new("RGB", (2 * block_width + GAP, TITLE + rows * (height + CAPTION) + GAP), WHITE)
@@ -45,10 +47,10 @@ def draw_sheet(
         for row, example in enumerate(block):
             top = TITLE + row * (height + CAPTION)
             image = _generated(samples, example.index) if example.kind == "generated" else \
-                torch.from_numpy(held_out[example.index][0])
+                _real(held_out, example.index, samples)
             pictures = [(_picture(image), f"score {example.score:.3g}")]
             for index, mirrored, distance in example.neighbours:
-                near = torch.from_numpy(data[index][0])
+                near = _real(data, index, samples)
                 caption = f"{distance:.4g}" + "\nmirrored" * mirrored
                 pictures.append((_picture(near.flip(2) if mirrored else near), caption))
             for column, (shown, caption) in enumerate(pictures):
@@ -58,18 +60,23 @@ def draw_sheet(
     write_atomic(path, lambda file: sheet.save(file, "PNG"))
 
 
+def _real(data: ImageFolderDataset, index: int, samples: Samples) -> torch.Tensor:
+    """What of it is compared."""
+    return framed(torch.from_numpy(data[index][0]), samples.visible)
+
+
 def _generated(samples: Samples, index: int) -> torch.Tensor:
     """Image number `index`, made again: it is a function of its number."""
     start = index - index % samples.batch
-    return samples.images(range(start, start + samples.batch))[index - start].cpu()
+    image = samples.images(range(start, start + samples.batch))[index - start].cpu()
+    return image if image.dtype == torch.uint8 else straight(image[None])[0]
 
 
 def _picture(image: torch.Tensor) -> Image.Image:
-    """uint8 [C, H, W] with 1, 3 or 4 channels -> an RGB picture of a size to look at; alpha lies on white."""
-    pixels = image.permute(1, 2, 0).numpy()
+    """uint8 [C, H, W] with 1 to 4 channels -> an RGB picture of a size to look at; alpha lies over a checkerboard."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    pixels = opaque(pixels) if has_alpha(pixels.shape[2]) else pixels
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*WHITE, 255)), picture)
     side = max(picture.size)
     factor = LARGEST / side if side > LARGEST else max(SMALLEST // side, 1)
     size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))

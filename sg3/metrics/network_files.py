@@ -18,13 +18,16 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from sg3 import errors
 from sg3._version import __version__
+from sg3.canvas import Size, spelled
 from sg3.device import choose_device, device_for_work
 from sg3.errors import MissingInputError, Sg3Error, UsageError
 from sg3.formats import Snapshot, averaged_generator, fetch_remote, is_remote, load
 from sg3.formats.digest import sha256_of
+from sg3.formats.snapshot import visible_part
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.driver import compute, needs_dataset
+from sg3.metrics.driver import bars_in_record, compute, needs_dataset, shown_part
+from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
@@ -33,6 +36,7 @@ from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
 from sg3.processes import already_met, check_ranks, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
+from sg3.terminal import say
 
 
 class Display(Protocol):
@@ -69,6 +73,7 @@ class Job:
     sheet: Path | None = None  # where a picture of what may be memorised goes
     weights: tuple[tuple[str, str], ...] = ()  # names of detectors, and the file or address of each
     background: str = "white"  # of images with alpha
+    bars: bool = False  # images between black bars with them
 
 
 def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
@@ -105,9 +110,13 @@ def _measure(job: Job, display: Display) -> None:
         snapshot = load(path, device)
         G = averaged_generator(snapshot, path)
         dataset = real_images_of(job, path, snapshot, G)
+        visible = visible_of(snapshot, dataset, G)
+        if visible is not None and world.is_main:
+            what = "are measured, too" if job.bars else f"are cut off, {spelled(visible)} are measured (--bars: all)"
+            say(f"note: {path.name}: black bars {what}")
         folder = path.parent if is_run(path.parent) else None
         digest = sha256_of(path)
-        known = world.on_main(partial(_known, job, folder, path, digest, G, dataset))
+        known = world.on_main(partial(_known, job, folder, path, digest, G, dataset, visible))
         if world.is_main:
             for line in known.values():
                 display.result(line, True)
@@ -132,7 +141,7 @@ def _measure(job: Job, display: Display) -> None:
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
                 progress=display.progress if world.is_main else None, graphs=job.graphs,
-                intervals=job.intervals, background=job.background, sheet=job.sheet,
+                intervals=job.intervals, background=job.background, visible=visible, bars=job.bars, sheet=job.sheet,
                 test=test_images(job, dataset),
             )  # fmt: skip
 
@@ -187,6 +196,21 @@ def real_images_of(job: Job, path: Path, snapshot: Snapshot, G: Generator) -> Re
     return replace(said, xflip=mirror, use_labels=said.use_labels or G.c_dim > 0)
 
 
+def visible_of(snapshot: Snapshot, dataset: RealImages | None, G: Generator) -> Size | None:
+    """What lies between the black bars of a network's images, as its file says it or else the real images do.
+
+    Raises UsageError if these contradict each other.
+    """
+    said = shown_part(G, visible_part(snapshot))
+    found = None if dataset is None else dataset.open().visible
+    if dataset is not None and None not in (said, found) and said != found:
+        assert said is not None
+        assert found is not None
+        raise UsageError(f"{dataset.path}: images of {spelled(found)} between black bars, the network makes "
+                         f"{spelled(said)} between its own; name the dataset it was trained on with --data")
+    return said or shown_part(G, found)
+
+
 def test_images(job: Job, dataset: RealImages | None) -> RealImages | None:
     """The real images that training has not seen, if the user names some: all of them, none mirrored."""
     if job.test is None or dataset is None:
@@ -195,8 +219,9 @@ def test_images(job: Job, dataset: RealImages | None) -> RealImages | None:
 
 
 def _known(
-    job: Job, folder: Path | None, path: Path, digest: str, G: Generator, dataset: RealImages | None
-) -> dict[str, dict[str, Any]]:
+    job: Job, folder: Path | None, path: Path, digest: str, G: Generator, dataset: RealImages | None,
+    visible: Size | None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """By metric, the lines that the run folder has of this network, dataset and seed, made by this version."""
     if job.again or folder is None:
         return {}
@@ -216,6 +241,8 @@ def _known(
                 same = same and recipe["mirrored"] == dataset.is_mirrored(metric.real)
             if "background" in recipe:
                 same = same and f"{OVER}{recipe['background']}" == over_colour(job.background)
+            if not isinstance(metric, Equivariance):
+                same = same and recipe.get("bars") == bars_in_record(visible, job.bars)
             if isinstance(metric, TrainingSetMetric):
                 same = same and recipe.get("test_dataset") == test_hash and job.sheet is None
             if same and (not job.intervals or "intervals" in line):

@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 
+from sg3.canvas import Size
 from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector
 from sg3.metrics.features import Findings
@@ -23,6 +24,7 @@ from sg3.metrics.intervals import groups, jackknife
 from sg3.metrics.metric import Metric
 from sg3.metrics.progress import Progress
 from sg3.metrics.samples import Labels, chunks, has_noise, randomize_noise
+from sg3.metrics.views import framed
 from sg3.models import StyleGenerator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
@@ -56,10 +58,10 @@ class Perceptual(Protocol):
 
 def path_length(
     metric: PathLength, G: StyleGenerator, labels: Labels, detector: Detector, seed: int, world: World,
-    progress: Progress, intervals: bool = False, background: Colour | None = None,
+    progress: Progress, intervals: bool = False, background: Colour | None = None, visible: Size | None = None,
 ) -> Findings:  # fmt: skip
-    """PPL over metric.num_gen pairs; of images with alpha over a background. Raises UsageError if the detector has no
-    LPIPS."""
+    """PPL over metric.num_gen pairs; of images with alpha over a background, of those between black bars the `visible`
+    part in the middle. Raises UsageError if the detector has no LPIPS."""
     if not isinstance(detector, Perceptual):
         raise UsageError(f"metric {metric.name}: the detector {detector.name} has no LPIPS")
     device = next(G.parameters()).device
@@ -70,7 +72,7 @@ def path_length(
     def measure() -> None:
         for part in progress.each(f"{metric.name}: pairs", parts):
             full = range(part.start, part.start + size)  # all of a group that shares noise
-            vectors = detector.lpips(_images(metric, G, labels, seed, full, background)[: 2 * size])
+            vectors = detector.lpips(_images(metric, G, labels, seed, full, background, visible)[: 2 * size])
             first, second = vectors.double().chunk(2)
             distance = (first - second).square().sum(dim=1) / EPSILON**2
             distances.append(distance[: len(part)].to(device))
@@ -97,8 +99,9 @@ def path_length(
 
 
 def _images(
-    metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range, background: Colour | None
-) -> torch.Tensor:
+    metric: PathLength, G: StyleGenerator, labels: Labels, seed: int, which: range, background: Colour | None,
+    visible: Size | None,
+) -> torch.Tensor:  # fmt: skip
     """Both images of each pair, float in 0..255: [2 n, C, H, W], first all at t, then all at t + eps."""
     device = next(G.parameters()).device
     count = len(which)
@@ -118,10 +121,10 @@ def _images(
         ws = G.mapping(z, torch.cat([c, c]))
 
     randomize_noise(G, seed, "metrics/ppl/noise", which.start)
-    images: torch.Tensor = G.synthesis(ws, noise_mode="const", force_fp32=True)
+    images = framed(G.synthesis(ws, noise_mode="const", force_fp32=True), visible)
     if background is not None:
         images = over(images, background)
-    factor = min(G.img_size) // SIZE
+    factor = min(images.shape[2:]) // SIZE
     if factor > 1:
         images = F.avg_pool2d(images, factor)
     return images * (255 / 2) + 255 / 2

@@ -33,7 +33,8 @@ class RealSelection:
 @dataclass(frozen=True)
 class RealImages:
     """A dataset as training saw it. The original's metrics take all of it; `max_size` and `random_seed` say which part
-    training saw, for those that ask what it has memorised.
+    training saw, for those that ask what it has memorised. `visible`: the part of each that metrics look at, in height
+    and width, for those between black bars.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class RealImages:
     resolution: int | Size | None = None
     max_size: int | None = None
     random_seed: int = 0
+    visible: Size | None = None
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> RealImages:

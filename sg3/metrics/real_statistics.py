@@ -19,6 +19,7 @@ import torch
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.cache import cache_folder
+from sg3.canvas import Size
 from sg3.data.dataset import ImageFolderDataset
 from sg3.data.folder_or_zip import FolderStore, open_store
 from sg3.data.loader_signals import LoaderSignals
@@ -28,7 +29,7 @@ from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import chunks
 from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, TrainingSet, empty_moments
-from sg3.metrics.views import seen
+from sg3.metrics.views import framed, seen
 from sg3.processes import World
 
 CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
@@ -71,8 +72,8 @@ class RealStatistics:
 
         def read() -> None:
             loader = torch.utils.data.DataLoader(
-                _Images(data), batch_sampler=[list(part) for part in parts], num_workers=self.workers,
-                collate_fn=_stack, worker_init_fn=signals if self.workers else None,
+                _Images(data, self.real.visible), batch_sampler=[list(part) for part in parts],
+                num_workers=self.workers, collate_fn=_stack, worker_init_fn=signals if self.workers else None,
             )  # fmt: skip
             batches = iter(loader)
             for part in self.progress.each(f"real images of {data.name}", parts):
@@ -100,8 +101,8 @@ class RealStatistics:
         if self.folder is None:
             return None
         detector = self.detectors[spec.detector]
-        what = (CACHE_VERSION, self.key, detector.name, detector.sha256, spec.kind, spec.mirrored, spec.count)
-        parts = (*what, spec.view) if spec.view else what
+        what = [CACHE_VERSION, self.key, detector.name, detector.sha256, spec.kind, spec.mirrored, spec.count]
+        parts = [*what, *filter(None, [spec.view, self.real.visible])]
         digest = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:24]
         return self.folder / f"{detector.name}-{spec.kind}-{digest}.npz"
 
@@ -149,12 +150,13 @@ class _Images(torch.utils.data.Dataset[torch.Tensor | Sg3Error]):
     """The images of a dataset without their labels. An error is handed over as an item: raised in a worker process, it
     would arrive buried under that one's traceback."""
 
-    def __init__(self, data: ImageFolderDataset) -> None:
+    def __init__(self, data: ImageFolderDataset, visible: Size | None) -> None:
         self.data = data
+        self.visible = visible
 
     def __getitem__(self, index: int) -> torch.Tensor | Sg3Error:
         try:
-            return torch.from_numpy(self.data[index][0])
+            return framed(torch.from_numpy(self.data[index][0]), self.visible)
         except Sg3Error as error:
             return error
 

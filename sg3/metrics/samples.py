@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from sg3.canvas import Size
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import UsageError
+from sg3.metrics.views import framed
 from sg3.models import Generator, fastgan
 from sg3.models.repeated import Repeated
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
@@ -68,16 +70,20 @@ def one_class(G: Generator, index: int) -> Labels:
 class Samples:
     """Generated images in uint8, as the feature networks see them; by CUDA graphs if `graphs`, see `Repeated`.
 
-    Those with alpha are premultiplied, in -1..1: the views of them (`sg3.metrics.views`) are rounded.
+    Those with alpha are premultiplied, in -1..1: the views of them (`sg3.metrics.views`) are rounded. `visible`: only
+    this part of each, height and width in the middle.
     """
 
-    def __init__(self, G: Generator, labels: Labels, seed: int, batch: int, graphs: bool = False) -> None:
+    def __init__(
+        self, G: Generator, labels: Labels, seed: int, batch: int, graphs: bool = False, visible: Size | None = None
+    ) -> None:
         self.G = G
         self.labels = labels
         self.seed = seed
         self._group = NOISE_GROUP if has_noise(G) else batch
         self.batch = -(-batch // self._group) * self._group
         self.graphs = graphs
+        self.visible = visible
         self.device = next(G.parameters()).device
         self._repeated = Repeated(G, graphs)
 
@@ -99,5 +105,5 @@ class Samples:
             z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
             c = self.labels(start, self._group).to(self.device)
             seed_torch(self.seed, "metrics/noise", start)
-            images = self._repeated(z, c, noise_mode="random")
+            images = framed(self._repeated(z, c, noise_mode="random"), self.visible)
             yield possible(images) if has_alpha(self.G.img_channels) else quantized(images)

@@ -1,6 +1,8 @@
 """How detectors see images with alpha: laid on a background, which is part of the metric's definition, and their alpha
 alone, because a wrong outline does not show where subject and background agree.
 
+Of images between black bars the part without them is looked at.
+
 A view is a text: "" (as they are, for images without alpha), "over #rrggbb", or "alpha".
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from sg3.canvas import Size, middle
 from sg3.sampling import quantized
 from sg3.transparency import Colour, colour, network_values, over
 
@@ -25,6 +28,14 @@ def over_colour(background: str) -> str:
 def background_of(view: str) -> Colour | None:
     """The colour of a view over one."""
     return colour(view.removeprefix(OVER)) if view.startswith(OVER) else None
+
+
+def framed(images: torch.Tensor, visible: Size | None) -> torch.Tensor:
+    """The middle, of height and width `visible`, of images [..., H, W]; all of them for None."""
+    if visible is None:
+        return images
+    rows, columns = middle((images.shape[-2], images.shape[-1]), visible)
+    return images[..., rows, columns]
 
 
 def seen(images: torch.Tensor, view: str) -> torch.Tensor:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from sg3 import limits
 from sg3.atomic import write_atomic
-from sg3.canvas import Size
+from sg3.canvas import Size, middle
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.plain_files import is_special
 from sg3.terminal import clean, printable
@@ -41,9 +41,8 @@ def without_bars(pixels: Pixels, visible: Size | None) -> Pixels:
     """The middle, of height and width `visible`, of [H, W, C]; all of it for None or if it is no larger."""
     if visible is None:
         return pixels
-    height, width = (min(part, whole) for part, whole in zip(visible, pixels.shape[:2], strict=True))
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
+    rows, columns = middle((pixels.shape[0], pixels.shape[1]), visible)
+    return pixels[rows, columns]
 
 
 def save_png(path: Path, pixels: Pixels, settings: Mapping[str, object]) -> None:

@@ -47,6 +47,11 @@ class DatasetFacts:
         return self.height or self.resolution, self.width or self.resolution
 
     @property
+    def visible(self) -> Size | None:
+        """Height and width of what lies between black bars."""
+        return None if self.visible_height is None else (self.visible_height, self.resolution)
+
+    @property
     def is_square(self) -> bool:
         """Whether the images are."""
         return self.height is None

@@ -83,6 +83,7 @@ class Evaluation:
             self._metrics if metrics is None else metrics, G_ema, self._real, device=self._world.device,
             batch=max(self._config.batch_gpu, 8), workers=self._config.workers, detectors=self._detectors,
             detector_dir=_detector_dir(self._config), progress=progress, stop=lambda: stop.is_asked, on_result=note,
+            visible=self._config.dataset.visible,
         )  # fmt: skip
         beat()
 

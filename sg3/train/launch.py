@@ -277,9 +277,8 @@ def _announce(config: TrainConfig, trainer: Trainer, run_dir: Path, display: Dis
     numbers = ", ".join(f"{name} {value}" for name, value in {**config.highlights, "batch": config.batch}.items())
     display.message(f"{size}, {numbers} on {where}, run folder {run_dir}")
     display.message(f"implementations: {describe(device, never_called(trainer.G))}")
-    if d.visible_height is not None:
-        visible = spelled((d.visible_height, d.resolution))
-        display.message(f"note: images of {visible} between black bars; generate, video and style-mix cut these off")
+    if d.visible is not None:
+        display.message(f"note: images of {spelled(d.visible)} between bars, which pictures and metrics leave out")
     if not d.is_square and config.aug != "noaug" and SPECS[config.augpipe].get("rotate90"):
         display.message("note: images that are not square are turned by 180 degrees, never by 90, in augmentation")
     if d.has_labels and not config.cond:

@@ -93,8 +93,8 @@ class Snapshots:
             "path": d.path, "use_labels": c.cond, "max_size": c.subset or d.size, "xflip": c.mirror,
             "resolution": d.resolution if d.is_square else list(d.image_size), "random_seed": c.seed,
         }  # fmt: skip
-        if d.visible_height is not None:
-            facts["visible"] = [d.visible_height, d.resolution]
+        if d.visible is not None:
+            facts["visible"] = list(d.visible)
         used = None if pipe is None else _frozen(pipe)
         optimizers = None
         if t.system.snapshots_hold_optimizers:

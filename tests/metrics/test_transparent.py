@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sg3
 from sg3.errors import UsageError
 from sg3.formats import Snapshot
 from sg3.metrics import RealImages, compute
 from sg3.metrics.functional import frechet_distance
+from sg3.metrics.memorization_sheet import GAP, TITLE
 from sg3.metrics.names import parse
-from sg3.metrics.samples import Samples, random_labels
+from sg3.metrics.samples import Samples, one_class, random_labels
 from sg3.metrics.views import ALPHA, over_colour, seen
 from sg3.sampling import quantized
 from sg3.transparency import BLACK, WHITE, network_values, opaque, over
 from tests.helpers.for_tools import tiny2, tiny3
-from tests.helpers.image_files import soft_discs, write_transparent
+from tests.helpers.image_files import encoded, soft_discs, write_transparent, write_zip
 from tests.helpers.pixel_detectors import pixel_detectors
 
 
@@ -129,3 +131,35 @@ def test_command(run: Any, tmp_path: Path) -> None:
     assert list(line["results"]) == ["fd_efflite4_full", "fd_efflite4_full_alpha"]
     assert line["recipe"]["background"] == "#ffffff"
     assert "--background=rd: not a colour" in run(*common, "--background=rd").error_line()
+
+
+def test_class_by_class(tmp_path: Path) -> None:
+    """Every class over the background and by its alpha, with the mean of each."""
+    labels = json.dumps({"labels": [[f"00000/img{i:08d}.png", i % 2] for i in range(20)]}).encode()
+    entries = {f"00000/img{i:08d}.png": encoded(image) for i, image in enumerate(soft_discs(20))}
+    real = RealImages(write_zip(tmp_path / "discs.zip", entries | {"dataset.json": labels}), use_labels=True)
+    G, detector = tiny2(img_channels=4, c_dim=2), pixel_detectors()["inception"]
+    found = measured(["fid12_full_per_class"], G, real)
+    name = "fid12_full_per_class"
+    assert list(found) == [name, f"{name}_alpha", f"{name}_0", f"{name}_1", f"{name}_0_alpha", f"{name}_1_alpha"]
+    samples = Samples(G, one_class(G, 1), 0, batch=8)
+    made = torch.cat([samples.images(part) for part in samples.chunks(12)])[:12]
+    reals = network_values(torch.stack([torch.from_numpy(image) for image, _ in real.open()])[1::2])
+    alpha = [detector.features(quantized(x[:, 3:].expand(-1, 3, -1, -1))) for x in (reals, made)]
+    assert found[f"{name}_1_alpha"] == pytest.approx(frechet_distance(*alpha), rel=1e-9)
+    over_white = [detector.features(quantized(over(x, WHITE))) for x in (reals, made)]
+    assert found[f"{name}_1"] == pytest.approx(frechet_distance(*over_white), rel=1e-9)
+    for suffix in ("", "_alpha"):
+        mean = (found[f"{name}_0{suffix}"] + found[f"{name}_1{suffix}"]) / 2
+        assert found[f"{name}{suffix}"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_the_sheet_of_nearest_neighbours(channels: int, tmp_path: Path) -> None:
+    real = RealImages(write_transparent(tmp_path / "discs.zip", soft_discs(20, channels=channels)))
+    sheet = tmp_path / "sheet.png"
+    measured(["auth12"], tiny2(img_channels=channels), real, sheet=sheet)
+    with Image.open(sheet) as picture:
+        assert picture.mode == "RGB"
+        corner = np.asarray(picture)[TITLE + 1, GAP + 1]  # the checkerboard, or what the network made of it
+        assert not (corner == 255).all()
