@@ -193,18 +193,18 @@ class Display:
             return
         intervals = line.get("intervals", {})
         classes = line["recipe"].get("real_images_of_class", {})
-        of_class = {index: [name for name in (f"{line['metric']}_{index}", f"{line['metric']}_{index}_alpha")
-                            if name in line["results"]] for index in classes}  # fmt: skip
-        in_table = {name for names in of_class.values() for name in names}
-        values = "  ".join(f"{name} {_number(value)}{_around(intervals.get(name))}"
-                           for name, value in line["results"].items() if name not in in_table)
+        of_classes = {name: [_of_class(name, index) for index in classes] for name in line["results"]}
+        in_table = {name for names in of_classes.values() for name in names}
+        means = [name for name in line["results"] if name not in in_table]
+        values = "  ".join(f"{name} {_number(line['results'][name])}{_around(intervals.get(name))}" for name in means)
         where = f"{line['snapshot_pkl']}: " if self.named else ""
         time_taken = "known" if known else line["total_time_str"]
         show(f"{where}{values}  ({time_taken})")
-        for index, names in of_class.items():
-            numbers = "  alpha".join(f"{_number(line['results'][name]):>10s}{_around(intervals.get(name))}"
-                                     for name in names)
-            show(f"  class {index:>4s}  {classes[index]:7d} real images  {numbers}")
+        for index in classes:
+            names = [_of_class(name, index) for name in means]
+            numbers = "".join(f"  {'alpha' if name.endswith('_alpha') else ''}{_number(line['results'][name]):>10s}"
+                              f"{_around(intervals.get(name))}" for name in names)  # fmt: skip
+            show(f"  class {index:>4s}  {classes[index]:7d} real images{numbers}")
         for name, interval in differences.items():
             show(f"  {name} minus that of {self.against}: {_number(interval['value'])}{_around(interval)}")
 
@@ -225,6 +225,12 @@ class Display:
                 known = interval.as_dict()
                 found[name] = {"value": value, "low": known["low"], "high": known["high"]}
         return found
+
+
+def _of_class(name: str, index: str) -> str:
+    """What the number `name`, a mean over classes, is called for one of them."""
+    of_image = name.removesuffix("_alpha")
+    return f"{of_image}_{index}{name[len(of_image):]}"
 
 
 def _number(value: float | None, digits: int = 6) -> str:

@@ -1,7 +1,7 @@
 """How good generated images are: feature networks, statistics, metrics.
 
     names             what people write -> metrics (`parse`)
-    fid fid_per_class fwd kid mind precision_recall density_coverage inception_score path_length equivariance_psnr
+    fid kid fwd mind precision_recall density_coverage per_class inception_score path_length equivariance_psnr
                       the metrics, each in a file of its own; metric and features say what they have in common
     functional        their formulas, on plain feature tensors
     equivariance      operators that move and turn images

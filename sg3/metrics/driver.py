@@ -1,6 +1,6 @@
 """`compute`: metrics of a generator.
 
-    one pass over images for all that compare features -> per-class FID -> path lengths -> equivariance
+    one pass over images for all that compare features -> class by class -> path lengths -> equivariance
 
 Every process of the default torch.distributed group calls it alike, and every one gets the results.
 """
@@ -25,13 +25,13 @@ from sg3.errors import UsageError
 from sg3.metrics.detectors import Detector, Dinov2Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
 from sg3.metrics.features import FeatureMetric, Findings, RealComparison, generated_statistics
-from sg3.metrics.fid_per_class import FrechetDistancePerClass, fid_per_class
 from sg3.metrics.fwd import WaveletDistance, check_shape
 from sg3.metrics.intervals import Interval
 from sg3.metrics.memorization import TrainingSetMetric, training_set
 from sg3.metrics.memorization_sheet import draw_sheet
 from sg3.metrics.metric import Metric, Values
 from sg3.metrics.path_length import PathLength, path_length
+from sg3.metrics.per_class import PerClass, per_class
 from sg3.metrics.pixels import Pixels
 from sg3.metrics.progress import Progress, Report
 from sg3.metrics.real_images import RealImages, check_fits
@@ -202,14 +202,17 @@ def _results(
                 run.test, run.detectors, run.world, run.progress, device, batch=batch, workers=workers, cache=cache
             )
         yield from _pooled(run, pooled, samples, statistics, held_out, record)
+    by_class = [metric for metric in metrics if isinstance(metric, PerClass)]
+    if by_class:
+        began = time.monotonic()
+        assert statistics is not None
+        assert run.data is not None
+        all_found = per_class(by_class, samples, run.data, statistics, run.progress, run.view, run.intervals)
+        for one, of_one in zip(by_class, all_found, strict=True):
+            yield record(one, of_one.values, began, len(run.data), of_one.facts, of_one.intervals)
     for metric in metrics:
         began = time.monotonic()
-        if isinstance(metric, FrechetDistancePerClass):
-            assert statistics is not None
-            assert run.data is not None
-            found = fid_per_class(metric, samples, run.data, statistics, run.progress, run.view, run.intervals)
-            yield record(metric, found.values, began, len(run.data), found.facts, found.intervals)
-        elif isinstance(metric, PathLength):
+        if isinstance(metric, PathLength):
             detector = run.detectors[metric.detector]
             G = cast(StyleGenerator, run.G)
             found = path_length(
@@ -381,7 +384,7 @@ def _check(
             if metric.needs_held_out and test is None and not len(left_out):
                 raise UsageError(f"{metric.name}: needs real images that training has not seen; name some with "
                                  "--test-data, or train with --holdout=0.1")
-        if isinstance(metric, FrechetDistancePerClass) and not (data.has_onehot_labels and G.c_dim > 0):
+        if isinstance(metric, PerClass) and not (data.has_onehot_labels and G.c_dim > 0):
             raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
 
 

@@ -15,6 +15,7 @@ quick look, `kid500_full`, `eqr1k`. A `k` means thousands.
     authN ctN auth_NAME_N ct_NAME_N             authenticity and ratio test, C_T: copies of training images
     fidN_full_per_class                         FID of each class, N generated images of it, and their mean;
                                                 fd_NAME_N_full_per_class of another detector's features
+    dcNk5_full_per_class                        density and coverage of each class; dc_NAME_N_k_full_per_class
     isN                                         Inception score
     pplN_wend pplN_wfull pplN_zend pplN_zfull   path length; ppl2_wend and ppl_wend are of 50,000
     eqtN_int eqtN_frac eqrN                     equivariance
@@ -31,7 +32,6 @@ from sg3.metrics.density_coverage import DensityCoverage
 from sg3.metrics.detector_files import SOURCES
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.fid import FrechetDistance
-from sg3.metrics.fid_per_class import FrechetDistancePerClass
 from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
@@ -39,6 +39,7 @@ from sg3.metrics.memorization import Authenticity, CopyingTest
 from sg3.metrics.metric import Metric
 from sg3.metrics.mind import MongeDistance
 from sg3.metrics.path_length import PathLength
+from sg3.metrics.per_class import DensityCoveragePerClass, FrechetDistancePerClass, PerClass
 from sg3.metrics.precision_recall import NeighbourMetric, PrecisionRecall
 from sg3.terminal import printable
 
@@ -53,12 +54,16 @@ STANDARD = (
 _COUNT = r"(\d{1,9}k?)"  # what N stands for
 _DETECTOR = rf"({'|'.join(SOURCES)})(?:_N(_full)?)?"  # without N: 5,000 images against all real ones
 _OF_TRAINING = rf"({'|'.join(SOURCES)})(?:_N)?"
-_WITH_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})(_full)?"  # 50k3: 50,000 images, 3 neighbours
+_NEIGHBOURS = r"(\d{1,9}k|\d{1,9}(?=_))_?(\d{1,9})"  # 50k3: 50,000 images, 3 neighbours
+_WITH_NEIGHBOURS = _NEIGHBOURS + r"(_full)?"
 # Pattern of a name, with N for a number -> the metric, from the name and what the pattern's groups found in it (None
 # where they are optional and found nothing).
 _RULES: tuple[tuple[str, Callable[..., Metric]], ...] = (
     (r"fidN_full_per_class", lambda name, n: FrechetDistancePerClass(name, _number(n))),
     (rf"fd_({'|'.join(SOURCES)})_N_full_per_class", lambda name, of, n: FrechetDistancePerClass(name, _number(n), of)),
+    (rf"dc{_NEIGHBOURS}_full_per_class", lambda name, n, k: DensityCoveragePerClass(name, _number(n), int(k))),
+    (rf"dc_({'|'.join(SOURCES)})_{_NEIGHBOURS}_full_per_class",
+     lambda name, of, n, k: DensityCoveragePerClass(name, _number(n), int(k), of)),
     (r"fidN(_full)?", lambda name, n, full: FrechetDistance(name, _number(n), bool(full))),
     (r"kidN(_full)?", lambda name, n, full: KernelDistance(name, _number(n), bool(full))),
     (r"pr" + _WITH_NEIGHBOURS, lambda name, n, k, full: PrecisionRecall(name, _number(n), bool(full), int(k))),
@@ -88,7 +93,8 @@ def parse(name: str) -> Metric:
     for pattern, make in _RULES:
         if found := re.fullmatch(pattern.replace("N", _COUNT), name):
             metric = make(name, *found.groups())
-            if isinstance(metric, NeighbourMetric) and not 1 <= metric.k <= limits.NEIGHBOURS:
+            one = metric.of_class if isinstance(metric, PerClass) else metric
+            if isinstance(one, NeighbourMetric) and not 1 <= one.k <= limits.NEIGHBOURS:
                 raise UsageError(f"metric {name}: needs at least 1 neighbour, and takes {limits.NEIGHBOURS}")
             if metric.num_gen < metric.least_gen:
                 raise UsageError(f"metric {name}: needs at least {metric.least_gen} generated images")

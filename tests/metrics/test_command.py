@@ -262,6 +262,12 @@ class TestFiles:
         assert first.startswith(f"fid6_full_per_class {values['fid6_full_per_class']:.6g}  (")
         assert table == [f"  class    {i}        6 real images  {values[f'fid6_full_per_class_{i}']:>10.6g}"
                          for i in range(3)]  # fmt: skip
+        name = "dc_lite1_6_3_full_per_class"
+        first, *table = run(f"--network={path}", f"--data={labelled8}", f"--metrics={name}")[1].splitlines()
+        assert first.startswith(f"{name}_density ")
+        assert f"  {name}_coverage " in first
+        assert [line.split()[:5] for line in table] == [["class", str(i), "6", "real", "images"] for i in range(3)]
+        assert [len(line.split()) for line in table] == [7, 7, 7]
 
     @pytest.mark.slow
     def test_processes(self, tmp_path: Path) -> None:

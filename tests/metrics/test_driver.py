@@ -118,6 +118,37 @@ class TestDefinitions:
         plain = run(["fd_lite1_6_full_per_class"], generator2(), real8, batch=4)
         assert plain == pytest.approx(found.results, rel=1e-9)
 
+    def test_density_and_coverage_of_each_class(self, real8: RealImages, detectors) -> None:
+        name, lite1 = "dc_lite1_7_3_full_per_class", detectors["lite1"]
+        (found,) = compute([parse(name)], generator2(), real8, device="cpu", batch=4, detectors=detectors,
+                           intervals=True)  # fmt: skip
+        whole, data = found.results, real8.open()
+        numbers = [f"{name}_density", f"{name}_coverage"]
+        assert list(whole) == [*numbers, *(f"{number}_{i}" for i in range(3) for number in numbers)]
+        assert set(found.intervals) == set(list(whole)[2:])
+        assert (found.recipe["k"], found.recipe["real_images_of_class"]) == (3, {"0": 6, "1": 6, "2": 6})
+        for i in range(3):
+            images = torch.stack([torch.from_numpy(data[j][0]) for j in range(len(data)) if data[j][1][i] == 1])
+            samples = Samples(generator2(), lambda _start, count, i=i: torch.eye(3)[[i]].expand(count, 3), 0, 4)
+            gen = torch.cat([lite1.features(samples.images(part)) for part in samples.chunks(7)])[:7]
+            expected = density_coverage(lite1.features(images), gen, k=3)
+            assert (whole[f"{name}_density_{i}"], whole[f"{name}_coverage_{i}"]) == expected
+        for what in ("density", "coverage"):
+            assert whole[f"{name}_{what}"] == pytest.approx(sum(whole[f"{name}_{what}_{i}"] for i in range(3)) / 3)
+
+    def test_one_pass_over_a_class_serves_all_metrics(self, real8: RealImages, monkeypatch) -> None:
+        names = ["fid6_full_per_class", "dc_lite1_7_3_full_per_class", "fid7_full_per_class"]
+        alone = {name: value for one in names for name, value in run([one], generator2(), real8).items()}
+        made: list[int] = []
+        images = Samples.images
+        monkeypatch.setattr(Samples, "images", lambda self, part: made.append(len(part)) or images(self, part))
+        assert run(names, generator2(), real8) == alone
+        assert made == [8, 8, 8]  # a batch of each class
+
+    def test_classes_without_enough_real_images_for_the_balls(self, real8: RealImages) -> None:
+        with pytest.raises(UsageError, match="no class has 7 real images"):
+            run(["dc_lite1_9_6_full_per_class"], generator2(), real8)
+
     def test_path_length_is_the_slope_of_the_features(self, real16: RealImages) -> None:
         """For a detector that is linear, d = |dG/dt|^2, here from a step a hundred times as long."""
 

@@ -14,7 +14,6 @@ from sg3.metrics.detector_files import SOURCES
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.features import FeatureMetric
 from sg3.metrics.fid import FrechetDistance
-from sg3.metrics.fid_per_class import FrechetDistancePerClass
 from sg3.metrics.fwd import WaveletDistance
 from sg3.metrics.inception_score import InceptionScore
 from sg3.metrics.kid import KernelDistance
@@ -22,6 +21,7 @@ from sg3.metrics.metric import Metric
 from sg3.metrics.mind import MongeDistance
 from sg3.metrics.names import parse
 from sg3.metrics.path_length import PathLength
+from sg3.metrics.per_class import DensityCoveragePerClass, FrechetDistancePerClass
 from sg3.metrics.precision_recall import PrecisionRecall
 from sg3.metrics.real_images import RealSelection
 
@@ -64,6 +64,8 @@ NO_REAL = "none"
         ("eqr50k", Equivariance, 50000, False, NO_REAL),
         ("fid5k_full_per_class", FrechetDistancePerClass, 5000, True, None),
         ("fd_lite1_500_full_per_class", FrechetDistancePerClass, 500, True, None),
+        ("dc1k5_full_per_class", DensityCoveragePerClass, 1000, True, None),
+        ("dc_lite1_500_3_full_per_class", DensityCoveragePerClass, 500, True, None),
     ],
 )
 def test_mean(name: str, kind: type[Metric], num_gen: int, full: bool, max_real: int | str | None) -> None:
@@ -79,6 +81,7 @@ def test_mean(name: str, kind: type[Metric], num_gen: int, full: bool, max_real:
 def test_details() -> None:
     assert parse("pr50k3_full").k == 3
     assert parse("dc10k5").k == 5
+    assert (parse("dc1k5_full_per_class").k, parse("dc_lite1_500_3_full_per_class").k) == (5, 3)
     assert parse("dc10k5").real == RealSelection(mirrored=True, most=10000, least=6)
     assert (parse("ppl2_wend").space, parse("ppl2_wend").sampling) == ("w", "end")
     assert (parse("ppl_zfull").space, parse("ppl_zfull").sampling) == ("z", "full")
@@ -112,7 +115,8 @@ def test_what_compares_features_names_its_detector() -> None:
 
 @pytest.mark.parametrize("name", ["", "fid", "fid_full", "fidk", "fid50m", "pr50k", "pr50k0", "fid0_full", "is5",
                                   "ppl2_xend", "eqt50k", "eqr50k_int", "kid1", "fid50k_per_class", "FID50k", "pr2_3",
-                                  "fd_lite1_full", "fd_lite2", "kd_", "mind", "fd_lite15k", "dc_lite1", "kd_lite1_1"])
+                                  "fd_lite1_full", "fd_lite2", "kd_", "mind", "fd_lite15k", "dc_lite1", "kd_lite1_1",
+                                  "dc1k5_per_class", "dc1k0_full_per_class", "dc_lite1_3_3_full_per_class"])
 def test_others_are_not(name: str) -> None:
     with pytest.raises(UsageError):
         parse(name)
