@@ -15,6 +15,7 @@ from sg3.device import device_for_work
 from sg3.errors import UsageError
 from sg3.formats import Snapshot, averaged_generator
 from sg3.metrics import compute, parse
+from sg3.metrics.memorization import Authenticity
 from sg3.metrics.network_files import (
     Job,
     find_snapshots,
@@ -45,6 +46,8 @@ def evaluate(
     again: bool = False,
     intervals: bool = False,
     test_data: str | os.PathLike[str] | None = None,
+    sheet: str | os.PathLike[str] | None = None,
+    background: str = "white",
     bars: bool = False,
     device: str = "auto",
     on_result: Callable[[dict[str, Any]], object] | None = None,
@@ -55,9 +58,10 @@ def evaluate(
     `metrics`: names as in `sg3 metrics`. `data`: the real images, by default what the network was trained on;
     `mirror`: mirrored ones as well. Results of a run's snapshots are added to its metric-NAME.jsonl, and what is there
     is not measured `again`. `intervals`: 95 % confidence intervals, in the lines that `on_result` gets. `test_data`:
-    real images that training has not seen, for `auth` and `ct`. `bars`: images between black bars with them; else
-    metrics look at what lies between. `gpus` processes share the work. `on_result` gets each
-    result with its recipe, as these files have them.
+    real images that training has not seen, for `auth` and `ct`; `sheet`: a PNG of the training images nearest to
+    generated ones, by the first of `auth` among the metrics. `background`: what detectors see images with alpha over.
+    `bars`: images between black bars with them; else metrics look at what lies between. `gpus` processes share the
+    work. `on_result` gets each result with its recipe, as these files have them.
 
     Raises UsageError, DataError, MissingInputError, StorageError as the command.
     """
@@ -68,8 +72,11 @@ def evaluate(
     job = Job(
         (), chosen, None if data is None else Path(data), mirror, device, seed, batch,
         loaders() if workers is None else workers, None if detector_dir is None else Path(detector_dir), cache, again,
-        intervals=intervals, test=None if test_data is None else Path(test_data), bars=bars,
+        intervals=intervals, test=None if test_data is None else Path(test_data),
+        sheet=None if sheet is None else Path(sheet), background=background, bars=bars,
     )  # fmt: skip
+    if sheet is not None and not any(isinstance(metric, Authenticity) for metric in chosen):
+        raise UsageError(f"sheet={os.fspath(sheet)}: is drawn by authenticity; add 'auth_lite1' to the metrics")
     lines: list[dict[str, Any]] = []
     if isinstance(network, (Snapshot, Generator)):
         if gpus > 1:
@@ -100,8 +107,8 @@ def _measure_in_memory(job: Job, snapshot: Snapshot) -> list[dict[str, Any]]:
         results = compute(
             job.metrics, G, real, device=device_for_work(job.device), seed=job.seed, batch=job.batch,
             workers=job.workers, detector_dir=job.detector_dir, cache=job.cache, graphs=job.graphs,
-            progress=progress.show, intervals=job.intervals, test=test_images(job, real),
-            visible=visible_of(snapshot, real, G), bars=job.bars,
+            progress=progress.show, intervals=job.intervals, test=test_images(job, real), sheet=job.sheet,
+            background=job.background, visible=visible_of(snapshot, real, G), bars=job.bars,
         )  # fmt: skip
     return [result.as_dict() for result in results]
 

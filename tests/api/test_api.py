@@ -189,6 +189,7 @@ def test_evaluate_gives_the_numbers_of_the_command(finished, run) -> None:
         (lambda out: sg3.open_run(out), MissingInputError, "is not a run folder"),
         (lambda out: sg3.evaluate(out / "no.pkl"), MissingInputError, "no such file"),
         (lambda out: sg3.evaluate(out / "no.pkl", []), UsageError, "names none"),
+        (lambda out: sg3.evaluate(out / "no.pkl", "fid5k", sheet=out / "a.png"), UsageError, "add 'auth_lite1'"),
         (lambda out: sg3.generate(out / "no.pkl", 1), MissingInputError, "no.pkl"),
     ],
 )
