@@ -108,6 +108,13 @@ def size_of(network: Any) -> Size:
     return getattr(network, "img_size", None) or (side, side)
 
 
+def shown_part(network: Any, visible: Size | None) -> Size | None:
+    """Height and width `visible` of a network's images, None if that is all of them."""
+    height, width = size_of(network)
+    part = None if visible is None else (min(visible[0], height), min(visible[1], width))
+    return None if part == (height, width) else part
+
+
 def units_of(network: Any) -> tuple[float, float]:
     """Width and height of a StyleGAN3 network's images in its units, of which a square has one a side."""
     height, width = size_of(network)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sg3.api.networks import Network, generator_of
+from sg3.api.networks import Network, framed
 from sg3.canvas import size_of
 from sg3.device import device_for_work
 from sg3.errors import UsageError
@@ -17,6 +17,7 @@ from sg3.progress import track
 from sg3.sampling import class_labels, seed_latents, transformed
 from sg3.sampling import generate as pictures_of_latents
 from sg3.terminal import say
+from sg3.tools.files import without_bars
 from sg3.tools.latent_files import pictures_of_files
 
 
@@ -30,6 +31,7 @@ def generate(
     noise_mode: str = "const",
     translate: tuple[float, float] = (0.0, 0.0),
     rotate: float = 0.0,
+    bars: bool = False,
     batch: int = 4,
     device: str = "auto",
     graphs: bool = True,
@@ -38,13 +40,15 @@ def generate(
 
     `network`: a run, a file, an address, a published network's name, or what is in memory. `seeds`: one or several; or
     instead `latents`, a file of them (.npz, .npy, .pt). `trunc` is psi of truncation, `translate` in fractions of the
-    picture, `rotate` in degrees (StyleGAN3). `batch` pictures are made at a time, by CUDA graphs on a GPU (`graphs`).
+    picture, `rotate` in degrees (StyleGAN3). Black bars that a network was trained between are cut off, unless `bars`.
+    `batch` pictures are made at a time, by CUDA graphs on a GPU (`graphs`).
 
     Raises UsageError for settings that the network does not have, and what `sg3.load` raises.
     """
     if (seeds is None) == (latents is None):
         raise UsageError("generate: give either seeds or latents, the pictures come from them")
-    G = generator_of(network, device_for_work(device))
+    G, between = framed(network, device_for_work(device))
+    visible = None if bars else between
     with transformed(G, translate, rotate):
         if latents is not None:
             moved = translate != (0.0, 0.0) or rotate != 0.0
@@ -59,9 +63,9 @@ def generate(
             count = len(numbers)
             labels = class_labels(G, class_idx, count)
             if not numbers:
-                return np.empty((0, *size_of(G), G.img_channels), np.uint8)
+                return without_bars(np.empty((*size_of(G), G.img_channels), np.uint8), visible)[np.newaxis][:0]
             pictures = pictures_of_latents(
                 G, seed_latents(numbers, G.z_dim), labels, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
                 graphs=graphs,
             )  # fmt: skip
-        return np.stack(list(track(pictures, "images", count)))
+        return np.stack([without_bars(whole, visible) for whole in track(pictures, "images", count)])

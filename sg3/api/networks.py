@@ -6,7 +6,9 @@ import os
 
 import torch
 
+from sg3.canvas import Size, shown_part
 from sg3.formats import Snapshot, averaged_generator, load
+from sg3.formats.snapshot import visible_part
 from sg3.models import Generator
 
 # A run folder (its newest snapshot), a file, an address, a published network's short name, `sg3.load`'s result, `G`.
@@ -18,8 +20,14 @@ def generator_of(network: Network, device: torch.device) -> Generator:
 
     Raises what `sg3.load` raises, DataError for a file or snapshot without one.
     """
+    return framed(network, device)[0]
+
+
+def framed(network: Network, device: torch.device) -> tuple[Generator, Size | None]:
+    """The same, and height and width of what lies between black bars; None if its file says nothing of any."""
     if isinstance(network, Generator):
-        return network
-    if isinstance(network, Snapshot):
-        return averaged_generator(network, "the snapshot")
-    return averaged_generator(load(os.fspath(network), device), os.fspath(network))
+        return network, None
+    snapshot = network if isinstance(network, Snapshot) else load(os.fspath(network), device)
+    where = "the snapshot" if isinstance(network, Snapshot) else os.fspath(network)
+    G = averaged_generator(snapshot, where)
+    return G, shown_part(G, visible_part(snapshot))

@@ -31,6 +31,7 @@ from sg3.terminal import show
 @click.option("--samples", type=click.IntRange(min=2, max=10**7), default=10_000, show_default=True,
               help="Samples of w for the mean, and for pca.")
 @options.one_class
+@options.bars
 @options.batch
 @options.device
 def command(
@@ -47,6 +48,7 @@ def command(
     truncation_psi: float,
     samples: int,
     class_idx: int | None,
+    bars: bool,
     batch: int,
     device: str,
 ) -> None:
@@ -66,14 +68,14 @@ def command(
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_style_generator
+    from sg3.cli.network import open_framed_style
     from sg3.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip
-    from sg3.tools.files import make_folder, save_arrays, save_png, sheet
+    from sg3.tools.files import make_folder, save_arrays, save_png, sheet, without_bars
     from sg3.tools.latents import choose_layers, render, sample_w
 
-    G = open_style_generator(network, device, class_idx)
+    G, visible = open_framed_style(network, device, class_idx, bars)
     layers = choose_layers(G, layers_text, "--layers")
     on = next(G.parameters()).device
     labels = class_labels(G, class_idx, len(seeds))
@@ -93,7 +95,7 @@ def command(
     for k in track(range(num), "directions", num):
         length = degree * float(found.scale[k])
         strips = [strip(base, found.directions[k], length, steps, layers) for base in bases]
-        lines = [list(render(G, ws, batch=batch)) for ws in strips]
+        lines = [[without_bars(whole, visible) for whole in render(G, ws, batch=batch)] for ws in strips]
         picture = sheet(lines, words if captions else None, scale)
         save_png(outdir / f"direction{k:02d}.png", picture, {"direction": k, **settings})
         show(outdir / f"direction{k:02d}.png")

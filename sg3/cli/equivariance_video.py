@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import open_style_generator
+from sg3.cli.network import open_framed_style
 from sg3.cli.video import Bitrate
 from sg3.progress import track
 from sg3.terminal import say, show
@@ -35,6 +35,7 @@ TRANSFORMS = {  # as typed -> as in the library and in file names
               help="Amplify the difference.")
 @options.trunc
 @options.one_class
+@options.bars
 @click.option("--fps", type=options.FiniteRange(1, 1000), default=40, show_default=True, help="Frames per second.")
 @click.option("--codec", help="libx264, libvpx-vp9, libsvtav1, ...  [default: libx264; .webm: libvpx-vp9]")
 @click.option("--bitrate", type=Bitrate(), default="12M", show_default=True, help="About this many bits per second.")
@@ -51,6 +52,7 @@ def command(
     gain: float,
     truncation_psi: float,
     class_idx: int | None,
+    bars: bool,
     fps: float,
     codec: str | None,
     bitrate: int,
@@ -81,7 +83,7 @@ def command(
     output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
     if output_kind(output) == "video":
         codec = encoder_name(output, codec)
-    G = open_style_generator(network, device, class_idx)
+    G, visible = open_framed_style(network, device, class_idx, bars)
     check_transform(G, ["--network"])
     place = G.mapping.w_avg.device
     z = seed_latents([seed], G.z_dim).to(place, torch.float32)
@@ -98,6 +100,6 @@ def command(
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for step in track(sweep(G, ws, transform, amounts), "frames", len(amounts)):
             worst = min(worst, step.psnr)
-            add(draw_step(step, transform, gain))
+            add(draw_step(step, transform, gain, visible))
     say(f"lowest PSNR {worst:.1f} dB")
     show(output)

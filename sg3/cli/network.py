@@ -30,14 +30,14 @@ def open_framed(network: str, device: str, class_idx: int | None, bars: bool) ->
     snapshot = _loaded(network, device)
     G = averaged_generator(snapshot, network)
     _check_class(G, class_idx)
-    return G, _visible(snapshot, bars)
+    return G, _visible(snapshot, G, bars)
 
 
-def _visible(snapshot: Snapshot, bars: bool) -> Size | None:
-    from sg3.canvas import spelled
+def _visible(snapshot: Snapshot, G: Generator, bars: bool) -> Size | None:
+    from sg3.canvas import shown_part, spelled
     from sg3.formats.snapshot import visible_part
 
-    visible = None if bars else visible_part(snapshot)
+    visible = None if bars else shown_part(G, visible_part(snapshot))
     if visible is not None:
         say(f"note: trained between black bars, which are cut off: {spelled(visible)} (--bars leaves them)")
     return visible
@@ -89,7 +89,7 @@ def open_framed_style(
     snapshot = _loaded(network, device)
     G = style_generator(snapshot, network)
     _check_class(G, class_idx)
-    return G, _visible(snapshot, bars)
+    return G, _visible(snapshot, G, bars)
 
 
 def _loaded(network: str, device: str) -> Snapshot:

@@ -33,6 +33,7 @@ from sg3.terminal import say, show
 @options.one_class
 @click.option("--seed", type=options.SEED, default=303, show_default=True,
               help="Of the noise while optimising.")
+@options.bars
 @switch("--save-video", help="Also write proj.mp4: target and picture side by side, step by step.")
 @options.device
 def command(
@@ -47,6 +48,7 @@ def command(
     pose: bool,
     class_idx: int | None,
     seed: int,
+    bars: bool,
     save_video: bool,
     device: str,
 ) -> None:
@@ -62,15 +64,15 @@ def command(
         sg3 project --network=net.pkl --target=photos/ --space=w+ --num-steps=500 --save-video --outdir=out
     """
     from sg3._version import __version__
-    from sg3.cli.network import open_style_generator
+    from sg3.cli.network import open_framed_style
     from sg3.sampling import class_labels
     from sg3.tools import project as projection
-    from sg3.tools.files import make_folder, save_arrays, save_png
+    from sg3.tools.files import make_folder, save_arrays, save_png, without_bars
     from sg3.tools.perceptual import open_perceptual
     from sg3.tools.targets import is_collection, open_targets
 
     images = open_targets(target)
-    G = open_style_generator(network, device, class_idx)
+    G, visible = open_framed_style(network, device, class_idx, bars)
     class_labels(G, class_idx, 1)
     if save_video:
         from sg3.tools.encode import encoder_name
@@ -85,16 +87,16 @@ def command(
         "seed": seed, "class": class_idx if G.c_dim else None, "sg3": __version__,
     }  # fmt: skip
     for image in images:
-        pixels = image.pixels(G.img_size, G.img_channels)
+        pixels = image.pixels(G.img_size, G.img_channels, visible)
         folder = outdir / image.name if is_collection(target) else outdir
         with _progress() as report:
             found = projection.project(
                 G, pixels, perceptual, settings, class_idx=class_idx, report=partial(report, image.name),
                 report_pose=partial(report, f"{image.name}: pose"),
             )  # fmt: skip
-        proj = projection.picture(G, found)
+        proj, shown = (without_bars(one, visible) for one in (projection.picture(G, found), pixels))
         make_folder(folder)
-        save_png(folder / "target.png", pixels, {"target": image.name})
+        save_png(folder / "target.png", shown, {"target": image.name})
         save_png(folder / "proj.png", proj, {"target": image.name, **about})
         save_arrays(folder / "projected_w.npz", found.arrays())
         written = ["target.png", "proj.png", "projected_w.npz"]
@@ -102,12 +104,13 @@ def command(
             from sg3.tools.encode import open_output
 
             with open_output(folder / "proj.mp4", fps=60) as add:
+                pair = None if visible is None else (visible[0], 2 * visible[1])
                 for frame in projection.frames(G, found, pixels):
-                    add(frame)
+                    add(without_bars(frame, pair))
             written.append("proj.mp4")
         for file in written:
             show(folder / file)
-        result = f"{image.name}: distance {found.distances[-1]:.4g}, PSNR {projection.psnr(pixels, proj):.2f} dB"
+        result = f"{image.name}: distance {found.distances[-1]:.4g}, PSNR {projection.psnr(shown, proj):.2f} dB"
         say(", ".join(filter(None, [result, found.moved()])))
 
 

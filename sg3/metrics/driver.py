@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 
-from sg3.canvas import Size, size_of, spelled
+from sg3.canvas import Size, shown_part, size_of, spelled
 from sg3.data.dataset import ImageFolderDataset
 from sg3.durations import format_time_brief
 from sg3.errors import UsageError
@@ -136,13 +136,6 @@ def compute(
         except Stopped:
             pass
     return results
-
-
-def shown_part(G: Generator, visible: Size | None) -> Size | None:
-    """Height and width `visible` of a network's images, None if that is all of them."""
-    height, width = size_of(G)
-    part = None if visible is None else (min(visible[0], height), min(visible[1], width))
-    return None if part == (height, width) else part
 
 
 def bars_in_record(shown: Size | None, bars: bool) -> str | None:

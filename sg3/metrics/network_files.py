@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from sg3 import errors
 from sg3._version import __version__
-from sg3.canvas import Size, spelled
+from sg3.canvas import Size, shown_part, spelled
 from sg3.device import choose_device, device_for_work
 from sg3.errors import MissingInputError, Sg3Error, UsageError
 from sg3.formats import Snapshot, averaged_generator, fetch_remote, is_remote, load
@@ -26,7 +26,7 @@ from sg3.formats.digest import sha256_of
 from sg3.formats.snapshot import visible_part
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.driver import bars_in_record, compute, needs_dataset, shown_part
+from sg3.metrics.driver import bars_in_record, compute, needs_dataset
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric

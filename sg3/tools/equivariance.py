@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from sg3.canvas import Size
+from sg3.canvas import Size, middle
 from sg3.metrics.equivariance import pseudo_rotate_fractional, rotate_fractional, translate_integer
 from sg3.metrics.equivariance_psnr import check_transform, psnr
 from sg3.models import StyleGenerator
@@ -85,13 +85,17 @@ def sweep(G: StyleGenerator, ws: torch.Tensor, transform: str, amounts: list[flo
         set_transform(G)
 
 
-def draw_step(step: Step, transform: str, gain: float = 4.0) -> np.ndarray:
+def draw_step(step: Step, transform: str, gain: float = 4.0, visible: Size | None = None) -> np.ndarray:
     """[generated | reference | gray + gain * difference] under a caption: uint8 [32 + s R, 3 s R, 3].
 
     s is the smallest whole factor that makes panels at least 128 pixels wide (plus a line each if sizes come out odd).
-    Images with alpha lie on a gray, and so do those whose difference is shown.
+    Images with alpha lie on a gray, and so do those whose difference is shown. `visible`: only this part in the middle
+    of them; the PSNR is of all.
     """
     panels = to_frames(torch.cat(_panels(step, gain)))  # [3, R, R, 3]
+    if visible is not None:
+        rows, columns = middle((panels.shape[1], panels.shape[2]), visible)
+        panels = panels[:, rows, columns]
     scale = ceil(MIN_PANEL / panels.shape[2])
     panels = panels.repeat(scale, axis=1).repeat(scale, axis=2)
     width = panels.shape[2]

@@ -13,7 +13,7 @@ from sg3 import limits
 from sg3.canvas import Size
 from sg3.data.decode import decode_image
 from sg3.data.image_files import open_images, refuse_other_formats
-from sg3.data.transforms import Convert, ImagePlan
+from sg3.data.transforms import Convert, Crop, ImagePlan
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.plain_files import is_special
 from sg3.tools.files import Pixels
@@ -30,14 +30,18 @@ class Target:
     where: str
     read: Callable[[], bytes]
 
-    def pixels(self, size: int | Size, channels: int) -> Pixels:
+    def pixels(self, size: int | Size, channels: int, visible: Size | None = None) -> Pixels:
         """uint8 [H, W, C], squares of a side or of a height and width: the largest centred window of that
         shape, scaled by Lanczos. Alpha is laid on white if C is 1 or 3; if it is 2 or 4, images without are opaque.
+        `visible`: a window of this shape between black bars, as `sg3 dataset --transform=center-crop-wide` makes.
 
         Raises DataError if it is not an image.
         """
         height, width = (size, size) if isinstance(size, int) else size
-        plan = ImagePlan(crop="center-crop", resolution=(width, height), convert=CONVERT.get(channels, "rgb"))
+        crop: Crop = "center-crop"
+        if visible is not None and visible[0] < height == width == visible[1]:
+            crop, height = "center-crop-wide", visible[0]
+        plan = ImagePlan(crop=crop, resolution=(width, height), convert=CONVERT.get(channels, "rgb"))
         pixels = np.asarray(plan.apply(decode_image(self.read(), self.where)))
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from sg3.canvas import Size, shown_part
 from sg3.errors import MissingInputError
 from sg3.formats import averaged_generator, load
+from sg3.formats.snapshot import visible_part
 from sg3.models import Generator
 from sg3.viewer.catalogue import Catalogue, newest
 from sg3.viewer.engine import Busy
@@ -38,6 +40,7 @@ class Opened:
 
     key: Key
     G: Generator
+    visible: Size | None  # what lies between the black bars of its images
 
 
 class Library:
@@ -64,13 +67,15 @@ class Library:
     def read(self, name: str) -> Opened:
         """The file of that network, on any thread. Raises MissingInputError, and what `load` raises."""
         key, path, shown = self._find(name)
-        return Opened(key, averaged_generator(load(path, self.device), shown))
+        snapshot = load(path, self.device)
+        G = averaged_generator(snapshot, shown)
+        return Opened(key, G, shown_part(G, visible_part(snapshot)))
 
     def keep(self, opened: Opened) -> None:
         """Take over what has been read; the one that was not used for longest goes."""
         while len(self._open) >= MOST_OPEN:
             self._open.popitem(last=False)[1].forget()
-        self._open[opened.key] = Painter(opened.G, self.shelf)
+        self._open[opened.key] = Painter(opened.G, self.shelf, opened.visible)
 
     def _find(self, name: str) -> tuple[Key, Path, str]:
         entry = self.catalogue.find(name)

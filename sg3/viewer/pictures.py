@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sg3.canvas import size_of
+from sg3.canvas import Size, size_of
 from sg3.errors import UsageError
 from sg3.models import Generator, StyleGenerator, stylegan3
 from sg3.models.repeated import Repeated
 from sg3.sampling import class_labels, seed_latents, set_transform, to_uint8
 from sg3.tools.directions import Directions, principal_components, sefa
-from sg3.tools.files import Pixels
+from sg3.tools.files import Pixels, without_bars
 from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import LatentAsW
 from sg3.tools.latents import layer_names, sample_w
@@ -37,8 +37,9 @@ KEPT_DIRECTIONS = 16  # sets: PCA has one for each label, and labels can be blen
 class Painter:
     """A network, and what is kept from one picture to the next. For the network's thread alone."""
 
-    def __init__(self, G: Generator, shelf: Shelf | None = None) -> None:
+    def __init__(self, G: Generator, shelf: Shelf | None = None, visible: Size | None = None) -> None:
         self.G = G
+        self.visible = visible  # height and width of what lies between the black bars of its images
         self.shelf = shelf or Shelf()
         self.features: tuple[Hashable, torch.Tensor] | None = None  # of a layer, and of which
         self._directions: OrderedDict[Hashable, Directions] = OrderedDict()
@@ -53,9 +54,9 @@ class Painter:
         self._latents: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def picture(self, state: State, check: Callable[[], None] = lambda: None) -> Pixels:
-        """uint8 [R, R, C]. `check` is called between layers and may raise. Raises UsageError where state and network
-        do not go together."""
-        return to_uint8(self.image(state, check))[0]
+        """uint8 [R, R, C], without black bars. `check` is called between layers and may raise. Raises UsageError where
+        state and network do not go together."""
+        return without_bars(to_uint8(self.image(state, check))[0], self.visible)
 
     @torch.no_grad()
     def image(
@@ -90,7 +91,13 @@ class Painter:
         if not self.preview.is_ready() or state.untransform or self.preview.step is None:
             return None
         carry = self.stepwise.run_to(self.preview.step, *self._prepared(state), check, self._maps(state))
-        return self.preview.picture(carry)
+        small = self.preview.picture(carry)
+        if self.visible is None:
+            return small
+        parts = (round(part * side / all_of_it)
+                 for part, side, all_of_it in zip(self.visible, small.shape[:2], size_of(self.G), strict=True))
+        height, width = (max(part, 1) for part in parts)
+        return without_bars(small, (height, width))
 
     def _prepared(self, state: State) -> tuple[torch.Tensor, Noise, bool]:
         """What the synthesis network is to be run with; its transform is set."""
@@ -173,7 +180,7 @@ class Painter:
         names = layer_names(G) if isinstance(G, StyleGenerator) else ["latent"]
         return {
             "family": type(self.G).__module__.rpartition(".")[2], "resolution": G.img_resolution,
-            "size": list(size_of(self.G)),
+            "size": list(self.visible or size_of(self.G)), "whole": list(size_of(self.G)),
             "channels": G.img_channels, "classes": G.c_dim, "z_dim": G.z_dim, "w_dim": G.w_dim, "layers": names,
             "can_truncate": isinstance(G, StyleGenerator), "can_move": isinstance(G, stylegan3.Generator),
             "has_noise": any("noise" in name for name, _ in self.G.named_parameters()),

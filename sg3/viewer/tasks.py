@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sg3.canvas import Size
+from sg3.canvas import Size, middle
 from sg3.errors import MissingInputError, UsageError
 from sg3.models import StyleGenerator
 from sg3.sampling import set_transform
 from sg3.terminal import printable
 from sg3.tools import drag, project
-from sg3.tools.files import Pixels
+from sg3.tools.files import Pixels, without_bars
 from sg3.tools.perceptual import Perceptual, open_perceptual
 from sg3.tools.targets import Target
 from sg3.viewer.engine import Busy, Steps
@@ -49,6 +49,7 @@ class Task:
         self.status: dict[str, Any] = {"running": True}
         self.stopping = threading.Event()
         self.edit: drag.Drag | None = None
+        self.corner = (0, 0)  # x and y of the picture's in the network's image, which may have black bars
 
     def report(self, **now: object) -> None:
         """What there is to say now."""
@@ -131,9 +132,15 @@ def dragging(
         if not isinstance(G, StyleGenerator):
             raise UsageError("drag: this network has no w to move in; StyleGAN2 and StyleGAN3 have")
         ws = painter.ws(state)
-        mask = None if runs is None else unpacked(runs, G.img_size)
+        rows, columns = middle(G.img_size, painter.visible or G.img_size)
+        mask = None
+        if runs is not None:
+            mask = np.zeros(G.img_size, bool)  # black bars stay
+            mask[rows, columns] = unpacked(runs, painter.visible or G.img_size)
+        task.corner = (columns.start, rows.start)
+        first, last = ([(x + columns.start, y + rows.start) for x, y in points] for points in (handles, targets))
         set_transform(G, state.translate, state.rotate, state.scale)
-        task.edit = drag.start(G, ws, handles, targets, mask, settings)
+        task.edit = drag.start(G, ws, first, last, mask, settings)
         yield from steps(viewer, state)(task)
 
     return begin
@@ -160,9 +167,11 @@ def steps(viewer: Viewer, state: State) -> Make:
 
 def report_drag(viewer: Viewer, task: Task, edit: drag.Drag, passing: bool = True) -> None:
     """Where it is: the latent (`passing`: one of many on the way), the handles, how far they have to go."""
+    corner = edit.handles.new_tensor(task.corner)
     task.report(
         latent=viewer.shelf.put_latent(edit.ws, passing=passing), iteration=edit.iteration,
-        handles=edit.handles.tolist(), targets=edit.targets.tolist(), distances=edit.distances(), layer=edit.layer.name,
+        handles=(edit.handles - corner).tolist(), targets=(edit.targets - corner).tolist(), distances=edit.distances(),
+        layer=edit.layer.name,
     )  # fmt: skip
 
 
@@ -186,7 +195,7 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
         if not isinstance(G, StyleGenerator):
             raise UsageError("project: this network has no w to search in; StyleGAN2 and StyleGAN3 have")
         # Both take seconds, so another thread does them; frames are made meanwhile.
-        prepared = viewer.aside(lambda: (_target(image, G), _perceptual(painter.device)))
+        prepared = viewer.aside(lambda: (_target(image, G, painter.visible), _perceptual(painter.device)))
         yield prepared
         if task.stopping.is_set():
             raise Stopped
@@ -212,14 +221,15 @@ def projecting(viewer: Viewer, state: State, image: bytes, settings: project.Set
             angle, x, y = found.pose.tolist()
             place = {"rotate": degrees(angle), "translate": [x, y]}
         latent = viewer.shelf.put_latent(found.w, found.noise)
-        psnr = project.psnr(target, project.picture(G, found))
+        wanted, got = (without_bars(one, painter.visible) for one in (target, project.picture(G, found)))
+        psnr = project.psnr(wanted, got)
         task.report(latent=latent, place=place, ended="done", psnr=psnr if isfinite(psnr) else None)
 
     return search
 
 
-def _target(image: bytes, G: StyleGenerator) -> Pixels:
-    return Target("image", "the image", lambda: image).pixels(G.img_size, G.img_channels)
+def _target(image: bytes, G: StyleGenerator, visible: Size | None) -> Pixels:
+    return Target("image", "the image", lambda: image).pixels(G.img_size, G.img_channels, visible)
 
 
 def _perceptual(device: torch.device) -> Perceptual:

@@ -2,11 +2,12 @@
 
 import { label } from "./controls.js";
 
-const ARM = 0.3;  // of the picture: the tip's distance from the centre at scale 1
+const ARM = 0.3;  // of the picture's shorter side: the tip's distance from the centre at scale 1
 
 export class Handles {
   constructor(store) {
     this.store = store;
+    this.shown = this.whole = 1;  // heights, in widths: of the picture, and of the network's, which may have black bars
     this.svg = document.getElementById("handles");
     this.centre = document.getElementById("centre");
     this.tip = document.getElementById("tip");
@@ -16,11 +17,10 @@ export class Handles {
       field.addEventListener("input", () => this.#translate(index, Number(field.value), true));
       field.addEventListener("change", () => this.#translate(index, Number(field.value), false));
     }
-    this.#drag(this.centre, (x, y) => ({ translate: [x, y].map(rounded) }));
+    this.#drag(this.centre, (x, y) => ({ translate: [x, y / this.whole].map(rounded) }));
     this.#drag(this.tip, (x, y) => {
-      const [cx, cy] = this.store.get("translate");
-      const [dx, dy] = [x - cx, y - cy];
-      const scale = Math.min(Math.max(Math.hypot(dx, dy) / ARM, 0.25), 4);
+      const [cx, cy] = this.#middle(), [dx, dy] = [x - cx, y - cy];
+      const scale = Math.min(Math.max(Math.hypot(dx, dy) / this.#length(), 0.25), 4);
       return { rotate: Math.round(-Math.atan2(dy, dx) * 1800 / Math.PI) / 10, scale: Math.round(scale * 100) / 100 };
     });
     this.centre.addEventListener("keydown", (event) => this.#key(event, (dx, dy) => {
@@ -30,13 +30,28 @@ export class Handles {
     this.tip.addEventListener("keydown", (event) => this.#key(event, (dx, dy) => ({
       rotate: this.store.get("rotate") - dx * 2, scale: Math.min(Math.max(this.store.get("scale") - dy * 0.05, 0.25), 4),
     })));
-    this.shown = document.getElementById("show_handles");
-    this.shown.addEventListener("change", () => { this.svg.toggleAttribute("hidden", !this.shown.checked); });
+    this.wanted = document.getElementById("show_handles");
+    this.wanted.addEventListener("change", () => { this.svg.toggleAttribute("hidden", !this.wanted.checked); });
     store.addEventListener("change", () => this.#follow());
     this.#follow();
   }
 
-  show(on) { this.shown.checked = on; this.svg.toggleAttribute("hidden", !on); }
+  show(on) { this.wanted.checked = on; this.svg.toggleAttribute("hidden", !on); }
+
+  /** To pictures of this size, of images of that one: [height, width] each. */
+  fit(size, whole) {
+    [this.shown, this.whole] = [size, whole].map(([height, width]) => height / width);
+    this.#follow();
+  }
+
+  /** Where the middle of the image is, from the middle of the picture, in widths. */
+  #middle() {
+    const [x, y] = this.store.get("translate");
+    return [x, y * this.whole];
+  }
+
+  /** The arm at scale 1, in widths. */
+  #length() { return ARM * Math.min(1, this.shown); }
 
   #translate(index, value, moving) {
     const both = [...this.store.get("translate")];
@@ -56,7 +71,7 @@ export class Handles {
       if (event.pointerId !== active) return;
       const box = this.svg.getBoundingClientRect();
       const x = (event.clientX - box.left) / box.width - 0.5, y = (event.clientY - box.top) / box.height - 0.5;
-      this.store.set(change(x, y), { moving: true });
+      this.store.set(change(x, y * this.shown), { moving: true });
     });
     const end = (event) => {
       if (event.pointerId !== active) return;
@@ -78,11 +93,15 @@ export class Handles {
   #follow() {
     const [x, y] = this.store.get("translate"), angle = this.store.get("rotate"), scale = this.store.get("scale");
     const turn = -angle * Math.PI / 180;
-    const place = (element, names, px, py) => { element.setAttribute(names[0], px); element.setAttribute(names[1], py); };
-    const tx = x + ARM * scale * Math.cos(turn), ty = y + ARM * scale * Math.sin(turn);
-    place(this.centre, ["cx", "cy"], x, y);
+    const place = (element, names, px, py) => {  // the drawing is stretched over the picture: 1 is its width and its height
+      element.setAttribute(names[0], px);
+      element.setAttribute(names[1], py / this.shown);
+    };
+    const [cx, cy] = this.#middle(), length = this.#length() * scale;
+    const tx = cx + length * Math.cos(turn), ty = cy + length * Math.sin(turn);
+    place(this.centre, ["cx", "cy"], cx, cy);
     place(this.tip, ["cx", "cy"], tx, ty);
-    place(this.arm, ["x1", "y1"], x, y);
+    place(this.arm, ["x1", "y1"], cx, cy);
     place(this.arm, ["x2", "y2"], tx, ty);
     this.centre.setAttribute("aria-valuetext", `${x.toFixed(2)} right, ${y.toFixed(2)} down`);
     this.tip.setAttribute("aria-valuetext", `${angle.toFixed(0)} degrees, scale ${scale.toFixed(2)}`);

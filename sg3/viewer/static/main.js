@@ -155,6 +155,8 @@ async function start() {
     drag.clear();
     byId("noise").hidden = !network.has_noise;
     byId("transform").hidden = !network.can_move;
+    handles.fit(network.size, network.whole);
+    pinch.fit(network.whole);
     if (!network.can_move) { handles.show(false); stopAnimation(); }
     const cutoff = byId("cutoff");
     cutoff.max = network.layers.length;

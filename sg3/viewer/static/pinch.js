@@ -11,6 +11,7 @@ export class Pinch {
     this.canMove = canMove;
     this.fingers = new Map();  // pointer -> place from the middle, both in widths of the picture
     this.start = null;
+    this.whole = 1;  // height of the network's images, in widths: more than the picture's where black bars are cut off
     element.addEventListener("pointerdown", (event) => {
       if (event.pointerType !== "touch") return;
       this.fingers.set(event.pointerId, this.#place(event));
@@ -35,13 +36,15 @@ export class Pinch {
     }, { passive: false });
   }
 
+  /** To images of [height, width]. */
+  fit([height, width]) { this.whole = height / width; }
+
   /** Whether there is more than one finger: then a drag of one is none. */
   isActive() { return this.fingers.size > 1; }
 
   #place(event) {
     const box = this.element.getBoundingClientRect();
-    this.aspect = box.height / box.width;
-    return [(event.clientX - box.left) / box.width - 0.5, (event.clientY - box.top) / box.width - this.aspect / 2];
+    return [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2].map((v) => v / box.width);
   }
 
   #begin() {
@@ -61,8 +64,8 @@ export class Pinch {
     if (!start.far) return;
     const scale = limited(start.scale * (now.far / start.far)), by = scale / start.scale;
     const turn = now.angle - start.angle, c = Math.cos(turn) * by, s = Math.sin(turn) * by;
-    const [dx, dy] = [start.translate[0] - start.x, start.translate[1] * this.aspect - start.y];
-    const translate = [now.x + c * dx - s * dy, (now.y + s * dx + c * dy) / this.aspect]
+    const [dx, dy] = [start.translate[0] - start.x, start.translate[1] * this.whole - start.y];
+    const translate = [now.x + c * dx - s * dy, (now.y + s * dx + c * dy) / this.whole]
       .map((v) => rounded(Math.min(Math.max(v, -10), 10)));
     let rotate = start.rotate - (turn * 180) / Math.PI;
     rotate -= 360 * Math.round(rotate / 360);
