@@ -31,6 +31,7 @@ from sg3.transparency import BLACK, WHITE, has_alpha, over
 BACKBONES = {"lite0": LITE0, "lite1": LITE1}
 ENLARGED = 224  # pixels, what Lite0 was trained at
 TAP_SIZES = (64, 32, 16, 8)  # of the maps of an image of 256 x 256: heads go by these whatever the image's size
+SMALLEST, LARGEST = 128, 1024  # pixels to enlarge to; of fewer, heads cannot make a logit
 MULTIPLE = 32  # of pixels: other sizes give maps that do not double from one to the next
 
 
@@ -124,8 +125,8 @@ class ProjectedDiscriminator(nn.Module):
     An image with alpha is seen twice, over black and over white, and has twice as many logits. Grey is repeated.
 
     `backbone_kwargs` are those of the projection (cout, expand, proj_type) and of the heads (num_discs, ndf, cond,
-    separable, patch). `diffaug` augments every image; `interp224` enlarges images to 224 x 224, which is meant for
-    those that are smaller.
+    separable, patch). `diffaug` augments every image; `interp224` enlarges images to 224 x 224, or to `enlarged`
+    pixels, a multiple of 32, which is meant for those that are smaller.
 
     What it looks through is `feature_network` if given, else EfficientNet-Lite0 or -Lite1, by `backbone`, under a
     `RandomProjection`; with its trained weights unless `pretrained` is false. It is frozen: it is in eval mode
@@ -145,6 +146,7 @@ class ProjectedDiscriminator(nn.Module):
         c_dim: int = 0,
         img_resolution: int | None = None,
         img_channels: int = 3,
+        enlarged: int = ENLARGED,
     ) -> None:
         super().__init__()
         projection: dict[str, Any] = {"cout": 64, "expand": True, "proj_type": 2}
@@ -158,6 +160,8 @@ class ProjectedDiscriminator(nn.Module):
             raise ValueError(f"img_channels: got {img_channels}, expected 3 or 1, and one more for alpha")
         if img_resolution is not None and not interp224 and img_resolution % MULTIPLE:
             raise ValueError(f"img_resolution: got {img_resolution}, expected a multiple of {MULTIPLE} or interp224")
+        if not SMALLEST <= enlarged <= LARGEST or enlarged % MULTIPLE:
+            raise ValueError(f"enlarged: got {enlarged}, expected a multiple of {MULTIPLE}, {SMALLEST} to {LARGEST}")
         if heads["cond"] and c_dim > CLASSES:
             raise ValueError(f"c_dim: got {c_dim}, expected at most {CLASSES} classes, the size of the embedding")
         if backbone not in BACKBONES:
@@ -167,8 +171,11 @@ class ProjectedDiscriminator(nn.Module):
             "diffaug": diffaug, "interp224": interp224, "backbone_kwargs": projection | heads, "backbone": backbone,
             "c_dim": c_dim, "img_resolution": img_resolution, "img_channels": img_channels,
         }  # fmt: skip
+        if enlarged != ENLARGED:  # which other programs' classes do not know
+            self.init_kwargs["enlarged"] = enlarged
         self.diffaug = diffaug
         self.interp224 = interp224
+        self.enlarged = enlarged
         self.c_dim = c_dim
         self.img_resolution = img_resolution
         self.img_channels = img_channels
@@ -207,7 +214,7 @@ class ProjectedDiscriminator(nn.Module):
         if img.shape[1] == 1:
             img = img.expand(-1, 3, -1, -1)
         if self.interp224:
-            img = F.interpolate(img, ENLARGED, mode="bilinear", align_corners=False)
+            img = F.interpolate(img, self.enlarged, mode="bilinear", align_corners=False)
         logits = self.discriminator(self.feature_network(img), c)
         return torch.cat(logits.chunk(2), dim=1) if transparent else logits
 

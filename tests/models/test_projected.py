@@ -294,6 +294,9 @@ def test_wrong_arguments(small: ProjectedDiscriminator) -> None:
         make(img_channels=5)
     with pytest.raises(ValueError, match="img_resolution: got 100, expected a multiple of 32 or interp224"):
         make(img_resolution=100, interp224=False)
+    for size in (96, 200, 2048):
+        with pytest.raises(ValueError, match=f"enlarged: got {size}, expected a multiple of 32, 128 to 1024"):
+            make(enlarged=size)
     with pytest.raises(TypeError, match="backbone_kwargs: got im_res"):
         make(backbone_kwargs={"im_res": 3})
     with pytest.raises(ValueError, match="proj_type: got 3"):

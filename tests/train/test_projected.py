@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import sg3
 from sg3 import resources
 from sg3.errors import DataError, UsageError
-from sg3.models import fastgan, projected
+from sg3.models import fastgan
 from sg3.models.projected import ProjectedDiscriminator
 from sg3.randomness import host_rng
 from sg3.train.config import TrainConfig
@@ -299,7 +300,7 @@ def as_the_original_says(config: TrainConfig) -> dict[str, Any]:
         loss |= {"style_mixing_prob": config.style_mixing_prob, "pl_weight": config.pl_weight}
     return {
         **flattened({key: value for key, value in G.items() if key not in facts_of_data}, "G_kwargs"),
-        **flattened({k: v for k, v in D.items() if k not in facts_of_data | {"backbone"}}, "D_kwargs"),
+        **flattened({k: v for k, v in D.items() if k not in facts_of_data | {"backbone", "enlarged"}}, "D_kwargs"),
         **{f"{letter}_opt_kwargs.{key}": value for letter, lr in (("G", config.glr), ("D", config.dlr))
            for key, value in (("lr", lr), ("betas", [0, config.adam_beta2]), ("eps", config.adam_eps))},
         "data_loader_kwargs.num_workers": config.workers,
@@ -335,6 +336,7 @@ def test_cfgs() -> None:
         ({"bf16": True}, {}, "--bf16: fastgan has no layers with 16 bits"),
         ({"cond": True}, {"label_dim": 1001, "has_labels": True}, "has 1001 classes, the embeddings hold 1000"),
         ({"compile": "graphs"}, {}, "--compile=graphs: is for StyleGAN2 and StyleGAN3 without --projected; the means"),
+        ({"enlarge": 200}, {}, "--enlarge=200: expected a multiple of 32"),
         ({"p": 0.3}, {}, "--p: belongs to --aug=fixed, not to --aug=noaug"),
     ],
 )
@@ -348,10 +350,8 @@ def test_contradictions_are_named(said: dict[str, Any], dataset: dict[str, Any],
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D enlarges to 128 rather than 224 pixels: the least that its heads can do with."""
+def weights() -> None:
     pytest.importorskip(LITE0, reason="the extra `projected` is not installed")
-    monkeypatch.setattr(projected, "ENLARGED", 128)
 
 
 SYSTEMS = {
@@ -361,7 +361,7 @@ SYSTEMS = {
 }
 
 
-@pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize(
     "name", ["fastgan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stylegan2", "stylegan3"))]
 )
@@ -369,7 +369,7 @@ def test_continued_run_equals_uninterrupted(larger_discs: Path, tmp_path: Path, 
     """Batch norms, spectral norms, both augmentations, R1 and blur are where they would have been."""
     labels = {"label_dim": 3} if SYSTEMS[name].get("cond") else {}
     data = facts(path=str(larger_discs), resolution=32, has_labels=True, **labels)
-    config = projected_config(larger_discs, data, mirror=True, **SYSTEMS[name])
+    config = projected_config(larger_discs, data, mirror=True, enlarge=128, **SYSTEMS[name])
     whole = train(config, tmp_path / "whole", 3)
     train(config, tmp_path / "parts", 1)
     parts = train(config, tmp_path / "parts", 3)
@@ -389,13 +389,13 @@ def test_continued_run_equals_uninterrupted(larger_discs: Path, tmp_path: Path, 
         assert not any(key.endswith("magnitude_ema") for key in changed["G"]), "they move in Maua's variant only"
 
 
-@pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("weights")
 def test_micro_batches_move_buffers_once(larger_discs: Path) -> None:
     """By the mean over them: four images in one piece, two and four give a batch norm the same mean."""
     known = facts(path=str(larger_discs), resolution=32)
     after = {}
     for batch_gpu in (4, 2, 1):
-        config = projected_config(larger_discs, known, batch_gpu=batch_gpu, diffaug=False)
+        config = projected_config(larger_discs, known, batch_gpu=batch_gpu, diffaug=False, enlarge=128)
         trainer = new_trainer(config)
         before = trainer.G.synthesis.init.init[0].weight_u.clone()
         trainer.run_phase(trainer.phases[0], torch.zeros(4, 3, 32, 32), torch.zeros(4, 0))
@@ -407,6 +407,18 @@ def test_micro_batches_move_buffers_once(larger_discs: Path) -> None:
         assert not torch.equal(before, trainer.G.synthesis.init.init[0].weight_u)
     for batch_gpu in (2, 1):
         torch.testing.assert_close(after[4], after[batch_gpu], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("clamped", [False, True])
+def test_clamped_images_are_those_that_files_hold(clamped: bool) -> None:
+    config = projected_config(clamp_images=clamped, enlarge=128)
+    recipe = Projected(config, torch.device("cpu"), Reports(), lambda _: None)
+    recipe.G.synthesis.to_big.bias.data.fill_(1.0)
+    z = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    none = torch.zeros(4, 0)
+    images = recipe.generated(MicroBatch(none, none, z, none, np.random.default_rng(0)))
+    assert (float(images.detach().max()) == 1) is clamped
 
 
 def test_draws_follow_from_the_samples_number() -> None:
@@ -425,9 +437,11 @@ def test_draws_follow_from_the_samples_number() -> None:
     assert torch.equal(draws(0, 4).brightness[2:], draws(2, 2).brightness)
 
 
-@pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("weights")
 def test_snapshots_have_the_counters_of_its_own_code(larger_discs: Path, tmp_path: Path) -> None:
-    train(projected_config(larger_discs, facts(path=str(larger_discs), resolution=32)), tmp_path, 1)
+    data = facts(path=str(larger_discs), resolution=32)
+    train(projected_config(larger_discs, data, enlarge=128), tmp_path, 1)
     snapshot = sg3.load(tmp_path)
+    assert snapshot.D.enlarged == 128
     assert snapshot.progress == {"cur_nimg": 4, "cur_tick": 1, "batch_idx": 1, "best_fid": 1e6}
     assert snapshot.optimizers is None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -244,6 +245,28 @@ def test_approximate_penalty_trains_through_augmentation() -> None:
 
 
 # ---- whole runs
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_clamped_images_are_those_that_files_hold(clamped: bool) -> None:
+    """D sees no colour beyond white or black, and G has no gradient there."""
+    recipe = system(clamp_images=clamped)
+    real = torch.zeros(4, 3, 16, 16)
+    none = torch.zeros(4, 0)
+    z = 10 * torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    seen: list[torch.Tensor] = []
+
+    def augment(images: torch.Tensor, term: str) -> torch.Tensor:
+        seen.append(images.detach())
+        return images
+
+    mb = MicroBatch(real, none, z, none, np.random.default_rng(0), augment=augment)
+    recipe.d_loss(mb)
+    recipe.g_loss(mb)
+    made = recipe.G(z, none).detach()
+    assert float(made.abs().max()) > 1
+    expected = made.clamp(-1, 1) if clamped else made
+    assert sum(torch.equal(images, expected) for images in seen) == 2
 
 
 def test_defaults() -> None:

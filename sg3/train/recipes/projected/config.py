@@ -10,7 +10,8 @@ from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
 from sg3.train.recipes.projected.options import FASTGANS
 
-ENLARGED = 224  # pixels that D enlarges smaller images to
+ENLARGED = 224  # pixels that the original's D enlarges smaller images to
+MULTIPLE = 32  # of pixels, for maps that double from one to the next
 FASTGAN_SIZES = (32, 64, 128, 256, 512, 1024)
 FASTGAN_WIDTH = 128  # channels at 128 x 128 that the factors of FastGAN's other widths are relative to
 WIDEST = 16  # the factor at 4 x 4
@@ -26,6 +27,8 @@ class ProjectedConfig(TrainConfig):
     loss: str
     diffaug: bool
     backbone: str
+    enlarge: int = ENLARGED  # (runs that began before there were these two)
+    clamp_images: bool = False
     cout: int
     ndf: int | None
     cbase: int
@@ -81,6 +84,8 @@ class ProjectedConfig(TrainConfig):
         if self.compile != "off":
             why = "the means and singular vectors here, which every pass moves, are not made for it"
             problems.append(f"--compile={self.compile}: is for StyleGAN2 and StyleGAN3 without --projected; {why}")
+        if self.enlarge % MULTIPLE:
+            problems.append(f"--enlarge={self.enlarge}: expected a multiple of {MULTIPLE}")
         classes = self.dataset.label_dim
         if self.cond and classes > CLASSES:
             problems.append(f"--cond: {self.dataset.path} has {classes} classes, the embeddings hold {CLASSES}")
@@ -141,7 +146,7 @@ class ProjectedConfig(TrainConfig):
         heads = {"num_discs": 4, "ndf": self.ndf, "cond": self.cond, "separable": self.cfg not in FASTGANS}
         projection = {"cout": self.cout, "expand": True, "proj_type": 2}
         return {
-            "diffaug": self.diffaug, "interp224": data.resolution < ENLARGED, "backbone": self.backbone,
-            "backbone_kwargs": projection | heads, "c_dim": data.label_dim, "img_resolution": data.resolution,
-            "img_channels": data.channels,
+            "diffaug": self.diffaug, "interp224": data.resolution < self.enlarge, "enlarged": self.enlarge,
+            "backbone": self.backbone, "backbone_kwargs": projection | heads, "c_dim": data.label_dim,
+            "img_resolution": data.resolution, "img_channels": data.channels,
         }  # fmt: skip

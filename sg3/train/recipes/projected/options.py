@@ -38,6 +38,10 @@ class ProjectedOptions(Options):
     cout: int | None = option(
         "Channels of D's finest random projection.", NETWORKS, default=64, at_least=1, at_most=limits.FEATURES
     )
+    enlarge: int | None = option(
+        "Pixels that D enlarges smaller images to; 128, the least, costs a third of 224.", NETWORKS, default=224,
+        at_least=128, at_most=1024,
+    )  # fmt: skip
     ndf: int | None = option(
         "Channels of all blocks of D's heads.", NETWORKS, rule="64 to 512", at_least=1, at_most=limits.FEATURES
     )
@@ -62,6 +66,7 @@ class ProjectedOptions(Options):
     )
     ema_kimg: float | None = again(StyleGANOptions, "ema_kimg")
     ema_rampup: float | None = again(StyleGANOptions, "ema_rampup")
+    clamp_images: bool | None = again(StyleGANOptions, "clamp_images")
     blur_sigma: float | None = option(
         "Width in pixels of a blur in front of D that fades; 0 for none.", OPTIMISATION, default=0.0,
         by_cfg={"stylegan3-r-projected": 10.0}, at_least=0, at_most=limits.BLUR, changes=OTHER_RECIPE,

@@ -114,14 +114,16 @@ class Projected:
     # ---- losses
 
     def generated(self, mb: MicroBatch, update_emas: bool = False) -> torch.Tensor:
-        """G's images. `update_emas` moves a StyleGAN's mean of w.
+        """G's images, with --clamp-images in the range of pixels. `update_emas` moves a StyleGAN's mean of w.
 
         Magnitudes of StyleGAN3's layers move in Maua's variant only: StyleGAN-XL found them to let training collapse.
         """
         if isinstance(self.G, fastgan.Generator):
-            return self.G(mb.z, mb.c)
-        ws = self.G.mapping(mb.z, mb.c, update_emas=update_emas)
-        return self.G.synthesis(ws, update_emas=update_emas and self.config.loss == "softplus")
+            images = self.G(mb.z, mb.c)
+        else:
+            ws = self.G.mapping(mb.z, mb.c, update_emas=update_emas)
+            images = self.G.synthesis(ws, update_emas=update_emas and self.config.loss == "softplus")
+        return images.clamp(-1, 1) if self.config.clamp_images else images
 
     def logits(self, images: torch.Tensor, c: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """What D makes of images, [N, K], blurred and augmented."""

@@ -31,6 +31,7 @@ class R3GANConfig(TrainConfig):
     ema_kimg: float
     schedule_kimg: float
     penalty: str
+    clamp_images: bool = False  # (runs that began before there was this)
 
     @classmethod
     def resolve(cls, options: Options, dataset: DatasetFacts) -> Self:

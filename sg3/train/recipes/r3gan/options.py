@@ -39,6 +39,7 @@ class R3GANOptions(Options):
     glr: float | None = again(Options, "glr", default=0.0002)
     dlr: float | None = again(Options, "dlr", default=0.0002)
     ema_kimg: float | None = again(StyleGANOptions, "ema_kimg", rule="0 to 500")
+    clamp_images: bool | None = again(StyleGANOptions, "clamp_images")
     schedule_kimg: float | None = option(
         "Learning rates, gamma, beta2, augmentation and weight average change until here.", OPTIMISATION,
         default=20000.0, at_least=0.001, metavar="KIMG", changes=OTHER_RECIPE,

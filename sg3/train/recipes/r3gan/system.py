@@ -78,10 +78,15 @@ class R3GAN:
 
     # ---- losses
 
+    def generated(self, mb: MicroBatch) -> torch.Tensor:
+        """G's images, with --clamp-images in the range of pixels: beyond it D sees no difference, and none is made."""
+        images = self.G(mb.z, mb.real_c)
+        return images.clamp(-1, 1) if self.config.clamp_images else images
+
     def d_loss(self, mb: MicroBatch) -> torch.Tensor:
         """D should tell the real image of each pair, and be flat around both."""
         with torch.no_grad():
-            generated = self.G(mb.z, mb.real_c)
+            generated = self.generated(mb)
         real_logits, r1 = self._logits_and_penalty(mb, mb.real, "real")
         fake_logits, r2 = self._logits_and_penalty(mb, generated, "fake")
         self.watch(real_logits)
@@ -95,7 +100,7 @@ class R3GAN:
 
     def g_loss(self, mb: MicroBatch) -> torch.Tensor:
         """D should take the generated image of each pair for the real one."""
-        fake_logits = self.D(mb.augment(self.G(mb.z, mb.real_c), "fake"), mb.real_c)
+        fake_logits = self.D(mb.augment(self.generated(mb), "fake"), mb.real_c)
         with torch.no_grad():
             real_logits = self.D(mb.augment(mb.real, "real"), mb.real_c)
         loss = relativistic(fake_logits, real_logits)
