@@ -1,4 +1,4 @@
-"""The published configurations: Huang et al. 2024 (arXiv 2501.05441), by data set and resolution."""
+"""The published configurations: Huang et al. 2024 (arXiv 2501.05441), by data set and resolution; and a small one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ def _preset(title: str, **said: object) -> Preset:
 
 _IMAGENET = {"cond": True, "batch": 4096, "cmax": 1536, "group": 32, "ema_kimg": 50000.0, "schedule_kimg": 200000.0}
 
+_DEMO = R3GANOptions(  # every schedule as long as the run: over the first few kimg of a longer one nothing moves
+    cfg="r3gan", batch=16, cbase=512, cmax=64, blocks=1, group=8, gamma=0.1, glr=0.002, dlr=0.002, clamp_images=True,
+    schedule_kimg=8.0, ema_kimg=1.0, aug="noaug", fp32=True, kimg=8, tick=1, snap=2, grid=(8, 8), workers=0,
+    metrics="fd_lite1_500_full",
+)  # fmt: skip
+
 PRESETS = {
+    "demo-r3gan": Preset("R3GAN on a few thousand small pictures of --data, minutes on a CPU", _DEMO),
     "r3gan-cifar10": _preset(
         "R3GAN paper, CIFAR-10 at 32 x 32", cond=True, batch=512, gamma=0.05, final_p=0.55, ema_kimg=5000.0
     ),
