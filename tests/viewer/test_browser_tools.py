@@ -337,6 +337,9 @@ def test_presets_and_recordings(page: Any) -> None:
     assert Path(download.value.path()).read_bytes()[:4] == b"\x1aE\xdf\xa3"  # Matroska, WebM
 
 
+POINTS = "(svg) => [...svg.querySelectorAll('circle')].map((c) => [c.getAttribute('cx'), c.getAttribute('cy')])"
+
+
 @pytest.mark.slow
 def test_dragging_points(page: Any, monkeypatch) -> None:
     monkeypatch.setattr(drag_editing, "NEARER", -math.inf)  # every step is progress: it ends when it is stopped
@@ -349,6 +352,7 @@ def test_dragging_points(page: Any, monkeypatch) -> None:
     page.click("#drag_mask")
     drag(page, "#picture", 0.2 * box["width"], 0)
     assert page.is_visible("#mask")
+    placed = page.eval_on_selector("#points", POINTS)
     set_range(page, "drag_lr", -3)
     page.click("#drag_start")
     page.wait_for_function("() => parseInt(document.getElementById('drag_text').textContent) >= 2")
@@ -368,6 +372,7 @@ def test_dragging_points(page: Any, monkeypatch) -> None:
     assert np.array_equal(shown(page), dragged)
     page.keyboard.press("Control+z")
     assert np.array_equal(shown(page), start)
+    assert page.eval_on_selector("#points", POINTS) == placed  # they go back with the picture
     set_range(page, "drag_lr", -1.5)
     page.click("#drag_start")
     page.wait_for_function("() => document.getElementById('drag_text').textContent.endsWith('the targets are reached')")

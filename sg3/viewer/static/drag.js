@@ -15,7 +15,9 @@ export class Drag {
     this.task = null;
     this.mode = null;
     this.hasMask = false;
+    this.before = new Map();  // state before and after drags -> points then: who goes back finds them as they were
     this.picture = byId("picture");
+    store.addEventListener("change", ({ detail }) => { if (!detail.moving) this.#back(); });
     this.mask = byId("mask");
     for (const [id, mode] of [["drag_points", "points"], ["drag_mask", "mask"]]) {
       byId(id).addEventListener("click", () => this.#mode(this.mode === mode ? null : mode));
@@ -39,6 +41,7 @@ export class Drag {
 
   clear() {
     this.points = [];
+    this.before.clear();
     this.task = null;
     this.hasMask = false;
     this.mask.hidden = true;
@@ -54,7 +57,19 @@ export class Drag {
       lr: 10 ** Number(byId("drag_lr").value), mask: this.hasMask ? this.#runs() : null,
       keep_pose: byId("keep_pose").checked || null,
     };
+    this.#remember();
     await this.#run(() => startDrag(asked));
+  }
+
+  #isRunning() { return !byId("drag_stop").disabled; }
+
+  #remember() { this.before.set(JSON.stringify(this.store.state), [...this.points]); }
+
+  #back() {
+    const points = this.before.get(JSON.stringify(this.store.state));
+    if (!points || this.#isRunning()) return;
+    this.points = [...points];
+    this.#draw();
   }
 
   async #run(begin) {
@@ -65,6 +80,7 @@ export class Drag {
     } finally {
       this.store.set({});
       byId("drag_stop").disabled = true;
+      this.#remember();
       this.#draw();
     }
   }
@@ -80,7 +96,10 @@ export class Drag {
     this.#draw();
   }
 
-  async #undo() { this.#report(await act(this.task, "undo"), false); }
+  async #undo() {
+    this.#report(await act(this.task, "undo"), false);
+    this.#remember();
+  }
 
   #mode(mode) {
     this.mode = mode;
@@ -152,8 +171,7 @@ export class Drag {
     });
     this.points.forEach(([x, y], n) => parts.push(make("circle", { cx: x, cy: y, r: size * 0.014, class: n % 2 ? "target" : "handle" })));
     svg.replaceChildren(...parts);
-    const running = !byId("drag_stop").disabled;
-    byId("drag_start").disabled = running || this.points.length < 2;
-    byId("drag_undo").disabled = running || !this.task || !this.iteration;
+    byId("drag_start").disabled = this.#isRunning() || this.points.length < 2;
+    byId("drag_undo").disabled = this.#isRunning() || !this.task || !this.iteration;
   }
 }
