@@ -7,11 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from sg3.cli import options
 from sg3.terminal import say, show
+
+if TYPE_CHECKING:
+    from sg3.viewer.viewer import Viewer
 
 PACKAGES = ("starlette", "uvicorn", "websockets")
 
@@ -100,12 +104,20 @@ def command(
         say("note: whoever can reach this machine and has the address may look; it is not encrypted")
     say("Ctrl-C stops it")
     with ExitStack() as stack:
-        stack.callback(viewer.close)
+        stack.callback(end, viewer)
         if open or (open is None and has_screen()):
             import webbrowser
 
             webbrowser.open(stack.enter_context(leading_to(url)).as_uri())
         serve(application(viewer, host), listening)
+
+
+def end(viewer: Viewer) -> None:
+    """End the networks' thread, or leave at once if it goes on: Python's own end would abort the process then, if an
+    operation of PyTorch comes to its end on a thread meanwhile."""
+    if not viewer.close():
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def address(host: str, port: int, token: str) -> str:

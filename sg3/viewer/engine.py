@@ -92,14 +92,15 @@ class Engine:
             self._tasks[name] = steps
             self._changed.notify()
 
-    def close(self) -> None:
-        """End the thread; what waits fails."""
+    def close(self) -> bool:
+        """End the thread; what waits fails. Whether it has ended: a layer, or a step of a projection, may take long."""
         with self._changed:
             self._ending = True
             if self._running is not None:
                 self._running[1].stale.set()
             self._changed.notify()
         self._thread.join(ENDING_SECONDS)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (item := self._next()) is not None:

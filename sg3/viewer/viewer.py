@@ -243,8 +243,8 @@ class Viewer:
         say(f"viewer: {type(error).__name__}: {printable(error, 300)}")
         return 500, f"{type(error).__name__} inside the server (a bug in sg3; its terminal says more)"
 
-    def close(self) -> None:
-        """End the networks' thread."""
+    def close(self) -> bool:
+        """End the networks' thread; whether it has ended."""
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._aside.shutdown(wait=False, cancel_futures=True)
-        self.engine.close()
+        return self.engine.close()

@@ -6,13 +6,16 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 
+from sg3.viewer.engine import Engine
 from tests.helpers.commands import start
 from tests.helpers.for_tools import saved, tiny3
 from tests.helpers.viewers import pixels_of
@@ -98,6 +101,29 @@ def test_the_token_is_in_no_argument_of_a_browser(tmp_path: Path, run, monkeypat
     assert f"url={url}" in text
     assert url.partition("token=")[2] not in opened[0]
     assert not Path(urlsplit(opened[0]).path).exists()
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_it_ends_though_a_layer_goes_on(tmp_path: Path, run, monkeypatch, has_ended: bool) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    monkeypatch.setattr("sg3.viewer.engine.ENDING_SECONDS", 60.0 if has_ended else 0.01)
+    go_on = threading.Event()
+
+    def serve(application: Any, listening: Any) -> None:
+        listening.close()
+        if not has_ended:
+            began = threading.Event()
+            made[-1].submit("slow", lambda _: (began.set(), go_on.wait(60)))
+            assert began.wait(60)
+
+    made: list[Engine] = []
+    plain = Engine.__init__
+    monkeypatch.setattr(Engine, "__init__", lambda self: (plain(self), made.append(self))[0])
+    monkeypatch.setattr("sg3.viewer.server.serve", serve)
+    assert run("view", f"--network={saved(tiny3(), tmp_path / 'net.pkl')}", "--port=0", "--open=0").code == 0
+    assert left == ([] if has_ended else [0])
+    go_on.set()
 
 
 @pytest.mark.parametrize("words", [["view", "--help"]])
