@@ -36,7 +36,7 @@ export function unfolded(form) {
   });
 }
 
-/** Say beside a slider what it says. */
+/** Say beside a slider what it says; to who does not see it, the slider says it itself. */
 export function label(field, text) {
   const output = field.parentElement.querySelector("output");
   if (output) output.textContent = text;

@@ -103,6 +103,8 @@ export class Handles {
     place(this.tip, ["cx", "cy"], tx, ty);
     place(this.arm, ["x1", "y1"], cx, cy);
     place(this.arm, ["x2", "y2"], tx, ty);
+    this.centre.setAttribute("aria-valuenow", x);
+    this.tip.setAttribute("aria-valuenow", angle);
     this.centre.setAttribute("aria-valuetext", `${x.toFixed(2)} right, ${y.toFixed(2)} down`);
     this.tip.setAttribute("aria-valuetext", `${angle.toFixed(0)} degrees, scale ${scale.toFixed(2)}`);
     for (const [id, value] of [["translate_x", x], ["translate_y", y]]) {

@@ -70,7 +70,8 @@ async function start() {
   const again = () => store.dispatchEvent(new CustomEvent("change", { detail: { moving: false } }));
   const picker = new Picker(store, fail);
   const runs = new Runs(store, fail, again, () => picker.refresh().catch(fail));
-  for (const Part of [Layers, Directions, Grid, Project]) new Part(store, fail);
+  for (const Part of [Layers, Grid, Project]) new Part(store, fail);
+  const directions = new Directions(store, fail);
   const drag = new Drag(store, fail);
   const keyframes = new Keyframes(store, () => facts, ready, kept.copy, fail);
   readings(store, () => facts, fail);
@@ -136,6 +137,7 @@ async function start() {
     runs.attach(facts.run);
     kept.show();
     keyframes.attach(facts);
+    directions.attach(facts);
     const defaults = {};
     if (facts.classes && store.get("class") === null) defaults.class = 0;
     if (!facts.classes) Object.assign(defaults, { class: null, class_b: null });
