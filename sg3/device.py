@@ -41,7 +41,7 @@ def _find(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UsageError(f"--device={name}: expected {EXPECTED}") from None
     if device.type not in ("cpu", "cuda", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise UsageError(f"--device={name}: nothing runs there; expected {EXPECTED}")

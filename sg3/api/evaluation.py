@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sg3.api.networks import Network
+from sg3.api.checks import listener, names_of, path_of, switch, text, whole
+from sg3.api.networks import IN_MEMORY, Network
 from sg3.device import device_for_work
 from sg3.errors import UsageError
-from sg3.formats import Snapshot, averaged_generator
+from sg3.formats import Snapshot, averaged_generator, name_of
 from sg3.metrics import compute, parse
 from sg3.metrics.memorization import Authenticity
 from sg3.metrics.network_files import (
@@ -33,7 +34,7 @@ from sg3.run_folder import append_line, read_lines
 
 def evaluate(
     network: Network,
-    metrics: str | Sequence[str] = "fid50k_full",
+    metrics: str | Iterable[str] = "fid50k_full",
     *,
     data: str | os.PathLike[str] | None = None,
     mirror: bool | None = None,
@@ -65,15 +66,21 @@ def evaluate(
 
     Raises UsageError, DataError, MissingInputError, StorageError as the command.
     """
-    names = metrics.split(",") if isinstance(metrics, str) else metrics
-    chosen = tuple(dict.fromkeys(parse(name.strip()) for name in names if name.strip()))
+    chosen = tuple(dict.fromkeys(parse(name) for name in names_of("metrics", metrics)))
     if not chosen:
         raise UsageError("metrics: names none, expected a list such as ['fid50k_full', 'kid50k_full']")
+    listener("on_result", on_result)
+    gpus = whole("gpus", gpus, least=1)
     job = Job(
-        (), chosen, None if data is None else Path(data), mirror, device, seed, batch,
-        loaders() if workers is None else workers, None if detector_dir is None else Path(detector_dir), cache, again,
-        intervals=intervals, test=None if test_data is None else Path(test_data),
-        sheet=None if sheet is None else Path(sheet), background=background, bars=bars,
+        (), chosen, None if data is None else path_of("data", data),
+        None if mirror is None else switch("mirror", mirror), device,
+        whole("seed", seed), whole("batch", batch, least=1),
+        loaders() if workers is None else whole("workers", workers),
+        None if detector_dir is None else path_of("detector_dir", detector_dir, "a folder"), switch("cache", cache),
+        switch("again", again), intervals=switch("intervals", intervals),
+        test=None if test_data is None else path_of("test_data", test_data),
+        sheet=None if sheet is None else path_of("sheet", sheet), background=text("background", background, "a colour"),
+        bars=switch("bars", bars),
     )  # fmt: skip
     if sheet is not None and not any(isinstance(metric, Authenticity) for metric in chosen):
         raise UsageError(f"sheet={os.fspath(sheet)}: is drawn by authenticity; add 'auth_lite1' to the metrics")
@@ -84,7 +91,7 @@ def evaluate(
         snapshot = network if isinstance(network, Snapshot) else Snapshot(G_ema=network)
         lines = _measure_in_memory(job, snapshot)
     else:
-        job = replace(job, snapshots=find_snapshots(os.fspath(network), every=False))
+        job = replace(job, snapshots=find_snapshots(name_of(network, IN_MEMORY), every=False))
         with TemporaryDirectory() as folder:
             display = Lines(Path(folder) / "results.jsonl")
             if gpus > 1:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sg3.api.checks import number, pair, path_of, refuse, seeds_of, switch, whole
 from sg3.api.networks import Network, framed
 from sg3.canvas import size_of
 from sg3.device import device_for_work
@@ -20,10 +20,12 @@ from sg3.terminal import say
 from sg3.tools.files import without_bars
 from sg3.tools.latent_files import pictures_of_files
 
+NOISE_MODES = ("const", "random", "none")
+
 
 def generate(
     network: Network,
-    seeds: Sequence[int] | int | None = None,
+    seeds: Iterable[int] | int | None = None,
     *,
     latents: str | os.PathLike[str] | None = None,
     trunc: float = 1.0,
@@ -47,19 +49,23 @@ def generate(
     """
     if (seeds is None) == (latents is None):
         raise UsageError("generate: give either seeds or latents, the pictures come from them")
+    numbers = [] if seeds is None else seeds_of(seeds)
+    file = None if latents is None else path_of("latents", latents, "a file: .npz, .npy or .pt")
+    trunc, translate, rotate = number("trunc", trunc), pair("translate", translate), number("rotate", rotate)
+    class_idx = None if class_idx is None else whole("class_idx", class_idx)
+    batch, graphs, bars = whole("batch", batch, least=1), switch("graphs", graphs), switch("bars", bars)
+    if noise_mode not in NOISE_MODES:
+        refuse("noise_mode", noise_mode, ", ".join(NOISE_MODES))
     G, between = framed(network, device_for_work(device))
     visible = None if bars else between
     with transformed(G, translate, rotate):
-        if latents is not None:
+        if file is not None:
             moved = translate != (0.0, 0.0) or rotate != 0.0
             (count,), pictures = pictures_of_files(
-                G, [Path(latents)], class_idx=class_idx, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
+                G, [file], class_idx=class_idx, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
                 keep_transform=moved, note=lambda note: say(f"note: {note}"),
             )  # fmt: skip
         else:
-            numbers = [seeds] if isinstance(seeds, int) else list(seeds or ())
-            if not all(0 <= seed < 2**32 for seed in numbers):
-                raise UsageError("generate: seeds are whole numbers from 0 to 4294967295")
             count = len(numbers)
             labels = class_labels(G, class_idx, count)
             if not numbers:
@@ -68,4 +74,4 @@ def generate(
                 G, seed_latents(numbers, G.z_dim), labels, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
                 graphs=graphs,
             )  # fmt: skip
-        return np.stack([without_bars(whole, visible) for whole in track(pictures, "images", count)])
+        return np.stack([without_bars(picture, visible) for picture in track(pictures, "images", count)])

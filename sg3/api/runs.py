@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sg3 import run_folder
+from sg3.api.checks import listener, path_of
 from sg3.errors import DataError, MissingInputError
 from sg3.formats import Snapshot, load
 from sg3.terminal import printable
@@ -104,12 +106,12 @@ class Run:
     ) -> Run:
         """Go on where its newest state is, bit for bit, and return the run. `changes` are options of `sg3 train` that
         may change in a run, such as `kimg=200`; callbacks and errors are those of `sg3.fit`."""
-        return run_of(run_on(str(self.path), None, as_words(changes), Callbacks(on_tick, on_snapshot)))
+        return run_of(run_on(str(self.path), None, as_words(changes), called_back(on_tick, on_snapshot)))
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
     """A run folder, of a run that goes on or is over. Raises MissingInputError for a folder that is none."""
-    folder = Path(path)
+    folder = path_of("path", path, "a run folder")
     if not run_folder.is_run(folder):
         run_folder.read_options(folder)  # raises, with the reason
     return Run(folder)
@@ -122,13 +124,25 @@ def run_of(ended: Ended) -> Run:
     return Run(ended.run_dir)
 
 
+def called_back(on_tick: Listener | None, on_snapshot: Listener | None) -> Callbacks:
+    """Raises UsageError for what cannot be called."""
+    listener("on_tick", on_tick)
+    listener("on_snapshot", on_snapshot)
+    return Callbacks(on_tick, on_snapshot)
+
+
 def as_words(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as the command line has them: without None, and lists of names with commas."""
+    """Options as the command line has them: without None, lists of names with commas, NumPy's numbers as Python's."""
     words = {}
     for name, value in said.items():
-        if value is not None:
-            is_list = isinstance(value, Sequence) and not isinstance(value, str) and value
-            words[name] = ",".join(value) if is_list and all(isinstance(item, str) for item in value) else value
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            words[name] = ",".join(value) or "none"
+        elif isinstance(value, np.generic):
+            words[name] = value.item()
+        elif isinstance(value, torch.device):
+            words[name] = str(value)
+        elif value is not None:
+            words[name] = value
     return words
 
 

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import torch
 
+from sg3.api.checks import listener, path_of, switch, text
 from sg3.api.networks import Network, generator_of
 from sg3.errors import UsageError
-from sg3.tools.export import PARTS, trace, write_archive, write_onnx
+from sg3.formats import name_of
+from sg3.tools.export import PARTS, require_packages, trace, write_archive, write_onnx
 from sg3.tools.export import verify as run_and_compare
 from sg3.tools.hub import push as push_file
 
 Report = Callable[[str], object]
+
+
+def _unheard(_: str) -> None:
+    """Nobody listens."""
 
 
 def export(
@@ -24,22 +30,25 @@ def export(
     part: str = "whole",
     half: bool = False,
     verify: bool = True,
-    report: Report = lambda _: None,
+    report: Report | None = None,
 ) -> Path:
     """Write a generator for programs without sg3: `.onnx`, or `.pt2` for an archive of torch.export: docs/export.md.
 
     `part`: whole (z to picture), mapping (z to ws) or synthesis (ws to picture). `half`: computed in float16. `verify`:
     run the file and compare it with PyTorch. `report` is told what goes on.
 
-    Raises UsageError (another suffix, a package that is missing, a part that the network does not have),
+    Raises UsageError (another suffix, a part that the network does not have), MissingInputError (a package),
     NumericalError (the file gives something else), StorageError, and what `sg3.load` raises.
     """
-    path = Path(path)
+    path, half, verify = path_of("path", path), switch("half", half), switch("verify", verify)
+    listener("report", report)
+    report = report or _unheard
     if path.suffix not in (".onnx", ".pt2"):
         raise UsageError(f"{path}: expected a name ending in .onnx or .pt2")
     chosen = next((name for name in PARTS if name == part), None)
     if chosen is None:
         raise UsageError(f"part={part!r}: expected one of {', '.join(PARTS)}")
+    require_packages(path, verify)
     G = generator_of(network, torch.device("cpu"))
     report("tracing ...")
     module, program = trace(G, chosen, half)
@@ -62,7 +71,7 @@ def push(
     private: bool = False,
     whole: bool = False,
     message: str = "Network by sg3",
-    report: Report = lambda _: None,
+    report: Report | None = None,
 ) -> str:
     """Upload a network file, or a run's newest snapshot, with a model card to the Hugging Face Hub, as OWNER/NAME;
     returns the address of its page. From then on hf://OWNER/NAME is a network everywhere.
@@ -70,8 +79,13 @@ def push(
     `licence` is that of the weights, by default what the file says; `whole`: all networks rather than the averaged
     generator. Raises UsageError, DataError, MissingInputError (not there, or not for this user), StorageError.
     """
+    name = name_of(network, "; save a network in memory first, with sg3.save")
+    listener("report", report)
+    report = report or _unheard
+    licence = None if licence is None else text("licence", licence, "a name, such as cc-by-4.0")
     done = push_file(
-        Path(network), repo, licence=licence, private=private, whole=whole, message=message, report=report
+        Path(name), text("repo", repo, "OWNER/NAME"), licence=licence, private=switch("private", private),
+        whole=switch("whole", whole), message=text("message", message, "a text"), report=report,
     )  # fmt: skip
     report(f"commit {done.commit}")
     return done.url

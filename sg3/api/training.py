@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from sg3.api.runs import Listener, Run, as_words, run_of
-from sg3.train.callbacks import Callbacks
+from sg3.api.checks import path_of, text
+from sg3.api.runs import Listener, Run, as_words, called_back, run_of
 from sg3.train.option_file import layered
 from sg3.train.spawn import run_new
 
@@ -34,6 +33,8 @@ def fit(
     Raises what the command would end with, see `sg3.errors`: UsageError, DataError, MissingInputError, NumericalError,
     StorageError, MachineError; TrainingStopped (its state is saved) when a signal such as Ctrl-C ended the run.
     """
+    folder, callbacks = path_of("outdir", outdir, "a folder"), called_back(on_tick, on_snapshot)
+    preset = None if preset is None else text("preset", preset, "a name")
     words = as_words({"data": data, "cfg": cfg, **options})
-    chosen, _ = layered(words, None if config is None else Path(config), preset, source="fit")
-    return run_of(run_new(chosen, Path(outdir), Callbacks(on_tick, on_snapshot)))
+    chosen, _ = layered(words, None if config is None else path_of("config", config), preset, source="fit")
+    return run_of(run_new(chosen, folder, callbacks))

@@ -9,6 +9,7 @@ A format is a module that turns a file into a `Snapshot`; `networks.build` makes
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,11 @@ from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.run_folder import going_on, newest_snapshot
+from sg3.terminal import printable
 
 __all__ = [
-    "ChannelOrder", "Snapshot", "averaged_generator", "fetch_remote", "is_remote", "load", "save", "style_generator",
+    "ChannelOrder", "Snapshot", "averaged_generator", "fetch_remote", "is_remote", "load", "name_of", "save",
+    "style_generator",
 ]  # fmt: skip
 
 ChannelOrder = Literal["auto", "rgb", "bgr"]
@@ -71,9 +74,13 @@ def load(
     """
     if channel_order not in ("auto", "rgb", "bgr"):
         raise UsageError(f"channel_order: got {channel_order!r}, expected auto, rgb or bgr")
-    path = _local_path(path_or_url)
+    source, place = name_of(path_or_url), _place(device)
+    try:
+        path = _local_path(source)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise StorageError(f"{printable(source)}: cannot be read: {error.strerror or error}") from error
     snapshot, usual_order = _read(path)
-    if Path(path_or_url).is_dir() and (note := going_on(path)):
+    if Path(source).is_dir() and (note := going_on(path)):
         snapshot.notes.append(note)
     is_bgr = "bgr" in (channel_order, usual_order if channel_order == "auto" else "rgb")
     for slot in ("G", "D", "G_ema", "augment_pipe"):
@@ -82,8 +89,29 @@ def load(
             continue
         if is_bgr and slot != "augment_pipe" and (channel_order == "bgr" or network.img_channels == 3):
             networks.reverse_colours(network, f"{path}: {slot}")
-        networks.frozen(network, device)
+        networks.frozen(network, place)
     return snapshot
+
+
+def name_of(network: object, also: str = "") -> str:
+    """The name of a run, file or published network, or its address. Raises UsageError for what can be none; `also` is
+    what else is expected there."""
+    if isinstance(network, (str, os.PathLike)):
+        name = os.fspath(network)
+        if isinstance(name, str) and name and "\0" not in name:
+            return name
+    is_text = isinstance(network, (str, bytes, os.PathLike))
+    what = printable(repr(network), limit=60) if is_text else type(network).__name__
+    raise UsageError(f"network: got {what}, expected a run, a file, an address, a published network's name{also}")
+
+
+def _place(device: torch.device | str) -> torch.device:
+    """Raises UsageError for one that is not there."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        cause = printable(str(error).partition("\n")[0], limit=120)
+        raise UsageError(f"device={printable(device)}: {cause}; expected cpu or cuda, see `sg3 doctor`") from None
 
 
 def save(snapshot: Snapshot, path: str | Path) -> None:
@@ -96,6 +124,10 @@ def save(snapshot: Snapshot, path: str | Path) -> None:
     The file appears whole or not at all. Raises UsageError for another suffix or a network that the format has no
     place for, MissingInputError if the folder does not exist, StorageError if writing fails.
     """
+    if not isinstance(snapshot, Snapshot):
+        raise UsageError(f"save: got {type(snapshot).__name__}, expected a snapshot such as sg3.Snapshot(G_ema=G)")
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"save: got {type(path).__name__} for the path, expected the name of a file")
     path = Path(path)
     if path.suffix not in WRITES:
         kinds = ", ".join(WRITES)

@@ -46,7 +46,7 @@ class Address:
 def fetch_from_hub(source: str) -> Path:
     """The file behind an address; what has come before, at the same revision, is not downloaded again.
 
-    Raises UsageError (no such address, no package), MissingInputError (no such repository, revision or file, or none
+    Raises UsageError (no such address), MissingInputError (no package; no such repository, revision or file, or none
     for this user), DataError (another content than the Hub says), StorageError (no connection, no room).
     """
     address = Address.parse(source)
@@ -99,12 +99,12 @@ def _choose(names: list[str], file: str | None, source: str) -> str:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Inside, what goes wrong with the Hub becomes one of sg3's errors about `what`. Raises UsageError without the
-    package."""
+    """Inside, what goes wrong with the Hub becomes one of sg3's errors about `what`. Raises MissingInputError without
+    the package."""
     try:
         import huggingface_hub.errors as kinds
     except ImportError:
-        raise UsageError(f"{what}: needs huggingface-hub; {install('hub')}") from None
+        raise MissingInputError(f"{what}: needs huggingface-hub; {install('hub')}") from None
     try:
         yield
     except kinds.GatedRepoError:

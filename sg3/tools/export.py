@@ -23,7 +23,7 @@ from torch import nn
 from torch.func import functional_call
 
 from sg3.atomic import write_atomic
-from sg3.errors import NumericalError, UsageError
+from sg3.errors import MissingInputError, NumericalError, UsageError
 from sg3.extras import install
 from sg3.kernels.dispatch import asking_for
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref
@@ -156,11 +156,16 @@ def write_archive(program: torch.export.ExportedProgram, path: Path) -> None:
     write_atomic(path, lambda file: torch.export.save(program, file))
 
 
+def require_packages(path: Path, verify: bool) -> None:
+    """Raises MissingInputError without what writes such a file, or runs it to `verify` it."""
+    names = ("onnx", "onnxscript", *(["onnxruntime"] if verify else [])) if path.suffix == ".onnx" else ()
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise MissingInputError(f"{path}: needs {', '.join(missing)}; {install('onnx')}")
+
+
 def write_onnx(module: Exported, program: torch.export.ExportedProgram, path: Path) -> None:
-    """An ONNX file with its weights in it, of opset 18. Raises UsageError without the packages or for more than the
-    2 GiB that such a file can have, StorageError."""
-    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise UsageError(f"{path}: writing ONNX needs {', '.join(missing)}; {install('onnx')}")
+    """An ONNX file with its weights in it, of opset 18. Raises UsageError for more than the 2 GiB that such a file can
+    have, StorageError."""
     if (size := sum(t.numel() * t.element_size() for t in module.state_dict().values())) > MOST_BYTES:
         raise UsageError(f"{path}: {size >> 20} MiB of weights do not fit into an ONNX file; --half, or a .pt2 archive")
     with _quiet_exporter():
@@ -195,7 +200,7 @@ class Agreement:
 
 def verify(module: Exported, path: Path) -> Agreement:
     """Run an exported file, by onnxruntime or as an archive of torch.export, for several sizes of a batch and other
-    settings than it was traced with. Raises NumericalError for other results, UsageError without onnxruntime."""
+    settings than it was traced with. Raises NumericalError for other results."""
     run = _onnx_runner(module, path) if path.suffix == ".onnx" else torch.export.load(path).module()
     worst, largest = 0.0, 0.0
     for count in (1, 3):
@@ -213,10 +218,8 @@ def verify(module: Exported, path: Path) -> Agreement:
 
 
 def _onnx_runner(module: Exported, path: Path) -> Callable[..., torch.Tensor]:
-    try:
-        import onnxruntime  # type: ignore[import-not-found]
-    except ImportError:
-        raise UsageError(f"--verify: needs onnxruntime; {install('onnx')}") from None
+    import onnxruntime  # type: ignore[import-not-found]
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(**inputs: torch.Tensor) -> torch.Tensor:

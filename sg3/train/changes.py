@@ -12,12 +12,14 @@ from sg3.terminal import printable
 from sg3.train.config import TrainConfig, metric_names
 from sg3.train.options import Options
 from sg3.train.recipes import recipe_of
+from sg3.train.sinks import require_sinks
 
 
 def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list[str]]:
     """The configuration with the options said on continuing, and one line for each change.
 
-    Raises UsageError for options that cannot change, and for contradictions as at the start of a run.
+    Raises UsageError for options that cannot change, and for contradictions as at the start of a run,
+    MissingInputError for what --log-to needs.
     """
     declared = said.declared()
     words = said.said()
@@ -44,6 +46,8 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
     known_already = config.problems(replace(said, **dict.fromkeys(words)))
     if problems := [problem for problem in changed.problems(said) if problem not in known_already]:
         raise UsageError("; ".join(problems))
+    if "log_to" in words:
+        require_sinks(changed.log_to)
     lines = []
     for name in words:
         before, after = config.value_of(name), changed.value_of(name)

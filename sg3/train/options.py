@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from sg3 import limits
 from sg3.errors import UsageError
+from sg3.terminal import printable
 
 # Panels of the help, in this order.
 RUN = "Run"
@@ -333,7 +334,7 @@ class Options:
             try:
                 object.__setattr__(self, name, check_value(declared, value))
             except ValueError as error:
-                problems.append(f"{declared.flag}={value}: {error}")
+                problems.append(f"{declared.flag}={printable(value)}: {error}")
         if problems:
             raise UsageError("; ".join(problems))
 

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
+from sg3.errors import MissingInputError
 from sg3.extras import install
 
 PROJECT = "sg3"  # where neither WANDB_PROJECT nor TRACKIO_PROJECT says another one
@@ -134,11 +135,15 @@ def sink_names(text: str) -> tuple[str, ...]:
 
 
 def sink_problems(text: str) -> list[str]:
-    """What cannot be had of that, a line each with the fix."""
-    problems = []
-    for name in sink_names(text):
-        if name not in SINKS:
-            problems.append(f"--log-to={name}: expected {', '.join(SINKS)}, auto or none")
-        elif not is_installed(name):
-            problems.append(f"--log-to={name}: is not installed; {install(SINKS[name][1])}")
-    return problems
+    """What of that is no sink, a line each."""
+    names = [name for name in sink_names(text) if name not in SINKS]
+    return [f"--log-to={name}: expected {', '.join(SINKS)}, auto or none" for name in names]
+
+
+def require_sinks(text: str) -> None:
+    """Raises MissingInputError for those of `--log-to` whose package is not installed."""
+    missing = [name for name in sink_names(text) if not is_installed(name)]
+    if missing:
+        raise MissingInputError(
+            "; ".join(f"--log-to={name}: is not installed; {install(SINKS[name][1])}" for name in missing)
+        )

@@ -156,7 +156,7 @@ def test_generate_from_latents(finished, tmp_path) -> None:
     [
         ({}, "either seeds or latents"),
         ({"seeds": [1], "latents": "x.npz"}, "either seeds or latents"),
-        ({"seeds": [-1]}, "seeds are whole numbers"),
+        ({"seeds": [-1]}, "seeds=-1: expected a whole number from 0"),
         ({"seeds": [1], "device": "cuda:99"}, "CUDA devices found"),
     ],
 )

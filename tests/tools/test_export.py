@@ -118,7 +118,8 @@ def test_a_file_that_gives_something_else_is_named(tmp_path, monkeypatch) -> Non
     [
         (["--output=x.pb"], 2, "x.pb: expected a name ending in .onnx or .pt2"),
         (["--output=no/where/x.pt2", "--part=mapping"], 74, "no/where"),
-        (["--output=x.onnx", "--part=mapping"], 2, "writing ONNX needs onnx, onnxscript; pip install 'sg3[onnx]'"),
+        (["--output=x.onnx", "--part=mapping"], 66, "x.onnx: needs onnx, onnxscript; pip install 'sg3[onnx]'"),
+        (["--output=x.onnx", "--verify"], 66, "x.onnx: needs onnx, onnxscript, onnxruntime; pip install 'sg3[onnx]'"),
     ],
 )
 def test_what_goes_wrong(tmp_path: Path, run, monkeypatch, words, code, why) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import sg3
-from sg3.errors import UsageError
+from sg3.errors import MissingInputError, UsageError
 from sg3.formats.hub import Address
 from tests.helpers.commands import Result
 from tests.helpers.hub import Hub, running_hub
@@ -165,7 +165,7 @@ def test_addresses() -> None:
 def test_without_the_package(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
-    with pytest.raises(UsageError, match=r"needs huggingface-hub; pip install 'sg3\[hub\]'"):
+    with pytest.raises(MissingInputError, match=r"needs huggingface-hub; pip install 'sg3\[hub\]'"):
         sg3.load("hf://me/cats")
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sg3.errors import MissingInputError
 from sg3.run_folder import fakes_path
 from sg3.train import forwarding, sinks
 from sg3.train.forwarding import Forwarding
-from sg3.train.sinks import sink_names, sink_problems
+from sg3.train.sinks import require_sinks, sink_names, sink_problems
 
 
 class Recorder:
@@ -157,8 +158,8 @@ def test_names() -> None:
 
 def test_one_that_is_not_installed_is_named_with_its_extra(monkeypatch) -> None:
     monkeypatch.setattr(sinks, "is_installed", lambda name: False)
-    (problem,) = sink_problems("wandb")
-    assert problem.startswith("--log-to=wandb: is not installed; pip install 'sg3[wandb]'")
+    with pytest.raises(MissingInputError, match=r"^--log-to=wandb: is not installed; pip install 'sg3\[wandb\]'"):
+        require_sinks("wandb")
 
 
 def test_weights_and_biases_gets_the_run_by_its_name(monkeypatch, tmp_path) -> None:

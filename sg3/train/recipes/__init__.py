@@ -18,6 +18,7 @@ from sg3.terminal import printable
 from sg3.train.config import DatasetFacts, TrainConfig
 from sg3.train.options import PANELS, Option, Options, check_value
 from sg3.train.recipes.recipe import Preset, Recipe
+from sg3.train.sinks import require_sinks
 
 DEFAULT_CFG = "stylegan3-t"
 
@@ -132,7 +133,8 @@ def foreign_options(cfg: str, names: Iterable[str]) -> dict[str, str]:
 def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
     """Fill in the defaults of the system that these are the options of, and check that everything fits.
 
-    Raises UsageError that lists every contradiction, DataError for images that the system cannot be trained on.
+    Raises UsageError that lists every contradiction, DataError for images that the system cannot be trained on,
+    MissingInputError for what --log-to needs.
     """
     cfg = options.cfg or options.declared()["cfg"].default
     config = recipe_of(cfg).config.resolve(options, dataset)
@@ -141,6 +143,7 @@ def resolve(options: Options, dataset: DatasetFacts) -> TrainConfig:
         raise DataError("; ".join(unusable + problems))
     if problems:
         raise UsageError("; ".join(problems))
+    require_sinks(config.log_to)
     return config
 
 
