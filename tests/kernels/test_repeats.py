@@ -21,6 +21,7 @@ from sg3.kernels.triton_launch import launch, noted
 
 MARCHING = {"up": 2, "down": 2, "padding": [9, 8, 9, 8], "gain": 1.3, "slope": 0.2, "clamp": 0.8, "impl": "triton"}
 TILES = {**MARCHING, "up": 1, "down": 1, "padding": 1, "fu": None, "fd": None}
+POINTWISE = {**TILES, "padding": 0}
 FIR = design_lowpass_filter(12, cutoff=9, width=14, fs=64)
 
 
@@ -66,7 +67,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return kernel
 
 
-@pytest.mark.parametrize("arguments", [{}, TILES], ids=["marching", "tiles"])
+@pytest.mark.parametrize("arguments", [{}, TILES, POINTWISE], ids=["marching", "tiles", "pointwise"])
 def test_the_same_call_with_other_contents(
     arguments: dict, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from sg3.kernels.filtered_lrelu.op import (
 )
 from tests.helpers.compare import assert_within_budget
 from tests.helpers.filtered_lrelu_cases import CANVASES, CASES, F64, Case, between_filters, gradient
-from tests.helpers.filtered_lrelu_signs import marches, marches_symmetrically, of_lines, of_quads, signs_of
+from tests.helpers.filtered_lrelu_signs import marches, marches_symmetrically, of_bits, of_lines, of_quads, signs_of
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -128,6 +128,36 @@ def test_what_is_not_alike_along_both_axes_is_for_tiles() -> None:
         exact = filtered_lrelu_ref(x.double(), fu, fd, b.double(), *case.arguments())
         assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
         assert packed.numel() > 0
+
+
+@pytest.mark.parametrize(("height", "width", "layout"), [
+    (8, 256, torch.contiguous_format), (9, 259, torch.contiguous_format), (3, 260, torch.channels_last),
+], ids=["one rectangle", "more than one", "channels last"])  # fmt: skip
+def test_without_filters_sample_by_sample(
+    height: int, width: int, layout: torch.memory_format, device: str
+) -> None:
+    """Whole rectangles and what is left of them: values, signs and gradients. What is not finite spoils only itself."""
+    case = Case(up=1, up_taps=0, down=1, down_taps=0, padding=(0, 0, 0, 0), clamp=0.8, shape=(1, 2, height, width))
+    x, b = case.inputs(torch.float16, device)
+    x[0, 0, 1, 2], x[0, 1, 2, width - 1] = float("nan"), -float("inf")
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    y, packed = filtered_lrelu_triton(x, None, None, b, *case.arguments(), True)
+    y_plain, _ = filtered_lrelu_triton(x.detach(), None, None, b, *case.arguments(), False)
+    torch.testing.assert_close(y_plain, y, rtol=0, atol=0, equal_nan=True)
+    exact, eager = (filtered_lrelu_ref(x.to(t), None, None, b.to(t), *case.arguments()) for t in (F64, torch.float16))
+    assert y.isnan().nonzero().tolist() == [[0, 0, 1, 2]]
+    assert_within_budget(*(t.nan_to_num() for t in (y, eager, exact)))
+
+    signs = of_bits(packed, height, width)
+    assert (signs[..., width:] == 2).all()
+    signs = signs[..., :width]
+    v = torch.nn.functional.leaky_relu((x.detach().double() + b.double()[:, None, None]) * 1.3, case.slope)
+    expected = torch.where(v.abs() <= 0.8, torch.where(v > 0, 0, 1), 2)
+    assert torch.equal(signs.long(), expected)
+    g = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, g)
+    factor = torch.tensor([1.0, case.slope, 0.0], dtype=F64, device=device)[expected] * 1.3
+    assert_within_budget(dx, (g.float() * factor.float()).half(), g.double() * factor)
 
 
 @pytest.mark.parametrize("outputs", [25, 26, 27, 51, 53])

@@ -15,7 +15,14 @@ import torch
 triton = pytest.importorskip("triton")
 from sg3.kernels import tuning  # noqa: E402
 from sg3.kernels.bias_act import impl_triton as bias_act  # noqa: E402
-from sg3.kernels.filtered_lrelu import marching, marching_plan, symmetric, symmetric_plan, tiles  # noqa: E402
+from sg3.kernels.filtered_lrelu import (  # noqa: E402
+    marching,
+    marching_plan,
+    pointwise,
+    symmetric,
+    symmetric_plan,
+    tiles,
+)
 from sg3.kernels.modulated_conv2d import impl_triton as modulated_conv2d  # noqa: E402
 from sg3.kernels.triton_launch import architecture  # noqa: E402
 from sg3.kernels.tuning import Tunable  # noqa: E402
@@ -179,6 +186,7 @@ def test_candidates_are_distinct_and_begin_with_the_rule(arch: int) -> None:
         for dtype in ("float16", "float32") for mode in ("plain", "grad")
     ]  # fmt: skip
     kinds += [(tiles.TILES, tiles.Kind(2, -12, 4, 24, "float32", "fp16x3", "grad"))]
+    kinds += [(pointwise.POINTWISE, pointwise.Kind("float16", "grad", fours)) for fours in (False, True)]
     for tunable, plan in ((marching.MARCH, marching_plan), (symmetric.SYMMETRIC, symmetric_plan)):
         for dtype, shapes in (("float16", plan.SHAPES), ("float32", plan.SHAPES_FLOAT32)):
             of_sizes = (marching_plan.Kind(*sizes, dtype, mode) for sizes in shapes for mode in marching_plan.MODES)

@@ -21,7 +21,7 @@ import sg3  # noqa: E402
 from sg3.formats import Snapshot  # noqa: E402
 from sg3.kernels import dispatch, tuning  # noqa: E402
 from sg3.kernels.dispatch import Status  # noqa: E402
-from sg3.kernels.filtered_lrelu import tiles  # noqa: E402
+from sg3.kernels.filtered_lrelu import pointwise  # noqa: E402
 from sg3.kernels.triton_launch import INTERPRETING  # noqa: E402
 from sg3.models import stylegan2, stylegan3  # noqa: E402
 from sg3.tools.tune import ahead, machine  # noqa: E402
@@ -63,8 +63,8 @@ class FakeClock:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """More warps are faster, and so are fewer registers."""
-    return FakeClock(lambda c: 100 / c.warps + (getattr(c, "registers", None) or 256) / 100)
+    """More warps are faster, and so are fewer rows."""
+    return FakeClock(lambda c: 100 / c.warps + getattr(c, "rows", 0) / 100)
 
 
 @pytest.fixture
@@ -88,9 +88,9 @@ def measures(op: str, which: Callable[[Call], bool], monkeypatch: pytest.MonkeyP
     ))  # fmt: skip
 
 
-def kind(mode: str) -> tiles.Kind:
+def kind(mode: str) -> pointwise.Kind:
     """ToRGB's filtered_lrelu, which has no filters: quick even in the interpreter."""
-    return tiles.Kind(1, 1, 1, 1, "float16", "ieee", mode)
+    return pointwise.Kind("float16", mode, fours=True)
 
 
 def test_from_a_network_file_to_a_launch(
@@ -106,22 +106,22 @@ def test_from_a_network_file_to_a_launch(
     content = json.loads(path.read_text())
     (table,) = content["tables"]
     assert (content["format"], table["gpu"], table["triton"]) == (1, HERE, triton.__version__)
-    classes = table["classes"]["filtered_lrelu tiles"]
+    classes = table["classes"]["filtered_lrelu pointwise"]
     assert set(classes) == {tuning.class_name(kind(mode)) for mode in MODES}
     for mode in MODES:
         entry = classes[tuning.class_name(kind(mode))]
-        candidates = tiles.TILES.candidates(kind(mode), 90)
+        candidates = pointwise.POINTWISE.candidates(kind(mode), 90)
         assert [row["configuration"] for row in entry["tried"]] == [tuning.as_plain(c) for c in candidates]
         times = {c: clock.microseconds(c) for c in candidates}
         assert [row["microseconds"] for row in entry["tried"]] == pytest.approx([*times.values()], abs=1e-3)
         fastest = min(times, key=lambda c: times[c])
-        assert fastest != tiles.rule(kind(mode), 90)
+        assert fastest != pointwise.rule(kind(mode), 90)
         assert entry["choice"] == tuning.as_plain(fastest)
         assert entry["microseconds"] == pytest.approx(times[fastest], abs=1e-3)
 
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: HERE)
-        assert tuning.chosen(tiles.TILES, kind(mode), torch.device("cuda", 0), 90) == fastest
-    lines = [line for line in result.err.splitlines() if line.startswith("filtered_lrelu tiles")]
+        assert tuning.chosen(pointwise.POINTWISE, kind(mode), torch.device("cuda", 0), 90) == fastest
+    lines = [line for line in result.err.splitlines() if line.startswith("filtered_lrelu pointwise")]
     assert len(lines) == 3
     assert all("us, by the rule" in line for line in lines)
 
@@ -140,7 +140,7 @@ def test_a_table_keeps_what_it_does_not_measure(
     tables = json.loads(path.read_text())["tables"]
     assert tables[:2] == old[:2]
     assert tables[2]["classes"].pop("a kernel") == {"taps=4": entry}
-    assert len(tables[2]["classes"]["filtered_lrelu tiles"]) == 2
+    assert len(tables[2]["classes"]["filtered_lrelu pointwise"]) == 2
     assert not (tmp_path / "cache").exists()
 
 
@@ -201,7 +201,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     result = run("tune", f"--network={network}", "--batch=1", f"--output={path}")
     assert result.code == 130
     (table,) = tuning.read(path)
-    assert len(table.classes["filtered_lrelu tiles"]) == 1
+    assert len(table.classes["filtered_lrelu pointwise"]) == 1
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_every_candidate_of_every_kernel_is_right() -> None:
     measure([[call] for call in found], found, CPU, lambda run: 1.0, results.append,
             lambda call, reason: pytest.fail(reason))  # fmt: skip
     assert {result.tunable for result in results} == \
-        {"filtered_lrelu marching", "filtered_lrelu tiles", "modulated_conv2d", "upfirdn2d pass", "bias_act"}
+        {"filtered_lrelu marching", "filtered_lrelu pointwise", "modulated_conv2d", "upfirdn2d pass", "bias_act"}
     assert len(results) >= 30
     for result in results:
         assert all("microseconds" in row for row in result.entry["tried"]), result
@@ -241,7 +241,7 @@ def one_call() -> Call:
 def measured(tunable: tuning.Tunable[Any, Any, ...], clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Measured:
     if not INTERPRETING:
         pytest.skip("kernels are not interpreted here")
-    monkeypatch.setattr(tiles, "TILES", tunable)
+    monkeypatch.setattr(pointwise, "POINTWISE", tunable)
     found: list[Measured] = []
     measure([[one_call()]], [one_call()], CPU, clock, found.append, lambda call, reason: pytest.fail(reason))
     (result,) = found
@@ -250,7 +250,7 @@ def measured(tunable: tuning.Tunable[Any, Any, ...], clock: FakeClock, monkeypat
 
 def spoiled(spoil: Callable[[Any, torch.Tensor], None]) -> tuning.Tunable[Any, Any, ...]:
     """The kernel with something done to its results."""
-    plain = tiles.TILES
+    plain = pointwise.POINTWISE
 
     def launch(configuration: Any, *arguments: Any) -> Sequence[torch.Tensor]:
         written = plain.launch(configuration, *arguments)
@@ -283,7 +283,7 @@ def test_elements_that_a_candidate_leaves_out_are_noticed(clock: FakeClock, monk
         if configuration.warps == 8:
             y[0, 0, 0] = before[0][0, 0, 0]
 
-    plain = tiles.TILES
+    plain = pointwise.POINTWISE
 
     def launch(configuration: Any, *arguments: Any) -> Sequence[torch.Tensor]:
         before[0] = arguments[2].clone()
@@ -296,7 +296,7 @@ def test_elements_that_a_candidate_leaves_out_are_noticed(clock: FakeClock, monk
 
 
 def test_a_wrong_rule_is_replaced_by_what_is_right(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_rule = tiles.rule(kind("plain"), 90)
+    by_rule = pointwise.rule(kind("plain"), 90)
     entry = measured(spoiled(lambda c, y: y.zero_() if c == by_rule else None), clock, monkeypatch).entry
     assert "wrong" in entry["tried"][0]
     assert entry["choice"] != tuning.as_plain(by_rule)
@@ -311,23 +311,23 @@ def test_where_nothing_is_right_nothing_is_chosen(clock: FakeClock, monkeypatch:
 
 def test_a_candidate_that_cannot_run_is_left_out(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(configuration: Any, y: torch.Tensor) -> None:
-        if configuration.registers:
+        if configuration.rows == 16:
             raise ValueError("out of resource:\nshared memory")
 
     entry = measured(spoiled(fail), clock, monkeypatch).entry
     failed = [row for row in entry["tried"] if "failed" in row]
     assert failed
     assert all(row["failed"] == "ValueError: out of resource: shared memory" for row in failed)
-    assert entry["choice"]["registers"] is None
+    assert entry["choice"]["rows"] == 4
 
 
 @pytest.mark.parametrize(("times", "changes"), [((100, 99), False), ((100, 97), True)])
 def test_the_rule_stays_where_others_are_hardly_faster(
     times: tuple[float, float], changes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_rule = tiles.rule(kind("plain"), 90)
+    by_rule = pointwise.rule(kind("plain"), 90)
     clock = FakeClock(lambda c: times[0] if c == by_rule else times[1])
-    entry = measured(tiles.TILES, clock, monkeypatch).entry
+    entry = measured(pointwise.POINTWISE, clock, monkeypatch).entry
     assert (entry["choice"] != tuning.as_plain(by_rule)) == changes
 
 

@@ -1,8 +1,9 @@
-"""filtered_lrelu in one kernel, one of three: programs that march down a plane, of two kinds, and tiles.
+"""filtered_lrelu in one kernel, one of four: programs that march down a plane, of two kinds, tiles, and pointwise.
 
-StyleGAN3's layers march (`marching.py`, and, where that has no room, `symmetric.py`); tiles (`tiles.py`) take what is
-left, any filters up to 32 taps. Which it is depends on factors, filters, paddings and dtype alone, and not on which of
-the two filters comes first, so that a call and its gradients agree on how signs are kept.
+StyleGAN3's layers march (`marching.py`, and, where that has no room, `symmetric.py`), but the last one, which has no
+filters (`pointwise.py`); tiles (`tiles.py`) take what is left, any filters up to 32 taps. Which it is depends on
+factors, filters, paddings and dtype alone, and not on which of the two filters comes first, so that a call and its
+gradients agree on how signs are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 
 import torch
 
-from sg3.kernels.filtered_lrelu import marching, symmetric, tiles
+from sg3.kernels.filtered_lrelu import marching, pointwise, symmetric, tiles
 from sg3.kernels.filtered_lrelu.geometry import MARCHING, Resampling, middle_size
 from sg3.kernels.filtered_lrelu.marching_plan import Pointwise
 from sg3.kernels.fir import design_lowpass_filter
@@ -67,14 +68,17 @@ def _run(
 ) -> None:  # fmt: skip
     if max(x.stride()[2:]) >= 2**23:  # offsets within a strip or a tile are 32 bit
         x = x.contiguous()
+    if pointwise.applies(x, y, fu, fd, resampling):
+        pointwise.POINTWISE(x, b, y, signs, read, resampling, gain, slope, clamp)
+        return
     if x.dtype != torch.float32 or not exact_float32():
-        pointwise = Pointwise(gain, slope, signs is not None and not read, read)
-        rest = y, signs, middle, clamp, fu, fd, resampling, pointwise
-        plan = marching.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
+        between = Pointwise(gain, slope, signs is not None and not read, read)
+        rest = y, signs, middle, clamp, fu, fd, resampling, between
+        plan = marching.plans.get(fu, fd, resampling, between, x.dtype, x.device)
         if plan is not None:
             marching.MARCH(x, plan, b, *rest)
             return
-        symmetric_plan = symmetric.plans.get(fu, fd, resampling, pointwise, x.dtype, x.device)
+        symmetric_plan = symmetric.plans.get(fu, fd, resampling, between, x.dtype, x.device)
         if symmetric_plan is not None:
             symmetric.SYMMETRIC(x, symmetric_plan, b, *rest)
             return
@@ -88,7 +92,7 @@ LAYERS = {
     "2->2 radial": (2, 12, 2, -12), "4->2 radial": (4, 24, 2, -12),
 }  # fmt: skip
 GRADIENTS = {"2->4": (2, 12, 4, 24), "2 radial->2": (2, -12, 2, 12), "2 radial->4": (2, -12, 4, 24)}
-OTHERS = {"3->3": (3, 18, 3, 18), "1->1 long": (1, 32, 1, 32)}
+OTHERS = {"3->3": (3, 18, 3, 18), "1->1 long": (1, 32, 1, 32), "1->1 padded": (1, 0, 1, 0)}
 
 
 def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
@@ -102,7 +106,8 @@ def compile_cases() -> Iterator[tuple[str, Callable[[], None]]]:
                 if precision == "ieee" and (up, down) not in MARCHING:  # those are the same without it
                     continue
                 fu, fd = (_test_filter(taps) for taps in (up_taps, down_taps))
-                resampling = Resampling(up, down, (9, 9), (0, 0), (up**2, 1), False)
+                padding = (0, 0) if name == "1->1" else (9, 9)  # without it, samples are taken one by one
+                resampling = Resampling(up, down, padding, (0, 0), (up**2, 1), False)
                 for mode in ("grad",) if name in GRADIENTS else ("plain", "with signs", "grad"):
                     run = partial(_compile, dtype, precision, mode, fu, fd, resampling)
                     yield f"filtered_lrelu/{name}/{kind}/{mode}", run
