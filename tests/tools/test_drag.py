@@ -21,9 +21,9 @@ from tests.helpers.compare import assert_same
 from tests.helpers.for_tools import tiny2, tiny3
 
 
-def moving(resolution: int = 64) -> stylegan3.Generator:
+def moving(resolution: int = 64, **kwargs) -> stylegan3.Generator:
     """A StyleGAN3 whose first w moves the picture, as trained ones do."""
-    G = tiny3(resolution, channel_base=512)
+    G = tiny3(resolution, channel_base=512, **kwargs)
     rng = torch.Generator().manual_seed(4)
     affine = G.synthesis.input.affine
     with torch.no_grad():
@@ -37,7 +37,7 @@ def latent(G, seed: int = 1) -> torch.Tensor:
 
 
 def shift(G, ws: torch.Tensor) -> torch.Tensor:
-    """How far w moves the picture, in pixels."""
+    """How far w moves the picture, in pixels: of a unit, a square's side, there are `img_resolution`."""
     t = G.synthesis.input.affine(ws[:, 0])
     return (t / t[:, :2].norm(dim=1))[0, 2:] * G.img_resolution
 
@@ -100,6 +100,30 @@ def test_handles_reach_their_targets_and_the_picture_has_really_moved() -> None:
     assert 3 < edit.iteration < 300
     assert (moved - torch.tensor([10.0, 4.0])).abs().max() <= 2
     assert torch.equal(edit.ws[:, 1:], ws[:, 1:])
+
+
+@pytest.mark.parametrize("kwargs", [{"img_channels": 4}, {"img_channels": 2, "img_size": (48, 64)}],
+                         ids=["alpha", "gray, alpha, not square"])  # fmt: skip
+def test_pictures_with_alpha_move_as_others(kwargs) -> None:
+    """Their outline, too: what has moved is the picture that was there, alpha and all."""
+    G = moving(**kwargs)
+    with torch.no_grad():
+        ws = latent(G)
+        first = G.synthesis(ws, noise_mode="const")
+        edit = drag.start(G, ws, [(28, 24)], [(36, 27)], settings=drag.Settings(ws=(0,), lr=2e-3))
+        while edit.step():
+            pass
+        assert edit.ended == "the targets are reached"
+        by = shift(G, edit.ws) - shift(G, ws)
+        assert (by - torch.tensor([8.0, 3.0])).abs().max() <= 2
+        moved, (dx, dy) = G.synthesis(edit.ws, noise_mode="const"), (round(float(c)) for c in by)
+    inside = slice(16, -16)
+    there, before, expected = (
+        image[:, :, inside, inside] for image in (moved, first, first.roll((dy, dx), dims=(2, 3)))
+    )
+    for channels in (slice(0, -1), slice(-1, None)):  # colours, alpha
+        left, was = ((there - other)[:, channels].square().mean() for other in (expected, before))
+        assert left < 0.2 * was
 
 
 def test_what_a_mask_fixes_stays() -> None:
