@@ -14,6 +14,7 @@ import sg3
 from sg3.canvas import nominal, sampling_rate
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, UsageError
+from sg3.metrics import RealImages, compute, parse
 from sg3.models.augment import SPECS, AugmentPipe
 from sg3.models.augment_draws import Draws
 from sg3.run_folder import newest_snapshot, snapshots
@@ -22,6 +23,7 @@ from sg3.train.recipes import RECIPES, options_of, resolve
 from sg3.train.summary import summarize
 from sg3.train.transfer import transfer_weights
 from tests.helpers.compare import assert_same
+from tests.helpers.pixel_detectors import pixel_detectors
 from tests.helpers.runs import facts, tiny_config, tiny_options
 from tests.helpers.trainers import comparable, new_trainer, train
 
@@ -33,11 +35,15 @@ def wide(tmp_path_factory) -> Path:
     return folder_of_patches(tmp_path_factory.mktemp("wide"), 16)
 
 
-def folder_of_patches(folder: Path, height: int) -> Path:
+def folder_of_patches(folder: Path, height: int, alpha: bool = False) -> Path:
     rng = np.random.default_rng(0)
     for i in range(12):
         pixels = np.full((height, 24, 3), rng.integers(256, size=3), np.uint8)
         pixels[4:9, i : i + 9] = rng.integers(256, size=3)
+        if alpha:  # the patch is opaque, its border half so, and nothing is seen around it
+            opacity = np.zeros((height, 24, 1), np.uint8)
+            opacity[3:10, max(i - 1, 0) : i + 10], opacity[4:9, i : i + 9] = 128, 255
+            pixels = np.concatenate([pixels, opacity], axis=2)
         Image.fromarray(pixels).save(folder / f"{i:02d}.png")
     return folder
 
@@ -91,6 +97,29 @@ def test_a_run_that_continues(wide: Path, tmp_path: Path, cfg: str) -> None:
     with Image.open(run / "reals.png") as sheet:
         assert sheet.size == (2 * 24, 2 * 16)
     assert type(config).from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("cfg", ["stylegan2", "stylegan3-t"])
+def test_with_alpha(tmp_path: Path, cfg: str, run) -> None:
+    """Neither square nor opaque: exact resume with all augmentations, PNGs with alpha, metrics with a second number."""
+    (tmp_path / "images").mkdir()
+    images = folder_of_patches(tmp_path / "images", 16, alpha=True)
+    said = {"cfg": cfg, "aug": "fixed", "p": 0.7, "augpipe": "bgcfnc", "mirror": True}
+    data = probe_dataset(tiny_options(images, **said))
+    assert (data.image_size, data.channels) == ((16, 24), 4)
+    config = tiny_config(images, data, **said)
+    whole = train(config, tmp_path / "whole", 4)
+    train(config, tmp_path / "parts", 2)
+    assert_same(comparable(whole), comparable(train(config, tmp_path / "parts", 4)))
+    result = run("generate", f"--network={tmp_path / 'whole'}", "--seeds=0", f"--outdir={tmp_path}", "--device=cpu")
+    assert result.code == 0, result.err
+    with Image.open(tmp_path / "seed0000.png") as picture:
+        assert (picture.size, picture.mode) == ((24, 16), "RGBA")
+    (found,) = compute([parse("fid8_full")], sg3.load(tmp_path / "whole").G_ema, RealImages(images), device="cpu",
+                       detectors=pixel_detectors())  # fmt: skip
+    assert list(found.results) == ["fid8_full", "fid8_full_alpha"]
+    assert all(np.isfinite(value) for value in found.results.values())
+    assert found.recipe["resize"].endswith("stretched from 24 x 16")
 
 
 @pytest.mark.parametrize("cfg", ["stylegan2", "stylegan3-t"])
