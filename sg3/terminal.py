@@ -8,6 +8,7 @@ a question mark. Elsewhere there is no print and no echo, which a test makes sur
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -74,7 +75,13 @@ def console(stderr: bool = False, width: int | None = None, soft_wrap: bool = Fa
 
 
 def is_live() -> bool:
-    """Whether what was shown on stderr can change: bars move on a terminal and, with ipywidgets, in a notebook."""
+    """Whether what was shown on stderr can change: bars move on a terminal and, with ipywidgets, in a notebook.
+
+    Not with TTY_INTERACTIVE=0, which Rich looks at, too: where a program runs a notebook (nbclient, papermill) nobody
+    looks at bars, and the program fails over several that move at once.
+    """
+    if os.environ.get("TTY_INTERACTIVE") == "0":
+        return False
     return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
 
 

@@ -53,7 +53,8 @@ def test_options_in_a_document_exist(document: Path) -> None:
 
 def test_the_site_has_every_page() -> None:
     pages = set(re.findall(r"^([a-z0-9-]+)$", (ROOT / "docs" / "index.md").read_text(), flags=re.MULTILINE))
-    assert pages == {path.stem for path in ROOT.glob("docs/*.md")} - {"index"}
+    found = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")]
+    assert pages == {path.stem for path in found} - {"index"}
 
 
 def test_the_first_page_leads_to_every_page_for_users() -> None:

@@ -299,4 +299,7 @@ def test_bars_move_in_a_notebook_with_widgets(monkeypatch, shell, has_widgets, l
     instance = None if shell is None else type(shell, (), {})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: instance))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_widgets else None)
+    monkeypatch.delenv("TTY_INTERACTIVE", raising=False)
     assert sg3.terminal.is_live() is live
+    monkeypatch.setenv("TTY_INTERACTIVE", "0")  # nobody looks, whatever is there
+    assert not sg3.terminal.is_live()

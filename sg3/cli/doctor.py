@@ -46,6 +46,7 @@ EXTRAS = {
     "viewer": "starlette",
     "hub": "huggingface-hub",
     "onnx": "onnx",
+    "notebook": "ipykernel",
 }
 
 # Variables that change what runs or where it is stored.
