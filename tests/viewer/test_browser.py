@@ -317,11 +317,13 @@ def test_what_goes_wrong_is_said_in_the_page(page: Any, browser: Any, server: Se
     page.select_option("#network", label="more0/broken.pkl")
     page.wait_for_selector("#message", state="visible")
     assert "broken.pkl" in page.inner_text("#message")
+    assert page.is_visible("#old")  # what is still shown is another network's
     assert "/" not in page.inner_text("#message").replace("more0/", "")
     page.keyboard.press("Escape")
     page.select_option("#network", MOVES)
     assert np.array_equal(shown(page), good)
     assert page.is_hidden("#message")
+    assert page.is_hidden("#old")
     with opened(browser, server.url("/#token=wrong")) as lost:
         lost.wait_for_selector("#message", state="visible")
         assert "token is missing or wrong" in lost.inner_text("#message")

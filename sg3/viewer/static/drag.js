@@ -29,7 +29,7 @@ export class Drag {
     this.picture.addEventListener("pointerdown", (event) => this.#down(event));
     this.picture.addEventListener("pointermove", (event) => this.#paint(event));
     this.picture.addEventListener("pointerup", () => { this.last = null; });
-    for (const [id, text] of [["brush", (v) => `${v} px`], ["drag_lr", (v) => (10 ** v).toPrecision(2)]]) {
+    for (const [id, text] of [["brush", (v) => `${v} %`], ["drag_lr", (v) => (10 ** v).toPrecision(2)]]) {
       const show = () => label(byId(id), text(Number(byId(id).value)));
       byId(id).addEventListener("input", show);
       show();

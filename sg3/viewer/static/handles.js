@@ -31,12 +31,15 @@ export class Handles {
       rotate: this.store.get("rotate") - dx * 2, scale: Math.min(Math.max(this.store.get("scale") - dy * 0.05, 0.25), 4),
     })));
     this.wanted = document.getElementById("show_handles");
-    this.wanted.addEventListener("change", () => { this.svg.toggleAttribute("hidden", !this.wanted.checked); });
+    this.wanted.addEventListener("change", () => this.#follow());
     store.addEventListener("change", () => this.#follow());
     this.#follow();
   }
 
-  show(on) { this.wanted.checked = on; this.svg.toggleAttribute("hidden", !on); }
+  show(on) {
+    this.wanted.checked = on;
+    this.#follow();
+  }
 
   /** To pictures of this size, of images of that one: [height, width] each. */
   fit(size, whole) {
@@ -91,6 +94,8 @@ export class Handles {
   }
 
   #follow() {
+    const isSpectrum = this.store.get("layer") && this.store.get("layer_view") === "spectrum";  // nothing is moved there
+    this.svg.toggleAttribute("hidden", !this.wanted.checked || isSpectrum);
     const [x, y] = this.store.get("translate"), angle = this.store.get("rotate"), scale = this.store.get("scale");
     const turn = -angle * Math.PI / 180;
     const place = (element, names, px, py) => {  // the drawing is stretched over the picture: 1 is its width and its height

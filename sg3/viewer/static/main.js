@@ -107,7 +107,7 @@ async function start() {
   });
   link.addEventListener("failure", ({ detail }) => {
     shown = asked;
-    picture.settle();
+    picture.fail();
     fail(detail.error);
   });
   link.addEventListener("connection", ({ detail }) => {
@@ -126,7 +126,7 @@ async function start() {
       facts = { ...(await ask(`/api/network?network=${encodeURIComponent(name)}`)), of: name };
     } catch (error) {
       facts = { of: name };
-      picture.settle();
+      picture.fail();
       fail(error);
       return;
     }

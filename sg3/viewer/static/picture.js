@@ -50,6 +50,14 @@ export class Picture {
     this.#mark(false, coarse);
   }
 
+  /** What is wanted cannot be shown: the picture that is there stays, as an old one. */
+  fail() {
+    this.settle();
+    if (!this.canvas.dataset.frame) return;
+    this.#mark(true);
+    this.canvas.setAttribute("aria-busy", "false");
+  }
+
   #mark(stale, coarse = false) {
     this.frame.classList.toggle("stale", stale);
     this.old.textContent = coarse ? "coarse" : "old";

@@ -107,7 +107,7 @@ export class Plane {
         c.fill();
         const there = seed + column + ROW * row;
         // Beyond the ends the plane goes on at the other end; ten digits there would only confuse.
-        if (there >= 0 && there < SEEDS) c.fillText(String(there), px + 5, py + 12, CELL - 8);
+        if (there >= 0 && there < SEEDS && px >= 0) c.fillText(String(there), px + 5, py + 12, CELL - 8);
       }
     }
     c.fillStyle = style.getPropertyValue("--accent");
