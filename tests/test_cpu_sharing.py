@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -148,6 +150,70 @@ def test_waiting_is_brief_on_demand() -> None:
     assert float(brief) < 0.7 * float(usual)
 
 
+SLICES = """
+import ctypes, os, platform, threading
+from sg3 import cpu_sharing
+
+def attributes():
+    found = ctypes.create_string_buffer(cpu_sharing.ATTRIBUTES.size)
+    number = cpu_sharing.SET_AND_GET[platform.machine()][1]
+    assert ctypes.CDLL(None).syscall(number, 0, found, len(found), 0) == 0
+    return cpu_sharing.ATTRIBUTES.unpack(found.raw)
+
+def show():
+    print(*attributes(), flush=True)
+
+def wait_and_show():
+    asked.wait()
+    show()
+
+os.nice(1)
+asked = threading.Event()
+running = threading.Thread(target=wait_and_show)
+running.start()
+show()
+cpu_sharing.ask_for_short_slices()
+show()
+asked.set()
+running.join()
+new = threading.Thread(target=show)
+new.start()
+new.join()
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in cpu_sharing.SET_AND_GET, reason="its system calls are not known")
+def test_slices_become_short_and_nothing_else_changes() -> None:
+    """Those of the thread that asks, of one that was there, and of one that is started later."""
+    done = subprocess.run([sys.executable, "-c", SLICES], capture_output=True, text=True, check=True)
+    before, *after = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+    if before[5] == 0:
+        pytest.skip("this system knows no slices")
+    assert before[5] > cpu_sharing.SLICE
+    assert before[3] == min(os.nice(0) + 1, 19)
+    assert after == [[*before[:5], cpu_sharing.SLICE, *before[6:]]] * 3
+
+
+def test_threads_of_other_policies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class System:
+        def syscall(self, number: int, thread: int, attributes: ctypes.Array[ctypes.c_char], *_: int) -> int:
+            calls.append((number, thread))
+            cpu_sharing.ATTRIBUTES.pack_into(attributes, 0, 48, {1: 0, 2: 1, 3: 3}.get(thread, 0), 0, 0, 0, 0, 0, 0)
+            return -1 if thread == 4 else 0  # which has ended
+
+    monkeypatch.setattr(cpu_sharing, "_threads", lambda: [1, 2, 3, 4])
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: System())
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    cpu_sharing.ask_for_short_slices()
+    assert calls == [(315, 1), (314, 1), (315, 2), (315, 3), (314, 3), (315, 4)]
+    calls.clear()
+    monkeypatch.setattr(platform, "machine", lambda: "another")
+    cpu_sharing.ask_for_short_slices()
+    assert calls == []
+
+
 def test_it_begins_where_there_are_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -155,6 +221,7 @@ def test_it_begins_where_there_are_several_threads(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Sharing, "run", lambda self: begun.append(threading.current_thread().name))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(cpu_sharing, "can_wait_briefly", lambda: True)
+    monkeypatch.setattr(cpu_sharing, "ask_for_short_slices", lambda: begun.append("slices"))
     monkeypatch.setattr(cpu_sharing, "NAME", "CPU sharing of this test")  # a command may have begun it in this process
     monkeypatch.delenv(cpu_sharing.SETTING, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
@@ -169,4 +236,4 @@ def test_it_begins_where_there_are_several_threads(monkeypatch: pytest.MonkeyPat
     for thread in threading.enumerate():
         if thread.name == cpu_sharing.NAME:
             thread.join(5)
-    assert begun == [cpu_sharing.NAME]
+    assert begun == ["slices", cpu_sharing.NAME]
