@@ -51,7 +51,7 @@ def test_ten_lines_train_evaluate_export_and_push(tmp_path: Path) -> None:
     assert (tmp_path / "faces.onnx").is_file()
     files = hub.repos["me/faces"].commits[-1]
     assert any(name.endswith(".safetensors") for name in files)
-    assert b"license: cc-by-sa-4.0" in files["README.md"]
+    assert b'license: "cc-by-sa-4.0"' in files["README.md"]
     assert b"fd_efflite500_full" in files["README.md"]
 
 
