@@ -67,12 +67,18 @@ class Call:
 
 
 class Mapping(dict[str, Any]):
-    """Stands for OrderedDict and EasyDict, which are filled after they are made. Attributes are ignored."""
+    """Stands for OrderedDict and EasyDict, which are filled after they are made, or by Python 2 with a list of pairs.
+    Attributes are ignored."""
 
     __slots__ = ()
 
-    def __init__(self) -> None:  # no initial items: they would be hashed unchecked
+    def __init__(self, pairs: object = ()) -> None:
         super().__init__()
+        for pair in pairs if type(pairs) in (list, tuple) else (pairs,):
+            # No other keys, as `scan` sees to elsewhere: there are some that take forever to hash.
+            if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or len(pair[0]) > limits.NAME:
+                raise Refused("holds a dictionary that is made of something else than names and values")
+            self[pair[0]] = pair[1]
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -223,7 +229,8 @@ def unpickle(
     """
     start = file.tell()
     reader = BoundedReader(file, size)
-    scan(reader, most_instructions, persistent_ids, integer_keys)
+    # Files of torch.save may be old enough to be Python 2's: LPIPS's own linear layers are.
+    scan(reader, most_instructions, persistent_ids, integer_keys, python_2=persistent_ids)
     file.seek(start)
     content = (unpickler or SafeUnpickler)(reader, names, persistent_ids, is_inert, layers).load()
     check_unfolded(content, size + outside)

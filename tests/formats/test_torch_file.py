@@ -203,6 +203,34 @@ def test_the_good_ones_are_good(tmp_path: Path) -> None:
     assert torch.equal(read_torch_file(tmp_path / "a", ["g_ema"])["g_ema"]["a"], torch.ones(4))
 
 
+def python_2(*pairs: tuple[str, bytes]) -> bytes:
+    """A file that holds an OrderedDict of an OrderedDict, with strings and pairs as Python 2 writes them."""
+
+    def ordered(items: Any) -> bytes:
+        written = (b"](U" + bytes([len(name)]) + name.encode() + value + b"e" for name, value in items)
+        return call(named("collections", "OrderedDict"), b"](" + b"".join(written) + b"e")
+
+    body = ordered([("g_ema", ordered(pairs))]).replace(text("storage"), b"U\x07storage").replace(text("0"), b"U\x010")
+    return legacy(b"\x80\x02" + body + b".", KEYS.replace(text("0"), b"U\x010"), struct.pack("<q", 4) + ONES * 4)
+
+
+def test_files_of_python_2(tmp_path: Path) -> None:
+    """As the package lpips has its linear layers."""
+    (tmp_path / "a").write_bytes(python_2(("a", tensor(4)), ("b", tensor(4))))
+    found = read_torch_file(tmp_path / "a", ["g_ema"])["g_ema"]
+    assert list(found) == ["a", "b"]
+    assert torch.equal(found["b"], torch.ones(4))
+
+
+@pytest.mark.parametrize("pair", [b"](h\x00h\x00e", b"K\x01", b"](K\x01K\x01e", text("ab"), b"](e"])
+def test_dictionaries_of_other_pairs_are_refused(pair: bytes, tmp_path: Path) -> None:
+    """Nothing but names may be hashed."""
+    body = b"\x80\x02)q\x000" + call(named("collections", "OrderedDict"), b"](" + pair + b"e") + b"."
+    (tmp_path / "a").write_bytes(legacy(body, KEYS, struct.pack("<q", 4) + ONES * 4))
+    with pytest.raises(DataError, match="made of something else than names and values"):
+        read_torch_file(tmp_path / "a", ["g_ema"])
+
+
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_truncated_files(is_zip: bool, tmp_path: Path) -> None:
     content = saved({"g_ema": {"a": torch.ones(50)}}, is_zip, tmp_path / "a").read_bytes()

@@ -7,6 +7,8 @@ import importlib.util
 import io
 import os
 import pickle
+import sys
+import types
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from sg3.formats.storage_stream import write_storage
 from sg3.formats.torchscript import is_torchscript
 from sg3.metrics import detector_files, detectors
 from sg3.metrics.detectors import Detector, open_detector, read_tensors
-from sg3.models.features import VGG16, efficientnet_lite
+from sg3.models.features import LPIPS, VGG16, efficientnet_lite
 from tests.helpers import hostile
 from tests.helpers.plain_networks import PlainInception, PlainVGG16
 
@@ -171,6 +173,25 @@ def test_heads_of_the_real_package(tmp_path: Path) -> None:
     heads = detectors.find_heads(tmp_path / "vgg16.pth", {}, (64, 128, 256, 512, 512))
     assert heads is not None
     assert [round(float(head.sum()), 3) for head in heads] == [6.926, 8.858, 17.515, 51.521, 47.035]
+
+
+def test_lpips_is_that_of_the_real_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own linear layers, over a VGG16 of random weights: the published ones are on no package index."""
+    if importlib.util.find_spec("lpips") is None:
+        pytest.skip("the package lpips is not installed")
+    network = VGG16(hidden=1).eval().requires_grad_(False)
+    torchvision = types.ModuleType("torchvision")  # all that the package wants of it
+    torchvision.models = types.SimpleNamespace(vgg16=lambda pretrained: network)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    for name in ("scipy.ndimage", "tqdm"):
+        pytest.importorskip(name, reason="the package lpips wants it")
+    theirs = importlib.import_module("lpips").LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
+    heads = detectors.find_heads(tmp_path / "vgg16.pth", {}, network.widths)
+    assert heads is not None
+    ours = LPIPS(network, heads)
+    x, y = images(2, 3, 48, 40).float(), images(2, 3, 48, 40).float()
+    distance = (ours(x) - ours(y)).square().sum(1)
+    assert relative(distance, theirs(x / 127.5 - 1, y / 127.5 - 1).flatten().detach()) <= 1e-5
 
 
 def pickled_tensor(tensor: torch.Tensor) -> Call:
