@@ -74,7 +74,7 @@ class Mapping(dict[str, Any]):
 
     def __init__(self, pairs: object = ()) -> None:
         super().__init__()
-        for pair in pairs if type(pairs) in (list, tuple) else (pairs,):
+        for pair in pairs if isinstance(pairs, (list, tuple)) else (pairs,):
             # No other keys, as `scan` sees to elsewhere: there are some that take forever to hash.
             if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or len(pair[0]) > limits.NAME:
                 raise Refused("holds a dictionary that is made of something else than names and values")
