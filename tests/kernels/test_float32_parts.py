@@ -9,7 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu import impl_triton, marching, tiles
+from sg3.kernels import tuning
+from sg3.kernels.filtered_lrelu import impl_triton, marching, symmetric, symmetric_plan, tiles
+from sg3.kernels.filtered_lrelu.banded import PlanCache
 from sg3.kernels.filtered_lrelu.marching_float32 import exponent, largest, times_power
 from sg3.kernels.filtered_lrelu.op import filtered_lrelu_ref, filtered_lrelu_triton
 from tests.helpers.compare import assert_within_budget
@@ -19,7 +21,8 @@ from tests.helpers.filtered_lrelu_signs import marches, marches_symmetrically
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 CASE = Case(shape=(1, 2, 17, 15))
-ON_TILES = Case(down_taps=-12, padding=(11, 10, 11, 10), shape=(1, 1, 15, 13))  # whose filter has many terms
+RADIAL = Case(down_taps=-12, padding=(11, 10, 11, 10), shape=(1, 1, 15, 13))  # whose filter has several terms
+ON_TILES = replace(RADIAL, up_taps=-12)  # both of whose filters have
 
 
 def compare(case: Case, x: torch.Tensor, b: torch.Tensor | None, g: torch.Tensor | None = None) -> torch.Tensor:
@@ -51,15 +54,34 @@ def test_any_scale_on_tiles(scale: float, clamp: float, device: str) -> None:
     x, b = ON_TILES.inputs(torch.float32, device)
     fu, fd = ON_TILES.filters(device)
     assert not marches(ON_TILES, fu, fd, torch.float32)
+    assert not marches_symmetrically(ON_TILES, fu, fd, torch.float32)
     compare(replace(ON_TILES, clamp=clamp * scale), x * scale, b * scale)
 
 
 @pytest.mark.parametrize(("scale", "clamp"), [(1e-38, 0.8), (1e10, 2.5e-18), (1e30, None)])
-def test_any_scale_with_one_matrix_for_both_axes(scale: float, clamp: float | None, device: str) -> None:
-    case = Case(up=4, up_taps=24, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8))
+@pytest.mark.parametrize("case", [
+    pytest.param(Case(up=4, up_taps=24, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8)), id="4->2"),
+    pytest.param(RADIAL, id="radial"),
+    pytest.param(Case(up=4, up_taps=24, down_taps=-12, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8)), id="radial, 4->2",
+                 marks=pytest.mark.slow),
+])  # fmt: skip
+def test_any_scale_with_one_matrix_for_both_axes(case: Case, scale: float, clamp: float | None, device: str) -> None:
     x, b = case.inputs(torch.float32, device)
     assert marches_symmetrically(case, *case.filters(device), torch.float32)
     compare(replace(case, clamp=None if clamp is None else clamp * scale), x * scale, b * scale)
+
+
+def test_other_shapes_of_other_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of 4->2 as sm_86 takes it; other tests are for the interpreter's, sm_90."""
+    case = Case(up=4, up_taps=24, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8))
+    shapes = set()
+    for arch in (86, 90):
+        for module in (symmetric_plan, tuning):
+            monkeypatch.setattr(module, "architecture", lambda device, arch=arch: arch)
+        monkeypatch.setattr(symmetric, "plans", PlanCache(9, symmetric_plan.build))
+        compare(case, *case.inputs(torch.float32, "cpu"))
+        shapes |= {plan.shape for plan in symmetric.plans._plans.values() if plan.layout.up == 2}
+    assert len(shapes) == 2
 
 
 def test_gradients_of_any_scale(device: str) -> None:
@@ -76,9 +98,10 @@ def test_a_clamp_far_below_the_pixels(clamp: float, device: str) -> None:
     assert (y.abs() > 0.1 * clamp).any()
 
 
-def test_planes_and_strips_of_different_size(device: str) -> None:
+@pytest.mark.parametrize("down_taps", [12, pytest.param(-12, marks=pytest.mark.slow)], ids=["separable", "radial"])
+def test_planes_and_strips_of_different_size(down_taps: int, device: str) -> None:
     """A plane's scale is its own; what is small in a plane is off by little of what is large there."""
-    case = Case(shape=(1, 3, 40, 14), padding=(9, 8, 9, 8), clamp=None)
+    case = Case(down_taps=down_taps, shape=(1, 3, 40, 14), padding=(9, 8, 9, 8), clamp=None)
     x, b = case.inputs(torch.float32, device)
     x[0, 0] *= 1e-12
     x[0, 1, :12] *= 1e6
@@ -94,10 +117,13 @@ def test_planes_and_strips_of_different_size(device: str) -> None:
     assert (y == 0).all()
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf")])
-def test_what_is_not_finite_spoils_what_it_reaches_and_not_the_rest(value: float, device: str) -> None:
+@pytest.mark.parametrize(("value", "down_taps"), [
+    (float("inf"), 12), (float("nan"), 12), (-float("inf"), 12), (float("inf"), -12),
+    pytest.param(float("nan"), -12, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_what_is_not_finite_spoils_what_it_reaches_and_not_the_rest(value: float, down_taps: int, device: str) -> None:
     """Its strips, and not the scale of its plane."""
-    case = Case(shape=(1, 2, 70, 14), clamp=None, bias=False)
+    case = Case(down_taps=down_taps, shape=(1, 2, 70, 14), clamp=None, bias=False)
     fu, fd = case.filters(device)
     x, _ = case.inputs(torch.float32, device)
     clean = filtered_lrelu_triton(x, fu, fd, None, *case.arguments(), False)[0]

@@ -42,12 +42,17 @@ CASES = [
 @pytest.fixture(scope="module", params=CASES, ids=["2->2", "radial", "2->2 bf16", "radial others"])
 def codes(request: pytest.FixtureRequest, compiling: dict[str, str]) -> dict[str, tuple[int, str]]:
     """For kernels that write and that read signs: bytes of shared memory, intermediate code."""
+    return compiled(request.param, compiling)
+
+
+def compiled(names: list[str], environ: dict[str, str]) -> dict[str, tuple[int, str]]:
+    """The same of these cases."""
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", COMPILE, *request.param]
-    done = subprocess.run(command, env=compiling, cwd=root, capture_output=True, text=True)
+    command = [sys.executable, "-c", COMPILE, *names]
+    done = subprocess.run(command, env=environ, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 2 * len(request.param)
+    assert len(found) == 2 * len(names)
     return found
 
 
@@ -84,3 +89,14 @@ def test_halves_of_a_register_are_neighbours_in_a_row(codes: dict[str, tuple[int
             used = re.findall(r"tensor<16x16x\w+, (#\w+)>", line)
             assert used, line
             assert all(pairs_along_the_last_axis(known[layout]) for layout in used), (name, line)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_operands_are_as_wide_as_threads_have_them(compiling: dict[str, str]) -> None:
+    """Of float32 gradients (`_unseen` in symmetric_products.py): if twice as wide, they and a matrix are shuffled."""
+    for name, (shared, code) in compiled(["2->4/float32/grad"], compiling).items():
+        assert shared == 0, name
+        assert code.count("tt.dot ") > 30, name
+        assert "kWidth = 2" in code, name
+        assert "kWidth = 4" not in code, name

@@ -12,6 +12,7 @@ from sg3.kernels.filtered_lrelu.banded import banded, separable_taps
 from sg3.kernels.filtered_lrelu.geometry import MARCHING, Resampling
 from sg3.kernels.filtered_lrelu.marching_plan import MOST_TAPS, Pointwise, numbers
 from sg3.kernels.filtered_lrelu.symmetric_plan import (
+    OF_ARCHITECTURE,
     QUADS,
     SHAPES,
     SHAPES_FLOAT32,
@@ -75,7 +76,7 @@ def test_both_axes_begin_alike_and_one_block_of_each_kind_goes_from_strip_to_str
 @given(data=st.data())
 def test_a_call_and_its_gradient_agree(data: st.DataObject) -> None:
     """Whether programs march must not depend on which filter comes first."""
-    for shapes in (SHAPES, SHAPES_FLOAT32):
+    for shapes in (SHAPES, *({**SHAPES_FLOAT32, **of_one} for of_one in ({}, *OF_ARCHITECTURE.values()))):
         assert set(shapes) == {(down, down_terms, up, up_terms) for up, up_terms, down, down_terms in shapes}
     padding = data.draw(st.tuples(*[st.integers(-9, 9)] * 2))
     up_taps, down_taps = data.draw(st.integers(23, 25)), data.draw(st.integers(11, 13))
@@ -104,7 +105,9 @@ def whole(matrix: Terms, term: int, rows: int, columns: int, row_unit: int, colu
     return result.reshape(rows * 16, columns * 16)
 
 
-@pytest.mark.parametrize(("dtype", "radial_down"), [(torch.float16, True), (torch.float32, False)])
+@pytest.mark.parametrize(("dtype", "radial_down"), [
+    (torch.float16, True), (torch.float32, False), (torch.float32, True),
+])  # fmt: skip
 def test_blocks_are_the_filter(dtype: torch.dtype, radial_down: bool) -> None:
     """Put together, of both axes and all terms, they are the filters' own matrices, up to what the type can tell."""
     fu = design_lowpass_filter(24, cutoff=8, width=16, fs=64)
@@ -135,9 +138,10 @@ def test_small_terms_have_one_part() -> None:
     for cutoff, width in ((9.0, 14.0), (3.0, 11.0)):
         f = design_lowpass_filter(12, cutoff=cutoff, width=width, fs=64, radial=True)
         plan = build(f, torch.ones(12), Resampling(2, 2, (9, 9), (0, 0), (4.0, 1.0), False), READ, torch.float32, CPU)
-        if plan is not None:
-            singular = torch.linalg.svdvals(f.double())
-            assert list(plan.up.parts) == [2 if s > 2**-12 * singular[0] else 1 for s in singular[: len(plan.up.parts)]]
+        assert plan is not None
+        singular = torch.linalg.svdvals(f.double())
+        assert list(plan.up.parts) == [2 if s > 2**-12 * singular[0] else 1 for s in singular[: len(plan.up.parts)]]
+        assert plan.up.of_loop()[:2] == (len(plan.up.parts), plan.up.parts.count(2))
 
 
 def test_what_is_not_symmetric_has_no_plan() -> None:

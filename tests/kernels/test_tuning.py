@@ -191,6 +191,8 @@ def test_candidates_are_distinct_and_begin_with_the_rule(arch: int) -> None:
         for dtype, shapes in (("float16", plan.SHAPES), ("float32", plan.SHAPES_FLOAT32)):
             of_sizes = (marching_plan.Kind(*sizes, dtype, mode) for sizes in shapes for mode in marching_plan.MODES)
             kinds += [(tunable, kind) for kind in of_sizes]
+    kinds += [(symmetric.SYMMETRIC, marching_plan.Kind(*sizes, "float32", mode))
+              for sizes in symmetric_plan.OF_ARCHITECTURE.get(arch, {}) for mode in marching_plan.MODES]  # fmt: skip
     kinds += [(modulated_conv2d.CONVOLUTION, modulated_conv2d.Kind(dtype, "ieee", wide, size, 9, False))
               for dtype in ("bfloat16", "float32") for wide in (False, True)
               for size in ("wide", "medium", "narrow", "small", "huge")]  # fmt: skip

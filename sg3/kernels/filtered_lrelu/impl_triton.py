@@ -2,8 +2,8 @@
 
 StyleGAN3's layers march (`marching.py`, and, where that has no room, `symmetric.py`), but the last one, which has no
 filters (`pointwise.py`); tiles (`tiles.py`) take what is left, any filters up to 32 taps. Which it is depends on
-factors, filters, paddings and dtype alone, and not on which of the two filters comes first, so that a call and its
-gradients agree on how signs are kept.
+factors, filters, paddings, dtype and the kind of GPU alone, and not on which of the two filters comes first, so that a
+call and its gradients agree on how signs are kept.
 """
 
 from __future__ import annotations

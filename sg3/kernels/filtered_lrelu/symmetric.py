@@ -32,13 +32,7 @@ from sg3.kernels.filtered_lrelu.marching_float32 import largest, power, powers, 
 from sg3.kernels.filtered_lrelu.marching_plan import Kind, Pointwise, Shape
 from sg3.kernels.filtered_lrelu.marching_products import inside, load_pixels
 from sg3.kernels.filtered_lrelu.powers import Powers
-from sg3.kernels.filtered_lrelu.signs import (
-    bits_of_bytes,
-    bytes_of_word,
-    factors_of_bytes,
-    word_of_bits,
-    word_of_signs,
-)
+from sg3.kernels.filtered_lrelu.signs import bytes_of_word, factors_of_bytes, word_of_signs
 from sg3.kernels.filtered_lrelu.symmetric_plan import SymmetricPlan, build, shape_by_rule
 from sg3.kernels.filtered_lrelu.symmetric_products import (
     downsample,
@@ -48,8 +42,11 @@ from sg3.kernels.filtered_lrelu.symmetric_products import (
     sample_operands,
     samples_of_two,
     upsampled_columns,
+    with_outputs_of,
+    with_samples_of,
     zeros,
 )
+from sg3.kernels.filtered_lrelu.symmetric_signs import clamped_and_noted, without_clamped, words_of
 from sg3.kernels.triton_launch import architecture, launch, operand
 from sg3.kernels.tuning import Tunable
 
@@ -58,6 +55,7 @@ DO_NOT_SPECIALIZE = [
     "tiles", "segments", "blocks_each", "x_step", "x_origin_x", "x_origin_y", "step", "skipped",
     "lines", "quads", "first_quad", "quad_step", "first_line",
     "pixels_power", "samples_power", "up_power", "both_power",
+    "up_terms", "up_exact", "up_negative", "down_terms", "down_exact", "down_negative",
 ]  # fmt: skip
 
 
@@ -72,13 +70,16 @@ def _symmetric_kernel(
     above, below, clamp,                     # what positive and other samples are multiplied by
     scale, unscale,                          # what pixels and outputs are multiplied by
     pixels_power, samples_power, up_power, both_power,  # of float32: see powers.py
+    up_terms, up_exact, up_negative, down_terms, down_exact, down_negative,  # of what is not
     UP: tl.constexpr, DOWN: tl.constexpr, UP_NUMBERS: tl.constexpr, DOWN_NUMBERS: tl.constexpr,
-    UP_PARTS: tl.constexpr, DOWN_PARTS: tl.constexpr,        # for each term
-    UP_NEGATIVE: tl.constexpr, DOWN_NEGATIVE: tl.constexpr,  # for each term
+    UP_PARTS: tl.constexpr, DOWN_PARTS: tl.constexpr,        # for each term, of what is HELD
+    UP_NEGATIVE: tl.constexpr, DOWN_NEGATIVE: tl.constexpr,  # likewise
     COLUMNS: tl.constexpr, HALVES: tl.constexpr,  # blocks of sample columns, and of sample rows of a strip
     OUTPUT_BLOCKS: tl.constexpr, PIECES: tl.constexpr, OUTPUT_PIECES: tl.constexpr,
     WRITE: tl.constexpr, READ: tl.constexpr, HAS_BIAS: tl.constexpr, CLAMP: tl.constexpr, STEEP: tl.constexpr,
     TOGETHER: tl.constexpr, KEPT: tl.constexpr, AHEAD: tl.constexpr, BY_COLUMN: tl.constexpr,
+    UP_HELD: tl.constexpr, DOWN_HELD: tl.constexpr,  # whether matrices are in registers all the time
+    UNSEEN: tl.constexpr,                            # whether Triton may not see where pixels come from
     X_VECTOR: tl.constexpr, Y_VECTOR: tl.constexpr,
     TYPE: tl.constexpr, PARTS: tl.constexpr, VALUE: tl.constexpr,  # what is multiplied, and what samples are
 ):  # fmt: skip
@@ -92,8 +93,11 @@ def _symmetric_kernel(
     x_ptr += (n * x_n + c * x_c) * X_VECTOR  # 64 bits, as n and c have
     y_ptr += (n * y_n + c * y_c) * Y_VECTOR
 
-    up = load_terms(up_ptr, UP_NUMBERS, UP_PARTS, TYPE)
-    down = load_terms(down_ptr, DOWN_NUMBERS, DOWN_PARTS, TYPE)
+    up, down = (), ()
+    if UP_HELD:
+        up = load_terms(up_ptr, UP_NUMBERS, UP_PARTS, TYPE)
+    if DOWN_HELD:
+        down = load_terms(down_ptr, DOWN_NUMBERS, DOWN_PARTS, TYPE)
 
     # Strip s finishes output blocks s * OUTPUT_BLOCKS - 1, which the strip before began, and on, but begins its last.
     # So a segment needs one strip more than its blocks make, the next segment's first one.
@@ -135,7 +139,7 @@ def _symmetric_kernel(
 
     # What the strip before the first one would have left: its last block of pixel rows; of outputs nothing.
     pixels = load_pixels(x_ptrs, row, column, x_height, x_width, x_h, x_w, nothing, PIECES, 1)
-    carried = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE)
+    carried = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE, UNSEEN)
     if KEPT:
         carried = upsampled_columns(carried, up, COLUMNS, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE, PIECES, TYPE)
     WIDTH: tl.constexpr = (OUTPUT_PIECES + 1) // 2
@@ -152,7 +156,7 @@ def _symmetric_kernel(
             if 2 * g % UP == 0:
                 if not AHEAD:
                     pixels = load_pixels(x_ptrs, row, column, x_height, x_width, x_h, x_w, nothing, PIECES, 1)
-                block = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE)
+                block = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE, UNSEEN)
                 if KEPT:
                     block = upsampled_columns(block, up, COLUMNS, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE, PIECES, TYPE)
                 rows = rows + (block,)
@@ -171,22 +175,36 @@ def _symmetric_kernel(
             if READ and CLAMP:
                 quad = tl.minimum(tl.maximum(first_quad + tl.arange(0, 16), 0), quads - 1)
                 flagged = tl.max((tl.load(line_ptr + quads * 16 + quad) != 0).to(tl.int32)) != 0
+            line_samples = ()
+            if not UP_HELD:
+                line_samples = zeros(2 * COLUMNS)
+                for t in range(0, up_exact):
+                    line_samples = with_samples_of(t, line_samples, rows, up_ptr, up_exact, up_negative, COLUMNS, 2 * g,
+                                                   UP, UP_NUMBERS, 2, PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
+                for t in range(up_exact, up_terms):
+                    line_samples = with_samples_of(t, line_samples, rows, up_ptr, up_exact, up_negative, COLUMNS, 2 * g,
+                                                   UP, UP_NUMBERS, 1, PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
             operands = ()
-            sums = zeros(2 * WIDTH * len(DOWN_PARTS))
+            sums = ()
+            if DOWN_HELD:
+                sums = zeros(2 * WIDTH * len(DOWN_PARTS))
             for first in tl.static_range(0, COLUMNS, TOGETHER):
                 samples = ()
                 for m in tl.static_range(first, first + TOGETHER):
-                    upper, lower = samples_of_two(rows, up, m, 2 * g, KEPT, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE,
-                                                  PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
+                    if UP_HELD:
+                        upper, lower = samples_of_two(rows, up, m, 2 * g, KEPT, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE,
+                                                      PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
+                    else:
+                        upper, lower = line_samples[2 * m], line_samples[2 * m + 1]
                     upper, lower = upper.to(VALUE), lower.to(VALUE)
                     if READ:
-                        signs = bytes_of_word(tl.load(line_ptr + _words(first_quad, quads, m)))
+                        signs = bytes_of_word(tl.load(line_ptr + words_of(first_quad, quads, m)))
                         upper = upper * factors_of_bytes(signs, above, below, 0, VALUE)
                         lower = lower * factors_of_bytes(signs, above, below, 1, VALUE)
                     else:
                         if WRITE:
                             mine = (4 * m + tl.arange(0, 4) < own)[None, :]
-                            tl.store(line_ptr + _words(first_quad, quads, m), word_of_signs(upper, lower, VALUE),
+                            tl.store(line_ptr + words_of(first_quad, quads, m), word_of_signs(upper, lower, VALUE),
                                      mask=mine)  # fmt: skip
                         upper, lower = leaky_relu(upper, above, below, STEEP), leaky_relu(lower, above, below, STEEP)
                         if CLAMP and not WRITE:
@@ -194,9 +212,9 @@ def _symmetric_kernel(
                     samples = samples + (upper, lower)
                 if READ and CLAMP:  # noqa: SIM102  (known when the kernel is compiled, unlike what follows)
                     if flagged:  # rare
-                        samples = _without_clamped(samples, line_ptr, quads, first_quad, first, TOGETHER)
+                        samples = without_clamped(samples, line_ptr, quads, first_quad, first, TOGETHER)
                 if WRITE and CLAMP:
-                    samples = _clamped_and_noted(samples, clamp, line_ptr, own, quads, first_quad, first, TOGETHER)
+                    samples = clamped_and_noted(samples, clamp, line_ptr, own, quads, first_quad, first, TOGETHER)
                 if BY_COLUMN:
                     for m in tl.static_range(TOGETHER):
                         of_column = sample_operands(samples, 2 * m, 2, TYPE, PARTS)
@@ -204,8 +222,16 @@ def _symmetric_kernel(
                                                   WIDTH)  # fmt: skip
                 else:
                     operands = operands + sample_operands(samples, 0, 2 * TOGETHER, TYPE, PARTS)
-            outputs = downsample(outputs, sums, operands, down, 2 * g, COLUMNS, BY_COLUMN, DOWN, DOWN_NUMBERS,
-                                 DOWN_PARTS, DOWN_NEGATIVE, OUTPUT_BLOCKS + 1, WIDTH, TYPE)  # fmt: skip
+            if DOWN_HELD:
+                outputs = downsample(outputs, sums, operands, down, 2 * g, COLUMNS, BY_COLUMN, DOWN, DOWN_NUMBERS,
+                                     DOWN_PARTS, DOWN_NEGATIVE, OUTPUT_BLOCKS + 1, WIDTH, TYPE)  # fmt: skip
+            else:
+                for t in range(0, down_exact):
+                    outputs = with_outputs_of(t, outputs, operands, down_ptr, down_exact, down_negative, COLUMNS, 2 * g,
+                                              DOWN, DOWN_NUMBERS, 2, OUTPUT_BLOCKS + 1, WIDTH, TYPE)  # fmt: skip
+                for t in range(down_exact, down_terms):
+                    outputs = with_outputs_of(t, outputs, operands, down_ptr, down_exact, down_negative, COLUMNS, 2 * g,
+                                              DOWN, DOWN_NUMBERS, 1, OUTPUT_BLOCKS + 1, WIDTH, TYPE)  # fmt: skip
 
         for j in tl.static_range(OUTPUT_BLOCKS):
             block = strip * OUTPUT_BLOCKS + j - 1
@@ -228,51 +254,6 @@ def _symmetric_kernel(
             begun = begun + (outputs[OUTPUT_BLOCKS * WIDTH + q],)
 
 
-@triton.jit
-def _words(first_quad, quads, M: tl.constexpr):
-    """Where in a line the words of block M of columns are, [8, 4]. Beyond the plane, where only reading can come,
-    samples are 0 or not used, so that any signs will do."""
-    quad = tl.minimum(tl.maximum(first_quad + 4 * M + tl.arange(0, 4), 0), quads - 1)
-    return quad[None, :] * 8 + tl.arange(0, 8)[:, None]
-
-
-@triton.jit
-def _clamped_and_noted(samples, limit, line_ptr, own, quads, first_quad, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    """Clamp COUNT columns of samples from column FIRST on; note which were, and in the flags whether any."""
-    most = tl.abs(samples[0])
-    for i in tl.static_range(1, 2 * COUNT):
-        most = tl.maximum(most, tl.abs(samples[i]))
-    most = tl.max(tl.max(tl.max(tl.reshape(most, [2, 8, 2, 4, 2]), axis=0), axis=1), axis=2)  # [8, 4]: one a thread
-    beyond = tl.max(tl.reshape((most > limit).to(tl.int32), [32])) != 0
-    i_flag = 4 * FIRST + tl.arange(0, 16)
-    tl.store(line_ptr + quads * 16 + first_quad + i_flag, tl.zeros([16], tl.int16) + beyond.to(tl.int16),
-             mask=i_flag < tl.minimum(own, 4 * (FIRST + COUNT)))  # fmt: skip
-    if beyond:  # rare
-        result = ()
-        for m in tl.static_range(COUNT):
-            upper, lower = samples[2 * m], samples[2 * m + 1]
-            tl.store(line_ptr + quads * 8 + _words(first_quad, quads, FIRST + m),
-                     word_of_bits(tl.abs(upper) > limit, tl.abs(lower) > limit),
-                     mask=(4 * (FIRST + m) + tl.arange(0, 4) < own)[None, :])  # fmt: skip
-            result = result + (clamped(upper, limit), clamped(lower, limit))
-        samples = result
-    return samples
-
-
-@triton.jit
-def _without_clamped(samples, line_ptr, quads, first_quad, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    """COUNT columns of samples from column FIRST on, with 0 where they were clamped."""
-    passed = ()
-    for m in tl.static_range(COUNT):
-        words = _words(first_quad, quads, FIRST + m)
-        there = tl.load(line_ptr + quads * 16 + words // 8) != 0  # 8 words, a quad, share a flag
-        beyond = bytes_of_word(tl.load(line_ptr + quads * 8 + words, mask=there, other=0))
-        for h in tl.static_range(2):
-            v = samples[2 * m + h]
-            passed = passed + (tl.where(bits_of_bytes(beyond, h), tl.zeros_like(v), v),)
-    return passed
-
-
 plans = PlanCache(MOST_PLANS, build)
 
 
@@ -287,7 +268,7 @@ def _class_of(
 
 def rule(kind: Kind, arch: int) -> Shape:
     """The table's shape, that of plans for which none is asked."""
-    shape = shape_by_rule(kind)
+    shape = shape_by_rule(kind, arch)
     assert shape is not None
     return shape
 
@@ -329,10 +310,14 @@ def _launch(
         return t.stride(0) // size, t.stride(1) // size, t.stride(2) // size, t.stride(3)
 
     # W or X, and sums of outputs or samples, whatever takes fewer registers. Pixels in two parts leave none to wait in,
-    # nor do three terms on sm_100 (where else they fit, the compiler leaves two or three).
+    # nor do three terms on sm_100 (where else they fit, the compiler leaves two or three); matrices of several terms in
+    # two parts leave none at all.
+    up_held, down_held = (plan.powers is None or len(matrix.parts) == 1 for matrix in (plan.up, plan.down))
     kept = len(plan.up.parts) == 1 and (plan.powers is None or layout.up == 2)
-    by_column = len(plan.down.parts) * math.ceil(layout.step / 16) * 2 < layout.columns * (2 if plan.powers else 1)
+    by_column = down_held and \
+        len(plan.down.parts) * math.ceil(layout.step / 16) * 2 < layout.columns * (2 if plan.powers else 1)
     ahead = plan.powers is None and not (len(plan.up.parts) == 3 and 100 <= architecture(x.device) < 120)
+    unseen = plan.powers is not None and (not up_held or layout.down == 4)  # gradients, for which it was tried
     matrices = plan.up.data, plan.down.data
     launch(
         _symmetric_kernel, (tiles * segments * n * c,),
@@ -347,13 +332,16 @@ def _launch(
         layout.step * layout.down // 4, layout.y.s_origin // 32,
         plan.above, plan.below, 0.0 if clamp is None else clamp * plan.scale, plan.scale, 1 / plan.scale,
         powers_.pixels, powers_.samples, powers_.up, powers_.both,
+        *plan.up.of_loop(), *plan.down.of_loop(),
         like=x, fixed=matrices, UP=layout.up, DOWN=layout.down, UP_NUMBERS=plan.up.numbers,
-        DOWN_NUMBERS=plan.down.numbers, UP_PARTS=plan.up.parts, DOWN_PARTS=plan.down.parts,
-        UP_NEGATIVE=plan.up.negative, DOWN_NEGATIVE=plan.down.negative,
+        DOWN_NUMBERS=plan.down.numbers,
+        UP_PARTS=plan.up.parts if up_held else (), DOWN_PARTS=plan.down.parts if down_held else (),
+        UP_NEGATIVE=plan.up.negative if up_held else (), DOWN_NEGATIVE=plan.down.negative if down_held else (),
         COLUMNS=layout.columns, HALVES=layout.halves,
         OUTPUT_BLOCKS=layout.output_blocks, PIECES=layout.pieces, OUTPUT_PIECES=math.ceil(layout.step / 8),
         WRITE=write, READ=read, HAS_BIAS=b is not None, CLAMP=clamp is not None, STEEP=plan.below > plan.above,
-        TOGETHER=shape.together, KEPT=kept, AHEAD=ahead, BY_COLUMN=by_column,
+        TOGETHER=shape.together, KEPT=kept, AHEAD=ahead, BY_COLUMN=by_column, UP_HELD=up_held, DOWN_HELD=down_held,
+        UNSEEN=unseen,
         X_VECTOR=x_vector, Y_VECTOR=y_vector,
         TYPE=tl.float16 if plan.powers else value, PARTS=2 if plan.powers else 1, VALUE=value,
         num_warps=1, num_stages=1, maxnreg=shape.registers,

@@ -36,6 +36,7 @@ from sg3.kernels.filtered_lrelu.marching_plan import (
     widest_step,
 )
 from sg3.kernels.filtered_lrelu.powers import Powers, in_parts, scaled_taps
+from sg3.kernels.triton_launch import architecture
 
 # Within a block of 16 samples, row r of a matrix is sample QUADS[r]: what a thread holds of a row of a product's
 # result, columns 2 c, 2 c + 1, 2 c + 8 and 2 c + 9, are neighbours in the image.
@@ -51,6 +52,10 @@ class Terms:
     parts: tuple[int, ...]
     negative: tuple[int, ...]
     data: torch.Tensor
+
+    def of_loop(self) -> tuple[int, int, int]:
+        """How many terms there are, how many of them, the first ones, have two parts, and bits of the negative ones."""
+        return len(self.parts), self.parts.count(2), sum(bit << t for t, bit in enumerate(self.negative))
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,26 @@ SHAPES_FLOAT32: Shapes = {
     (4, 1, 2, 1): ((3, 1), (3, 1), (3, 1)),
     (2, 1, 4, 1): ((2, 1), (2, 1), (2, 1)),
 }
+# What else, or more columns, an architecture's compiler fits into a thread's registers, in float32. 2 stands for any
+# number of terms beyond one, which takes as many registers as two do.
+OF_ARCHITECTURE: dict[int, Shapes] = {
+    80: {(2, 1, 4, 1): ((2, 1), (2, 1), (3, 1))},
+    90: {
+        (2, 1, 4, 1): ((2, 1), (2, 1), (3, 1)),
+        (2, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
+        (2, 2, 2, 1): ((3, 1), (3, 1), (3, 1)),
+        (4, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
+        (2, 2, 4, 1): ((3, 1), (3, 1), (3, 1)),
+    },
+}
 
 
-def shape_by_rule(kind: Kind) -> Shape | None:
-    """None where programs do not march."""
-    shapes = (SHAPES_FLOAT32 if kind.dtype == "float32" else SHAPES).get(kind[:4])
+def shape_by_rule(kind: Kind, arch: int) -> Shape | None:
+    """For sm_`arch`; None where programs do not march."""
+    shapes = SHAPES.get(kind[:4])
+    if kind.dtype == "float32":
+        key = kind.up, min(kind.up_terms, 2), kind.down, min(kind.down_terms, 2)
+        shapes = OF_ARCHITECTURE.get(arch, {}).get(key, SHAPES_FLOAT32.get(key))
     return None if shapes is None else Shape(*shapes[MODES.index(kind.mode)])
 
 
@@ -145,7 +165,8 @@ def build(
     before, after = resampling.filter_gains
     u, u_y = separable_taps(fu, before * pointwise.gain / above, resampling.flip_filter, dtype)
     d, d_y = separable_taps(fd, after, resampling.flip_filter, dtype)
-    by_rule = shape_by_rule(Kind(up, len(u), down, len(d), str(dtype)[6:], pointwise.mode))
+    kind = Kind(up, len(u), down, len(d), str(dtype)[6:], pointwise.mode)
+    by_rule = shape_by_rule(kind, architecture(device))
     up_negative, down_negative = signs_of_terms(u, u_y), signs_of_terms(d, d_y)
     if (
         by_rule is None or up_negative is None or down_negative is None or not like_axes(resampling)
@@ -172,7 +193,8 @@ def build(
         if powers is None:
             return Terms((first, end), (1,) * len(taps), negative, torch.as_tensor(ordered).to(dtype).to(device))
         largest = np.abs(taps).max(axis=1)
-        parts = tuple(2 if most**2 > SMALL * largest[0] ** 2 else 1 for most in largest)
+        exact = max((t + 1 for t, most in enumerate(largest) if most**2 > SMALL * largest[0] ** 2), default=0)
+        parts = tuple(2 if t < exact else 1 for t in range(len(taps)))
         of_terms = [in_parts(t)[:n].movedim(0, 1).flatten() for t, n in zip(ordered, parts, strict=True)]
         return Terms((first, end), parts, negative, torch.cat(of_terms).to(device))
 

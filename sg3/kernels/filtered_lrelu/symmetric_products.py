@@ -15,6 +15,10 @@ that Triton finds this out: `tests/kernels/test_marching_layouts.py` looks into 
 Operands are tuples of parts, whose sum is meant. A matrix is a tuple of blocks, operands, those of one term after those
 of another, of which block number d stands at d - NUMBERS[0] (`symmetric_plan.py`); NUMBERS are its first number and the
 one after its last, PARTS the number of parts in each term; NEGATIVE terms are subtracted.
+
+A matrix that is not HELD in registers is read for every line of signs, a term at a time, in a loop that is one when the
+program runs, or the compiler would ask for all terms at once. Its first terms, `exact` of them, have two parts, the
+others one. `negative` has a bit for each.
 """
 
 # ruff: noqa: RUF005  (Triton's language does not unpack tuples)
@@ -25,6 +29,7 @@ import triton
 import triton.language as tl
 
 from sg3.kernels.filtered_lrelu.marching_products import parts, product, transposed
+from sg3.kernels.filtered_lrelu.signs import INTERPRETED
 
 
 @triton.jit
@@ -41,12 +46,39 @@ def load_terms(p, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr
         for _ in tl.static_range(NUMBERS[1] - NUMBERS[0]):
             operand = ()
             for _ in tl.static_range(PARTS[t]):
-                block = tl.load(p + offsets).to(TYPE)
-                block = tl.reshape(tl.permute(tl.reshape(block, [16, 4, 2, 2]), (0, 2, 1, 3)), [16, 16])
-                operand = operand + (block,)
+                operand = operand + (load_block(p + offsets, TYPE),)
                 p += 256
             blocks = blocks + (operand,)
     return blocks
+
+
+@triton.jit
+def load_term(p, t, exact, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr):
+    """All blocks of term t of a matrix, which has so many PARTS, as the first `exact` terms have two."""
+    size: tl.constexpr = (NUMBERS[1] - NUMBERS[0]) * 256
+    p += tl.minimum(t, exact) * (2 * size) + tl.maximum(t - exact, 0) * size
+    blocks = ()
+    column = tl.arange(0, 16)
+    offsets = tl.arange(0, 16)[:, None] * 16 + (column // 4 * 4 + column % 4)[None, :]
+    for _ in tl.static_range(NUMBERS[1] - NUMBERS[0]):
+        operand = ()
+        for _ in tl.static_range(PARTS):
+            operand = operand + (load_block(p + offsets, TYPE),)
+            p += 256
+        blocks = blocks + (operand,)
+    return blocks
+
+
+@triton.jit
+def load_block(p, TYPE: tl.constexpr):
+    """Of 16 x 16 numbers, as they stand in memory, a left operand."""
+    return tl.reshape(tl.permute(tl.reshape(tl.load(p).to(TYPE), [16, 4, 2, 2]), (0, 2, 1, 3)), [16, 16])
+
+
+@triton.jit
+def sign(negative, t):
+    """-1.0 if bit t is set, else 1.0."""
+    return 1.0 - 2.0 * ((negative >> t) & 1).to(tl.float32)
 
 
 @triton.jit
@@ -59,7 +91,7 @@ def _right(a, NEGATIVE: tl.constexpr, TYPE: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def pixel_operands(pixels, scale, bias, PIECES: tl.constexpr, TYPE: tl.constexpr, PARTS: tl.constexpr,
-                   VALUE: tl.constexpr):  # fmt: skip
+                   VALUE: tl.constexpr, UNSEEN: tl.constexpr):  # fmt: skip
     """A block of pixel rows times `scale`, plus `bias` -> X^T, a tuple over blocks of 16 pixel columns."""
     operands = ()
     for k in tl.static_range((PIECES + 1) // 2):
@@ -68,8 +100,23 @@ def pixel_operands(pixels, scale, bias, PIECES: tl.constexpr, TYPE: tl.constexpr
         if 2 * k + 1 < PIECES:
             right = pixels[2 * k + 1].to(VALUE) * scale + bias
         both = tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), [16, 16])
+        if UNSEEN:
+            both = _unseen(both)
         operands = operands + (parts(transposed(both, 16), TYPE, PARTS),)
     return operands
+
+
+@triton.jit
+def _unseen(a):
+    """The same float32 numbers, of which Triton cannot see where they come from.
+
+    By that it chooses how many neighbours a thread brings of an operand: of pixels, which were joined, twice as many as
+    it has. Then they are shuffled, and so is the matrix, of which a program then holds two copies.
+    """
+    if INTERPRETED:
+        return a
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [a], dtype=tl.float32, is_pure=False, pack=1)
 
 
 @triton.jit
@@ -186,4 +233,52 @@ def downsample(outputs, sums, samples, down, H: tl.constexpr, COLUMNS: tl.conste
                             y = product(block, narrow, y, PARTS[t])
                         added = added + (y,)
                 outputs = added
+    return outputs
+
+
+@triton.jit
+def with_samples_of(t, samples, rows, up_ptr, exact, negative, COLUMNS: tl.constexpr, H: tl.constexpr,
+                    UP: tl.constexpr, NUMBERS: tl.constexpr, PARTS: tl.constexpr, PIECES: tl.constexpr,
+                    BLOCKS: tl.constexpr, TYPE: tl.constexpr):  # fmt: skip
+    """Samples of rows H and H + 1, the two of a column side by side, and what term t, which is not HELD, adds."""
+    up, factor = load_term(up_ptr, t, exact, NUMBERS, PARTS, TYPE), sign(negative, t)
+    result = ()
+    for m in tl.static_range(COLUMNS):
+        upper, lower = samples[2 * m], samples[2 * m + 1]
+        for a in tl.static_range(BLOCKS):
+            if H + 1 - UP * a >= NUMBERS[0] and H - UP * a < NUMBERS[1]:
+                w = tl.zeros([16, 16], tl.float32)
+                for k in tl.static_range((PIECES + 1) // 2):
+                    if m - UP * k >= NUMBERS[0] and m - UP * k < NUMBERS[1]:
+                        w = product(up[m - UP * k - NUMBERS[0]], rows[a][k], w, PARTS)
+                w = _right(w * factor, False, TYPE, PARTS)
+                if H - UP * a >= NUMBERS[0]:
+                    upper = product(up[H - UP * a - NUMBERS[0]], w, upper, PARTS)
+                if H + 1 - UP * a < NUMBERS[1]:
+                    lower = product(up[H + 1 - UP * a - NUMBERS[0]], w, lower, PARTS)
+        result = result + (upper, lower)
+    return result
+
+
+@triton.jit
+def with_outputs_of(t, outputs, samples, down_ptr, exact, negative, COLUMNS: tl.constexpr, H: tl.constexpr,
+                    DOWN: tl.constexpr, NUMBERS: tl.constexpr, PARTS: tl.constexpr, BLOCKS: tl.constexpr,
+                    WIDTH: tl.constexpr, TYPE: tl.constexpr):  # fmt: skip
+    """`outputs`, as those of `downsample`, and what rows H and H + 1 add by term t, which is not HELD."""
+    down, factor = load_term(down_ptr, t, exact, NUMBERS, PARTS, TYPE), sign(negative, t)
+    for h in tl.static_range(2):
+        for j in tl.static_range(WIDTH):
+            n = tl.zeros([16, 16], tl.float32)
+            for m in tl.static_range(COLUMNS):
+                if m - DOWN * j >= NUMBERS[0] and m - DOWN * j < NUMBERS[1]:
+                    n = product(down[m - DOWN * j - NUMBERS[0]], samples[2 * m + h], n, PARTS)
+            narrow = _right(n * factor, False, TYPE, PARTS)
+            added = ()
+            for i in tl.static_range(BLOCKS):
+                for q in tl.static_range(WIDTH):
+                    y = outputs[i * WIDTH + q]
+                    if q == j and H + h - DOWN * (i - 1) >= NUMBERS[0] and H + h - DOWN * (i - 1) < NUMBERS[1]:
+                        y = product(down[H + h - DOWN * (i - 1) - NUMBERS[0]], narrow, y, PARTS)
+                    added = added + (y,)
+            outputs = added
     return outputs
