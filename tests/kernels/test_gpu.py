@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sg3.kernels import filtered_lrelu, upfirdn2d
-from sg3.kernels.filtered_lrelu import marching, marching_plan
+from sg3.kernels.filtered_lrelu import marching, marching_plan, symmetric, symmetric_plan
 from sg3.kernels.filtered_lrelu.banded import PlanCache
 from sg3.kernels.fir import design_lowpass_filter
 from sg3.kernels.repeats import repeats
@@ -75,20 +75,31 @@ def test_the_current_stream_is_the_one_used(call) -> None:
     assert torch.equal(y, expected)
 
 
-def test_a_dropped_plan_outlives_the_stream_that_uses_it(call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "dtype", "radial"), [
+    pytest.param(marching, torch.float16, False, id="marching"),
+    pytest.param(symmetric, torch.float32, True, id="symmetric"),
+])  # fmt: skip
+def test_a_dropped_plan_outlives_the_stream_that_uses_it(
+    kind, dtype: torch.dtype, radial: bool, call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its memory is not given away, and overwritten, while a kernel on another stream waits to read it."""
-    x, f, kwargs = call
-    x = x.detach()
-    expected = filtered_lrelu(x, f, f, **kwargs)
+    x, fu, kwargs = call
+    x = x.detach().to(dtype)
+    fd = design_lowpass_filter(12, cutoff=9, width=14, fs=64, radial=radial)
+    assert fd is not None
+    fd = fd.cuda()
+    expected = filtered_lrelu(x, fu, fd, **kwargs)
     monkeypatch.setattr(marching, "plans", PlanCache(1, marching_plan.build))
+    monkeypatch.setattr(symmetric, "plans", PlanCache(1, symmetric_plan.build))
     repeats.forget()
-    filtered_lrelu(x, f, f, **kwargs)  # built on this stream
+    filtered_lrelu(x, fu, fd, **kwargs)  # built on this stream
+    assert None not in kind.plans._plans.values()
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
         torch.cuda._sleep(50_000_000)
-        y = filtered_lrelu(x, f, f, **kwargs)
-    filtered_lrelu(x, f * 2, f, **kwargs)  # takes the plan's place
+        y = filtered_lrelu(x, fu, fd, **kwargs)
+    filtered_lrelu(x, fu * 2, fd, **kwargs)  # takes the plan's place
     repeats.forget()  # which keep plans, too
     rubbish = [torch.full((2**size,), float("nan"), dtype=x.dtype, device="cuda") for size in range(9, 18)]
     side.synchronize()
