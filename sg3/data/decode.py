@@ -54,6 +54,7 @@ class Header(NamedTuple):
     width: int
     height: int
     mode: Mode
+    frames: int = 1  # that the file holds; the first is taken
 
 
 def decode(data: bytes, where: str, intact: bool = False) -> NDArray[np.uint8]:
@@ -104,6 +105,7 @@ def probe(data: bytes, where: str) -> Header:
     image = _open(data, where)
     header = Header(*image.size, _mode_after(image, data, where))
     try:
+        header = header._replace(frames=getattr(image, "n_frames", 1))
         if image.format == "PNG":
             image.verify()
         else:

@@ -260,6 +260,9 @@ def _notes(
     enlarged = sum(plan.enlarges(*size) for size in sizes)
     if enlarged:
         notes.append(f"{enlarged} images are smaller than the resolution and were enlarged")
+    several = sum(found.header.frames > 1 for found in usable)
+    if several:
+        notes.append(f"{several} files hold more than one image (animations, for example); the first of each is used")
     width, height = target.size
     stretched = sum(w * height != h * width for w, h in sizes) if plan.crop is None else 0
     if stretched:

@@ -11,7 +11,7 @@ from torch import nn
 from sg3.canvas import Size
 from sg3.errors import DataError, UsageError
 from sg3.models import Generator, StyleGenerator
-from sg3.terminal import printable
+from sg3.terminal import printable, say
 
 
 @dataclass
@@ -40,14 +40,18 @@ def visible_part(snapshot: Snapshot) -> Size | None:
 
 
 def averaged_generator(snapshot: Snapshot, where: object) -> Generator:
-    """G_ema, the one to make images with. Raises DataError, which begins with `where`, if there is none, or one whose
-    numbers are not all finite: its images would be black."""
-    if not isinstance(snapshot.G_ema, Generator):
+    """G_ema, the one to make images with; G, with a note, where only that was saved. Raises DataError, beginning with
+    `where`, if there is neither, or one whose numbers are not all finite: its images would be black."""
+    slot = "G_ema" if snapshot.G_ema is not None or snapshot.G is None else "G"
+    G = getattr(snapshot, slot)
+    if not isinstance(G, Generator):
         raise DataError(f"{where}: holds no averaged generator (G_ema)")
-    if names := not_finite(snapshot.G_ema):
+    if names := not_finite(G):
         shown = printable(", ".join(names))
-        raise DataError(f"{where}: G_ema has NaN or infinite numbers in {len(names)} tensors ({shown}); take another")
-    return snapshot.G_ema
+        raise DataError(f"{where}: {slot} has NaN or infinite numbers in {len(names)} tensors ({shown}); take another")
+    if slot == "G":
+        say(f"note: {where}: holds no averaged generator (G_ema); G is used, whose images are worse")
+    return G
 
 
 @torch.no_grad()

@@ -149,7 +149,6 @@ def _load_points(path: Path, G: Walkable, default: str, note: Note) -> tuple[str
         points = points.flatten(0, 1)
     if layers and points.ndim == 2 and len(points) == layers > 1:
         points = points[None]
-        note(f"{path}: {name} has shape {list(values.shape)}, one latent with a w for each of the {layers} layers")
     fits = points.ndim == 2 or (points.ndim == 3 and points.shape[1] == layers)
     if not fits or points.shape[-1] != width or len(points) == 0:
         expected = f"[N, {width}]" + (f" or [N, {layers}, {width}]" if layers else "")
@@ -159,6 +158,8 @@ def _load_points(path: Path, G: Walkable, default: str, note: Note) -> tuple[str
         raise DataError(f"{path}: {name} has shape {list(values.shape)}, expected {most}")
     if not points.is_floating_point() or not torch.isfinite(points.float()).all():
         raise DataError(f"{path}: {name} holds something else than finite fractional numbers of 32 bits")
+    if layers and values.ndim == 2 and points.ndim == 3:
+        note(f"{path}: {name} has shape {list(values.shape)}, one latent with a w for each of the {layers} layers")
     return name, points.to(torch.float64)
 
 

@@ -416,3 +416,18 @@ def test_destination_inside_the_source(source: Path) -> None:
 
 def test_order_is_kept_across_threads() -> None:
     assert list(scan_module.ordered_map(lambda i: i * i, iter(range(50)))) == [i * i for i in range(50)]
+
+
+def test_the_first_of_several_images_in_a_file_is_used_and_said(tmp_path: Path, dest: Path) -> None:
+    first, second = (Image.fromarray(pixels(seed)) for seed in (0, 1))
+    several = {"save_all": True, "append_images": [second]}
+    source = write_folder(tmp_path / "in", {
+        "a.png": encoded(pixels(2)), "b.png": encoded(first, "PNG", **several),
+        "c.webp": encoded(first, "WEBP", lossless=True, **several),
+    })  # fmt: skip
+    made = prepare(source, dest)
+    assert [note for note in made.notes if "more than one" in note] == [
+        "2 files hold more than one image (animations, for example); the first of each is used"]  # fmt: skip
+    data = ImageFolderDataset(dest)
+    for item in (1, 2):
+        assert np.array_equal(data[item][0].transpose(1, 2, 0), pixels(0))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sg3
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
-from sg3.formats import download, official_write
+from sg3.formats import averaged_generator, download, official_write
 from tests.helpers import other_names
 from tests.helpers import tiny_networks as tiny
 
@@ -170,3 +171,16 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("pathlib.Path.open", failing)
     with pytest.raises(StorageError, match=r"a.pkl: cannot be read: No space"):
         sg3.load(tmp_path / "a.pkl")
+
+
+def test_a_generator_alone_makes_images(tmp_path: Path, capfd) -> None:
+    """What was saved as {'G': ..., 'D': ...} has no average."""
+    G = tiny.stylegan2_generator()
+    path = tmp_path / "g.safetensors"
+    sg3.save(sg3.Snapshot(G=G), path)
+    found = averaged_generator(sg3.load(path), path)
+    assert capfd.readouterr().err == \
+        f"note: {path}: holds no averaged generator (G_ema); G is used, whose images are worse\n"
+    assert all(torch.equal(a, b) for a, b in zip(found.state_dict().values(), G.state_dict().values(), strict=True))
+    with pytest.raises(DataError, match="holds no averaged generator"):
+        averaged_generator(sg3.Snapshot(), path)
