@@ -47,7 +47,8 @@ def description() -> dict[str, Any]:
         "state": {"$ref": "#/components/schemas/State"}, "handles": {"type": "array", "items": pair},
         "targets": {"type": "array", "items": pair}, "mask": {"type": "array", "items": {"type": "integer"}},
         "lr": {"type": "number"}, "layer": {"type": "string"}, "keep_pose": {"type": "boolean"},
-        "iterations": {"type": "integer"}, "mask_weight": {"type": "number"}}}}}}  # fmt: skip
+        "iterations": {"type": "integer"}, "steps": {"type": "integer"},
+        "mask_weight": {"type": "number"}}}}}}  # fmt: skip
     task = [{"name": "task", "in": "query", "required": True, "schema": {"type": "string"}}]
     action = {"required": True, "content": {"application/json": {"schema": {"type": "object", "properties": {
         "task": {"type": "string"}, "steps": {"type": "integer"},

@@ -122,9 +122,10 @@ class Tasks:
 
 def dragging(
     viewer: Viewer, state: State, handles: list[drag.Point], targets: list[drag.Point], runs: list[int] | None,
-    settings: drag.Settings,
+    settings: drag.Settings, most: int | None = None,
 ) -> Make:  # fmt: skip
-    """A drag of what a state shows; `runs` are lengths, row by row, of what may not and what may move in turns."""
+    """A drag of what a state shows; `runs` are lengths, row by row, of what may not and what may move in turns. After
+    `most` steps it stops."""
 
     def begin(task: Task) -> Steps:
         painter = viewer.painter(state.network)
@@ -141,19 +142,20 @@ def dragging(
         first, last = ([(x + columns.start, y + rows.start) for x, y in points] for points in (handles, targets))
         set_transform(G, state.translate, state.rotate, state.scale)
         task.edit = drag.start(G, ws, first, last, mask, settings)
-        yield from steps(viewer, state)(task)
+        yield from steps(viewer, state, most)(task)
 
     return begin
 
 
-def steps(viewer: Viewer, state: State) -> Make:
-    """The steps of a drag that has begun, until it ends or is stopped."""
+def steps(viewer: Viewer, state: State, most: int | None = None) -> Make:
+    """The steps of a drag that has begun, until it ends or is stopped; at most so many."""
 
     def go_on(task: Task) -> Steps:
         edit = task.edit
         assert edit is not None
         report_drag(viewer, task, edit)
-        while not task.stopping.is_set():
+        begun = edit.iteration
+        while not task.stopping.is_set() and (most is None or edit.iteration - begun < most):
             set_transform(edit.G, state.translate, state.rotate, state.scale)  # frames in between may have changed it
             if not edit.step():
                 task.report(ended=edit.ended)

@@ -41,7 +41,7 @@ def routes(viewer: Viewer) -> list[Route]:
                     if asked.get(name) is not None}  # fmt: skip
         runs = _runs(asked.get("mask"))
         drag.check_points(handles, targets, tuple((await viewer.facts(state.network))["size"]))
-        begin = dragging(viewer, state, handles, targets, runs, drag.Settings(**settings))
+        begin = dragging(viewer, state, handles, targets, runs, drag.Settings(**settings), _most(asked))
         task = tasks.start("drag", state, begin)
         return JSONResponse(task.shown())
 
@@ -78,7 +78,7 @@ def routes(viewer: Viewer) -> list[Route]:
                 count, network = asked.get("steps", 1), task.state.network
                 await viewer.with_network(place(request), network, lambda _, __: _undo(viewer, task, edit, count))
             else:
-                tasks.resume(task, steps(viewer, task.state))
+                tasks.resume(task, steps(viewer, task.state, _most(asked)))
         return JSONResponse(task.shown())
 
     async def task(request: Request) -> Response:  # one address, so that others are told of both methods
@@ -89,6 +89,12 @@ def routes(viewer: Viewer) -> list[Route]:
         Route("/api/project", explained(viewer, start_projection), methods=["POST"]),
         Route("/api/task", explained(viewer, task), methods=["GET", "POST"]),
     ]
+
+
+def _most(asked: dict[str, Any]) -> int | None:
+    """Steps after which a drag is to stop by itself."""
+    given = asked.get("steps")
+    return None if given is None else _read("steps", Whole(1, 10_000), given)
 
 
 def _undo(viewer: Viewer, task: Task, edit: drag.Drag, count: object) -> None:

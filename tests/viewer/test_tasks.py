@@ -75,6 +75,18 @@ def test_a_drag_is_that_of_the_library_and_goes_back_and_on(client: Any) -> None
     assert np.array_equal(shown, to_uint8(G.synthesis(edit.ws, noise_mode="const"))[0])
 
 
+def test_a_drag_goes_step_by_step(client: Any) -> None:
+    whole = until(client, client.post("/api/drag", json=ASKED).json()["task"])
+    task = client.post("/api/drag", json={**ASKED, "steps": 1}).json()["task"]
+    assert until(client, task)["iteration"] == 1
+    assert act(client, task, "continue", steps=3).json()["running"]
+    status = until(client, task)
+    assert (status["iteration"], status["ended"]) == (4, "stopped")
+    act(client, task, "continue", steps=1)
+    assert until(client, task)["latent"] == whole["latent"]
+    assert client.post("/api/drag", json={**ASKED, "steps": 0}).status_code == 400
+
+
 def test_frames_are_made_while_it_drags_and_it_can_be_stopped(client: Any, monkeypatch) -> None:
     monkeypatch.setattr(drag, "NEARER", -math.inf)  # every step is progress: it does not end by itself
     asked = {**ASKED, "iterations": 5000, "lr": 1e-6, "state": {"network": "moves.pkl", "translate": [0.1, 0]}}

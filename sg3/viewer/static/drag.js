@@ -24,11 +24,13 @@ export class Drag {
     }
     byId("drag_clear").addEventListener("click", () => this.clear());
     byId("drag_start").addEventListener("click", () => this.start().catch(fail));
+    byId("drag_step").addEventListener("click", () => this.step().catch(fail));
     byId("drag_stop").addEventListener("click", () => act(this.task, "stop").catch(fail));
     byId("drag_undo").addEventListener("click", () => this.#undo().catch(fail));
     this.picture.addEventListener("pointerdown", (event) => this.#down(event));
     this.picture.addEventListener("pointermove", (event) => this.#paint(event));
     this.picture.addEventListener("pointerup", () => { this.last = null; });
+    for (const id of ["drag_lr", "keep_pose"]) byId(id).addEventListener("change", () => { this.reached = null; });
     for (const [id, text] of [["brush", (v) => `${v} %`], ["drag_lr", (v) => (10 ** v).toPrecision(2)]]) {
       const show = () => label(byId(id), text(Number(byId(id).value)));
       byId(id).addEventListener("input", show);
@@ -49,13 +51,22 @@ export class Drag {
     byId("drag_text").textContent = "";
   }
 
-  async start() {
+  /** One step, of the drag that is there or, where something has been changed since, of a new one. */
+  async step() {
+    if (!this.task || this.reached !== this.#placeNow()) { await this.start(1); return; }
+    this.#mode(null);
+    await this.#run(() => act(this.task, "continue", 1));
+  }
+
+  #placeNow() { return JSON.stringify([this.points, this.store.get("latent")]); }
+
+  async start(steps = null) {
     this.#mode(null);
     const even = this.points.slice(0, 2 * Math.floor(this.points.length / 2));
     const asked = {
       state: this.store.state, handles: even.filter((_, n) => n % 2 === 0), targets: even.filter((_, n) => n % 2),
       lr: 10 ** Number(byId("drag_lr").value), mask: this.hasMask ? this.#runs() : null,
-      keep_pose: byId("keep_pose").checked || null,
+      keep_pose: byId("keep_pose").checked || null, steps,
     };
     this.#remember();
     await this.#run(() => startDrag(asked));
@@ -73,7 +84,7 @@ export class Drag {
   }
 
   async #run(begin) {
-    byId("drag_start").disabled = byId("drag_undo").disabled = true;
+    byId("drag_start").disabled = byId("drag_step").disabled = byId("drag_undo").disabled = true;
     byId("drag_stop").disabled = false;
     try {
       await follow(begin, (status) => this.#report(status, status.running));
@@ -93,6 +104,7 @@ export class Drag {
     const far = Math.max(...status.distances).toFixed(1);
     byId("drag_text").textContent = `${status.iteration} steps, ${far} px to go${status.ended ? ": " + status.ended : ""}`;
     if (status.latent !== this.store.get("latent")) this.store.set({ latent: status.latent, ...SHAPED }, { moving });
+    this.reached = this.#placeNow();
     this.#draw();
   }
 
@@ -125,6 +137,7 @@ export class Drag {
       if (this.mask.width !== width || this.mask.height !== height) Object.assign(this.mask, { width, height });
       if (!this.hasMask) this.mask.getContext("2d").clearRect(0, 0, width, height);
       this.hasMask = true;
+      this.reached = null;
       this.mask.hidden = false;
       this.last = this.#place(event);
       this.#paint(event);
@@ -171,7 +184,7 @@ export class Drag {
     });
     this.points.forEach(([x, y], n) => parts.push(make("circle", { cx: x, cy: y, r: size * 0.014, class: n % 2 ? "target" : "handle" })));
     svg.replaceChildren(...parts);
-    byId("drag_start").disabled = this.#isRunning() || this.points.length < 2;
+    byId("drag_start").disabled = byId("drag_step").disabled = this.#isRunning() || this.points.length < 2;
     byId("drag_undo").disabled = this.#isRunning() || !this.task || !this.iteration;
   }
 }
