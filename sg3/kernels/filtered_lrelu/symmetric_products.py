@@ -43,12 +43,9 @@ def load_terms(p, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr
     offsets = tl.arange(0, 16)[:, None] * 16 + (column // 4 * 4 + column % 4)[None, :]
     blocks = ()
     for t in tl.static_range(len(PARTS)):
-        for _ in tl.static_range(NUMBERS[1] - NUMBERS[0]):
-            operand = ()
-            for _ in tl.static_range(PARTS[t]):
-                operand = operand + (load_block(p + offsets, TYPE),)
-                p += 256
-            blocks = blocks + (operand,)
+        for i in tl.static_range(NUMBERS[1] - NUMBERS[0]):
+            blocks = blocks + (load_operand(p + offsets, i, PARTS[t], TYPE),)
+        p += 256 * PARTS[t] * (NUMBERS[1] - NUMBERS[0])
     return blocks
 
 
@@ -67,6 +64,15 @@ def load_term(p, t, exact, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.
             p += 256
         blocks = blocks + (operand,)
     return blocks
+
+
+@triton.jit
+def load_operand(p, NUMBER: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr):
+    """Block NUMBER of those with so many PARTS. (In Triton 3.6 a tuple's element is constant only as an argument.)"""
+    operand = ()
+    for j in tl.static_range(PARTS):
+        operand = operand + (load_block(p + (NUMBER * PARTS + j) * 256, TYPE),)
+    return operand
 
 
 @triton.jit
