@@ -23,7 +23,6 @@ from sg3.kernels.arguments import (
     no_autocast,
     parse_padding,
 )
-from sg3.kernels.dispatch import resolve
 from sg3.kernels.upfirdn2d.op import implementation
 
 
@@ -70,7 +69,7 @@ def conv2d_resample(
         if size * up + before + after - (down - 1) - (kernel - 1) < 1:
             raise ValueError(f"padding: got {padding!r}, which leaves no output pixel along the {axis}")
 
-    resampling = implementation(resolve("conv2d_resample", impl, x.device, x.dtype))
+    resampling = implementation("conv2d_resample", impl, x)
     with no_autocast(x):
         return conv2d_resample_with(resampling, x, w, f, up, down, pads, groups, flip_weight, flip_filter)
 

@@ -13,8 +13,9 @@ whole program can be run on one implementation; an op that has no such implement
 asked for by name either runs or raises; it is never swapped for another. `torch` serves every op: one that
 has no faster form in PyTorch than the plain formula runs that.
 
-Two ops add a rule, where they call `resolve`: grid_sample's `auto` is `ref` for a grid that requires a gradient, and
-modulated_conv2d's `ref` is `torch` for an empty batch.
+Three ops add a rule, where they call `resolve`: grid_sample's `auto` is `ref` for a grid that requires a gradient,
+modulated_conv2d's `ref` is `torch` for an empty batch, and upfirdn2d's `auto` leaves to `torch` the shapes at which
+Numba is slower.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from sg3.kernels.toolchain import Status
 # The implementations of each op, best first. The plain formula always exists and comes last.
 IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "bias_act": ("triton", "ref"),
-    "upfirdn2d": ("triton", "torch", "ref"),
+    "upfirdn2d": ("triton", "numba", "torch", "ref"),
     "filtered_lrelu": ("triton", "numba", "torch", "ref"),
     "modulated_conv2d": ("torch", "triton", "ref"),
     "modulation": ("triton", "ref"),  # modulated_conv2d's weights and scales
-    "conv2d_resample": ("triton", "torch", "ref"),
+    "conv2d_resample": ("triton", "numba", "torch", "ref"),
     "grid_sample": ("torch", "ref"),
 }
 

@@ -180,8 +180,10 @@ def test_numba_is_for_the_cpu_and_float32(machine: Machine) -> None:
     assert explain("filtered_lrelu", CPU) == ("numba", numba_status(CPU).reason)
     assert resolve("filtered_lrelu", "auto", GPU) == "triton"
     assert resolve("filtered_lrelu", "auto", torch.device("meta")) == "torch"
+    assert resolve("upfirdn2d", "auto", CPU) == resolve("conv2d_resample", "auto", CPU) == "numba"
     for dtype in (torch.float64, torch.float16, torch.bfloat16):
         assert resolve("filtered_lrelu", "auto", CPU, dtype) == "torch"
+        assert resolve("upfirdn2d", "auto", CPU, dtype) == "torch"
     with pytest.raises(ImplUnavailableError, match="impl='numba' has no float16; use impl='ref' or another dtype"):
         resolve("filtered_lrelu", "numba", CPU, torch.float16)
     with pytest.raises(ImplUnavailableError, match=r"impl='numba' cannot run on cuda:0: its kernels run on the CPU"):

@@ -3,10 +3,7 @@
 On a CPU the planes of a batch go in portions that its caches hold, many enough to fill the vector units, and with the
 channels last, the form in which oneDNN takes them as they are.
 A separable filter of few taps runs as its outer product, one pass instead of two. (Measured on a CPU with AVX-512, as
-were products with banded matrices, which are slower. A trial in Numba, channels last, one walk down the rows with the
-four taps of StyleGAN2's filter written out, took 0.35 of this file's time at 8 x 32 x 64 x 64, 0.48 at 8 x 64 x 32 x
-32, and 0.75 and 0.57 where it halves the image; one core of an AMD EPYC, in turns. That would save about 5 % of a
-StyleGAN2 step, a tenth of which is upfirdn2d, and nothing of StyleGAN3's. It is not built.)
+were products with banded matrices, which are slower.)
 
 filtered_lrelu's impl_torch resamples with the same functions. Nothing here is differentiable; the ops that use it are
 registered with derivatives of their own.

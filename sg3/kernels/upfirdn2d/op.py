@@ -36,6 +36,10 @@ from sg3.kernels.upfirdn2d import impl_torch
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
+# Where impl='torch' is faster than 'numba' (`python -m bench.upfirdn2d_on_cpus`).
+SHORT_ROW = 32    # numbers
+MANY_ROWS = 2048  # of all planes of the result
+
 
 def upfirdn2d(
     x: torch.Tensor,
@@ -72,7 +76,7 @@ def upfirdn2d(
             f"{list(x.shape)} (up {up!r}, down {down!r}, {taps_y} x {taps_x} taps); expected at least 1 x 1"
         )
 
-    function = implementation(resolve("upfirdn2d", impl, x.device, x.dtype))
+    function = implementation("upfirdn2d", impl, x)
     with no_autocast(x):
         return function(x, f, (up_x, up_y), (down_x, down_y), pads, flip_filter, gain)
 
@@ -127,7 +131,7 @@ def output_size(
         (x.shape[3] * up[0] + x0 + x1 - taps_x + down[0]) // down[0]
 
 
-# ---- impl='triton' and 'torch': an op for each, registered with PyTorch, and its own gradient op ----
+# ---- impl='triton', 'numba' and 'torch': an op for each, registered with PyTorch, and its own gradient op ----
 
 SCHEMA = (
     "(Tensor x, Tensor? f, int[] up, int[] down, SymInt[] padding, bool flip_filter, float gain, bool channels_last) "
@@ -160,6 +164,10 @@ class _Registration:
             from sg3.kernels.upfirdn2d import impl_triton
 
             return impl_triton.forward(x, f, *rates, (padding[0], padding[2]), flip_filter, gain, size, channels_last)
+        if self.impl == "numba":
+            from sg3.kernels.upfirdn2d import impl_numba
+
+            return impl_numba.forward(x, f, *rates, (padding[0], padding[2]), flip_filter, gain, size, channels_last)
         x0, x1, y0, y1 = padding
         return impl_torch.forward(x, f, *rates, (x0, x1, y0, y1), flip_filter, gain, size, channels_last)
 
@@ -189,16 +197,32 @@ class _Registration:
         return dx, None, None, None, None, None, None, None
 
 
+upfirdn2d_numba = _Registration("numba")
 upfirdn2d_torch = _Registration("torch")
 upfirdn2d_triton = _Registration("triton")
 
 
-def implementation(impl: str) -> Callable[..., torch.Tensor]:
-    """The function for a resolved `impl`; all take (x, f, up, down, padding, flip_filter, gain)."""
+def implementation(op: str, impl: str, x: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The function that `impl` means for images like x; all take (x, f, up, down, padding, flip_filter, gain). `op` is
+    upfirdn2d, or one that calls it. Raises as `resolve` does."""
     functions: dict[str, Callable[..., torch.Tensor]] = {
-        "triton": upfirdn2d_triton, "torch": upfirdn2d_torch, "ref": upfirdn2d_ref,
+        "triton": upfirdn2d_triton, "numba": upfirdn2d_numba, "torch": upfirdn2d_torch, "ref": upfirdn2d_ref,
     }  # fmt: skip
-    return functions[impl]
+    resolved = resolve(op, impl, x.device, x.dtype)
+    return upfirdn2d_cpu if resolved == "numba" and impl != "numba" else functions[resolved]
+
+
+def upfirdn2d_cpu(
+    x: torch.Tensor, f: torch.Tensor | None, up: tuple[int, int], down: tuple[int, int],
+    padding: tuple[int, int, int, int], flip_filter: bool, gain: float,
+) -> torch.Tensor:  # fmt: skip
+    """What 'auto' means where Numba is there: Numba, but PyTorch for many short rows, the planes of NCHW features.
+
+    Numba starts anew with every row, unless the channels lie side by side in it; PyTorch takes longer to start a call.
+    """
+    height, width = output_size(x, f, up, down, padding)
+    short = width < SHORT_ROW and x.shape[0] * x.shape[1] * height >= MANY_ROWS and not is_channels_last(x)
+    return (upfirdn2d_torch if short else upfirdn2d_numba)(x, f, up, down, padding, flip_filter, gain)
 
 
 def filter2d(
