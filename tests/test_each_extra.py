@@ -155,7 +155,7 @@ def with_demo(there: Environment) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
-    (run,) = there.work.glob("runs/*")
+    (run,) = there.work.glob("runs/0*")
     assert list(run.glob("training-state-*.pt"))
     assert list(run.glob("network-snapshot-*.pkl"))
 
