@@ -71,6 +71,15 @@ def _checked_memory() -> Iterator[None]:
 
 
 @pytest.fixture
+def traced_gradients() -> Iterator[None]:
+    """torch.compile takes `torch.autograd.grad` into its graph. Skips where PyTorch cannot (2.10)."""
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this PyTorch cannot compile a gradient's gradient")
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        yield
+
+
+@pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every `x.new_empty` comes filled with NaN (integers: all ones), so that what a kernel forgets to write shows."""
 

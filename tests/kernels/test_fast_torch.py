@@ -231,7 +231,7 @@ def test_grid_sample_opcheck() -> None:
     torch.library.opcheck(torch.ops.sg3.grid_sample_grad_torch, (g, grid, [2, 3, 6, 5]))
 
 
-@torch._dynamo.config.patch(trace_autograd_ops=True)
+@pytest.mark.usefixtures("traced_gradients")
 def test_grid_sample_gradients_of_gradients_in_one_graph() -> None:
     """As R1 has them, through augmented images: eager and compiled as the reference."""
     x, grid = grid_and_image()

@@ -175,7 +175,7 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.sg3.upfirdn2d_numba, arguments)
 
 
-@torch._dynamo.config.patch(trace_autograd_ops=True)
+@pytest.mark.usefixtures("traced_gradients")
 def test_gradient_of_a_gradient_in_one_graph() -> None:
     x, w = torch.randn(2, 4, 6, 6), torch.randn(3, 4, 3, 3, requires_grad=True)
 

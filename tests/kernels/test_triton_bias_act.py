@@ -247,6 +247,7 @@ def test_as_ops(act: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("act", ["lrelu", "swish"])
+@pytest.mark.usefixtures("traced_gradients")
 def test_compiled_gradient_of_a_gradient(act: str, device: str) -> None:
     import torch._dynamo.config
 
@@ -259,8 +260,7 @@ def test_compiled_gradient_of_a_gradient(act: str, device: str) -> None:
     x, *parameters = (torch.randn(shape, device=device, requires_grad=True) for shape in shapes)
     value = penalty(x, *parameters)
     expected = torch.autograd.grad(value, parameters)
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
-        compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, *parameters)
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, *parameters)
     torch.testing.assert_close(compiled, value)
     torch.testing.assert_close(torch.autograd.grad(compiled, parameters), expected)
 

@@ -337,7 +337,7 @@ def test_registered_as_pytorch_expects(op, device: str) -> None:
 
 
 @pytest.mark.parametrize("impl", ["triton", "torch"])
-@torch._dynamo.config.patch(trace_autograd_ops=True)
+@pytest.mark.usefixtures("traced_gradients")
 def test_gradients_of_gradients_compiled(impl: str, device: str) -> None:
     """An R1-like penalty, all in one graph: its value and its gradients are those of the plain formula."""
     case = Case(shape=(1, 2, 7, 6))

@@ -301,7 +301,7 @@ def test_only_the_gradients_asked_for_are_computed(wanted: str, expected: dict, 
     assert heavy == expected
 
 
-@torch._dynamo.config.patch(trace_autograd_ops=True)
+@pytest.mark.usefixtures("traced_gradients")
 def test_compiled_path_lengths_equal_eager(device: str) -> None:
     """A gradient within the graph, and its gradients for what it depends on."""
 

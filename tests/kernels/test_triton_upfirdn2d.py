@@ -195,6 +195,7 @@ def test_as_an_op(device: str) -> None:
         torch.library.opcheck(torch.ops.sg3.upfirdn2d_triton, args)
 
 
+@pytest.mark.usefixtures("traced_gradients")
 def test_compiled_gradient_of_a_gradient(device: str) -> None:
     import torch._dynamo.config
 
@@ -208,8 +209,7 @@ def test_compiled_gradient_of_a_gradient(device: str) -> None:
     x = torch.randn(1, 2, 4, 4, device=device, requires_grad=True)
     value = penalty(x, w)
     (dw,) = torch.autograd.grad(value, w)
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
-        compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, w)
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, w)
     (dw_compiled,) = torch.autograd.grad(compiled, w)
     torch.testing.assert_close(compiled, value)
     torch.testing.assert_close(dw_compiled, dw)

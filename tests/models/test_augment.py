@@ -106,6 +106,7 @@ def test_derivatives(spec: str) -> None:
     assert torch.autograd.gradgradcheck(augment, x)
 
 
+@pytest.mark.usefixtures("traced_gradients")
 def test_compiled_gradient_penalty() -> None:
     """R1's gradient of a gradient, through the pipeline, under torch.compile."""
     import torch._dynamo.config
@@ -123,8 +124,7 @@ def test_compiled_gradient_penalty() -> None:
     value = penalty(x, w)
     (dw,) = torch.autograd.grad(value, w)
     assert dw.abs().max() > 0
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
-        compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, w)
+    compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")(x, w)
     (dw_compiled,) = torch.autograd.grad(compiled, w)
     torch.testing.assert_close(compiled, value)
     torch.testing.assert_close(dw_compiled, dw, rtol=1e-4, atol=1e-4 * float(dw.abs().max()))
