@@ -91,6 +91,7 @@ def nearest_possible(size: Size) -> Size:
     """A possible size close to this one, of many doublings where that makes no side an eighth longer or shorter."""
     if is_possible(size):
         return size
+    size = max(size[0], 1), max(size[1], 1)
     rate = 2 ** round(log2(max(sqrt(size[0] * size[1]), SMALLEST)))
     found = [(rate, rate)]
     for step in (max(rate // part, 4) for part in (4, 8, 16)):

@@ -53,7 +53,7 @@ def test_what_hangs_crashes_or_is_missing_costs_its_own_share(tmp_path: Path, mo
     monkeypatch.setattr(gpu, "machine_facts", lambda _: {})
 
     def hangs(plan: gpu.Plan, seconds: float) -> dict[str, Any]:
-        code = "import subprocess, sys; print('began', flush=True); subprocess.run(['sleep', '100'])"
+        code = "import subprocess, sys; print('began', flush=True); subprocess.run(['sleep', '100.0625'])"
         return gpu.child(plan, ["-c", code], seconds).summary()
 
     def crashes(plan: gpu.Plan, seconds: float) -> dict[str, Any]:
@@ -87,6 +87,6 @@ def sleepers() -> list[Path]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if entry.read_bytes() == b"sleep\x00100\x00":
+            if entry.read_bytes() == b"sleep\x00100.0625\x00":
                 found.append(entry)
     return found

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,15 @@ def test_errors_that_pass(server: Server) -> None:
 def test_waits_between_attempts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """They grow, and start anew when something has come."""
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", waited.append)
+    others = time.sleep
+
+    def sleep(seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            waited.append(seconds)
+        else:
+            others(seconds)
+
+    monkeypatch.setattr("time.sleep", sleep)
     server.steps = [status(500), status(500), broken(100), status(500), status(500), whole()]
     assert get(server.url, waits=(1, 2, 3)).read_bytes() == CONTENT
     assert waited == [1, 2, 1, 2, 3]

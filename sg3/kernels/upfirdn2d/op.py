@@ -36,9 +36,9 @@ from sg3.kernels.upfirdn2d import impl_torch
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
-# Where impl='torch' is faster than 'numba' (`python -m bench.upfirdn2d_on_cpus`).
-SHORT_ROW = 32    # numbers
-MANY_ROWS = 2048  # of all planes of the result
+# Where impl='torch' is faster than 'numba' (`python -m bench.resampling calls`).
+SHORT_ROW = 32   # numbers
+MANY_ROWS = 512  # of all planes of one image of the result: an image is the same in a batch of any size
 
 
 def upfirdn2d(
@@ -221,7 +221,7 @@ def upfirdn2d_cpu(
     Numba starts anew with every row, unless the channels lie side by side in it; PyTorch takes longer to start a call.
     """
     height, width = output_size(x, f, up, down, padding)
-    short = width < SHORT_ROW and x.shape[0] * x.shape[1] * height >= MANY_ROWS and not is_channels_last(x)
+    short = width < SHORT_ROW and x.shape[1] * height >= MANY_ROWS and not is_channels_last(x)
     return (upfirdn2d_torch if short else upfirdn2d_numba)(x, f, up, down, padding, flip_filter, gain)
 
 
