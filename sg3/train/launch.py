@@ -58,7 +58,8 @@ def preview(config: TrainConfig) -> list[str]:
     lines = [f"{name}: its weights would be downloaded" for name in check_metrics(config, look_only=True)]
     if config.resume is not None:
         G, D = recipe_of(config.cfg).build_networks(config, torch.device("cpu"))
-        lines += [match.line(config.resume) for match in matches(config.resume, {"G": G, "D": D}, config.resume_least)]
+        found, notes = matches(config.resume, {"G": G, "D": D}, config.resume_least)
+        lines += [*(match.line(config.resume) for match in found), *notes]
     return lines
 
 

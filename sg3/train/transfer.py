@@ -47,8 +47,9 @@ class Match:
         return line
 
 
-def matches(path: str, networks: Mapping[str, nn.Module], least: float) -> list[Match]:
-    """What the snapshot at `path` has of G, D and G_ema; the networks may be on the meta device.
+def matches(path: str, networks: Mapping[str, nn.Module], least: float) -> tuple[list[Match], list[str]]:
+    """What the snapshot at `path` has of G, D and G_ema, and, a line each, what of the file was not taken as it is; the
+    networks may be on the meta device.
 
     Raises DataError if that is less than a share `least` of G's numbers, or if they are not all finite, and what
     `sg3.load` raises.
@@ -65,21 +66,22 @@ def matches(path: str, networks: Mapping[str, nn.Module], least: float) -> list[
         for name in match.target:
             if match.source is not None and not bool(match.source[name].isfinite().all()):
                 raise DataError(f"--resume={path}: {match.network}: {name} has NaN or infinite numbers; take another")
-    return found
+    return found, [f"note: {note}" for note in snapshot.notes]
 
 
 @torch.no_grad()
 def transfer_weights(path: str, networks: Mapping[str, nn.Module], least: float) -> list[str]:
     """Copy every tensor that the snapshot's G, D and G_ema share with `networks` by name and shape.
 
-    Returns one line per network saying what was copied and what was not. Raises what `matches` raises.
+    Returns one line per network saying what was copied and what was not, and the file's notes. Raises what `matches`
+    raises.
     """
-    found = matches(path, networks, least)
+    found, notes = matches(path, networks, least)
     for match in found:
         for name, tensor in match.target.items():
             assert match.source is not None
             tensor.copy_(match.source[name])
-    return [match.line(path) for match in found]
+    return [*(match.line(path) for match in found), *notes]
 
 
 def _source(snapshot: Snapshot, name: str) -> nn.Module | None:

@@ -13,6 +13,7 @@ from sg3.errors import DataError
 from sg3.train.transfer import transfer_weights
 from tests.helpers import tiny_networks as tiny
 from tests.helpers.compare import assert_same_state
+from tests.helpers.for_tools import tiny2
 
 
 def scaled(generator: torch.nn.Module, factor: float) -> torch.nn.Module:
@@ -48,6 +49,17 @@ def test_a_discriminator_alone_fits_no_generator(tmp_path: Path) -> None:
     sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "a.pkl")
     with pytest.raises(DataError, match="has 0% of the numbers of this run's G"):
         transfer_weights(str(tmp_path / "a.pkl"), {"G": tiny.generator2(), "G_ema": tiny.generator2()}, 0.5)
+
+
+def test_what_was_not_taken_as_it_is_is_said(tmp_path: Path) -> None:
+    """As where an image is drawn: of a file whose noise had to be drawn."""
+    path = tmp_path / "a.pt"
+    sg3.save(sg3.Snapshot(G_ema=tiny2()), path)
+    content = torch.load(path)
+    content["g_ema"] = {name: x for name, x in content["g_ema"].items() if not name.startswith("noises.")}
+    torch.save(content, path)
+    report = transfer_weights(str(path), {"G": tiny2(), "G_ema": tiny2()}, least=1.0)
+    assert report[2:] == [f"note: {path}: g_ema: has no constant noise; it is drawn anew, the same each time"]
 
 
 @pytest.mark.parametrize("opaque", [tiny.generator2, tiny.generator3])
