@@ -108,6 +108,8 @@ def _measure(job: Job, display: Display) -> None:
     detectors: dict[str, Detector] = {}
     for path in job.snapshots:
         snapshot = load(path, device)
+        for note in snapshot.notes if world.is_main else ():
+            say(f"note: {note}")
         G = averaged_generator(snapshot, path)
         dataset = real_images_of(job, path, snapshot, G)
         visible = visible_of(snapshot, dataset, G)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import sg3
 import sg3.cli
 from sg3.metrics import driver, network_files, parse
 from sg3.metrics.network_files import Job, measure
 from sg3.metrics.plot import _bands, _curves
+from tests.helpers.for_tools import tiny2
 from tests.helpers.image_files import write_dataset
 from tests.helpers.pixel_detectors import pixel_detectors
 from tests.helpers.tiny_networks import generator2, generator3
@@ -130,6 +132,16 @@ class TestRunFolder:
         assert run(f"--network={run_dir}", "--all", "--metrics=fid10_full")[0] == 0
         assert [line["recipe"].get("cur_nimg") for line in lines(run_dir, "fid10_full")] == [None, 1_000_640]
         assert list(_curves(run_dir, "fid10_full")["fid10_full"]) == [0, 1000.64]
+
+    def test_what_was_not_taken_as_it_is_is_said(self, run, discs16: Path, tmp_path: Path) -> None:
+        path = tmp_path / "a.pt"
+        sg3.save(sg3.Snapshot(G_ema=tiny2()), path)
+        content = torch.load(path)
+        content["g_ema"] = {name: x for name, x in content["g_ema"].items() if not name.startswith("noises.")}
+        torch.save(content, path)
+        code, _, err = run(f"--network={path}", f"--data={discs16}", "--metrics=fid10_full")
+        assert code == 0, err
+        assert err.count(f"note: {path}: g_ema: has no constant noise; it is drawn anew, the same each time") == 1
 
     def test_intervals(self, run, run_dir: Path, tmp_path: Path) -> None:
         """A line without them is not known when they are asked for; one with them serves both."""
