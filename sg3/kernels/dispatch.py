@@ -204,12 +204,12 @@ def _interpreting() -> bool:
 @functools.cache
 def _import_numba() -> Status:
     if importlib.util.find_spec("numba") is None:
-        return Status(False, "the package numba is not installed", "pip install 'sg3[cpu]'")
+        return Status(False, "the package numba is not installed", "pip install 'numba>=0.61'")
     try:
         numba = importlib.import_module("numba")
     except Exception as error:  # it refuses a NumPy that is too new for it, for one
         return Status(False, f"the package numba cannot be imported: {' '.join(str(error).split())}",
-                      "pip install --upgrade 'sg3[cpu]'")
+                      "pip install --upgrade numba")
     if numba.config.DISABLE_JIT:
         return Status(False, "NUMBA_DISABLE_JIT is set, so its kernels would be plain Python", "unset it")
     return Status(True, f"Numba {numba.__version__}")

@@ -93,7 +93,7 @@ def host_status() -> Status:
     if missing:
         fix = f"apt-get install {' '.join(packages)}"
         if compiler is None:
-            fix += " (for the compiler, pip install 'sg3[cc]' does as well)"
+            fix += " (for the compiler, pip install ziglang does as well)"
         return Status(False, f"Triton's first launch needs {' and '.join(missing)}", fix)
     assert compiler is not None
     return Status(True, f"C compiler {' '.join(compiler)}")
