@@ -3,8 +3,8 @@
     python -m bench.resampling calls      Numba over PyTorch, by shape: the rule of `upfirdn2d_cpu` follows from it
     python -m bench.resampling steps      the phases of a step of the demos with the one and with the other
 
-Both take turns call by call, or step by step, so that what else the machine does meets both alike; the time is the
-processor's. One thread.
+Both take turns call by call, or step by step, so that what else the machine does meets both alike. The time is the
+processor's, on one thread; of several threads, of which some wait, that of the clock on the wall.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -66,6 +67,8 @@ def steps(rounds: int, preset: str) -> None:
     cfg, batch, cbase, cmax = (options.pop(key) for key in ("cfg", "batch", "cbase", "cmax"))
     words = {key: value for key, value in options.items() if value is not None and key != "data"}
     said = argparse.Namespace(device="cpu", resolution=32, batch=batch, cbase=cbase, cmax=cmax)
+    # What replaces what in the op's module: with Numba all that one thread would leave to it, on however many.
+    instead = {"numba": ("_threads", lambda: 1), "torch": ("upfirdn2d_cpu", op.upfirdn2d_torch)}
     found: dict[str, dict[str, list[float]]] = {peer: defaultdict(list) for peer in PEERS}
     with tempfile.TemporaryDirectory() as folder:
         data = noise_dataset(folder, said.resolution)
@@ -73,7 +76,7 @@ def steps(rounds: int, preset: str) -> None:
         for turn in range(rounds + 1):
             for peer, run in runs.items():
                 run.trainer.timer = clock = Clock(run.device)  # type: ignore[assignment]
-                with patch.object(op, "upfirdn2d_cpu", op.upfirdn2d_cpu if peer == "numba" else op.upfirdn2d_torch):
+                with patch.object(op, *instead[peer]):
                     clock.start("step")
                     run.step()
                     clock.stop("step")
@@ -90,12 +93,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["calls", "steps"])
     parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--preset", default="demo", choices=["demo", "demo-stylegan3"])
     said = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(said.threads)
     if said.what == "calls":
         calls(said.rounds)
-    else:
+        return
+    with patch("bench.phases.now", lambda _: time.perf_counter()) if said.threads > 1 else nullcontext():
         steps(said.rounds, said.preset)
 
 

@@ -210,6 +210,10 @@ def test_what_auto_leaves_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
         upfirdn2d(x, FIR, padding=2)
     assert ran == ["torch", "numba", "numba", "numba", "torch", "torch"], "whatever the size of the batch"
     ran.clear()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    upfirdn2d(long, FIR, padding=2)
+    assert ran == ["torch"], "it is slower on two threads"
+    ran.clear()
     upfirdn2d(short, FIR, padding=2, impl="numba")
     conv2d_resample(short, torch.randn(2, 128, 3, 3), FIR, down=2)
     conv2d_resample(short, torch.randn(2, 128, 3, 3), FIR, down=2, impl="numba")
