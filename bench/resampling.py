@@ -24,7 +24,7 @@ import torch
 
 from bench.phases import Clock
 from bench.steps import Run, noise_dataset
-from sg3.kernels import setup_filter, upfirdn2d
+from sg3.kernels import dispatch, setup_filter, upfirdn2d
 from sg3.train.recipes.stylegan.presets import PRESETS
 
 PEERS = ("numba", "torch")
@@ -67,8 +67,10 @@ def steps(rounds: int, preset: str) -> None:
     cfg, batch, cbase, cmax = (options.pop(key) for key in ("cfg", "batch", "cbase", "cmax"))
     words = {key: value for key, value in options.items() if value is not None and key != "data"}
     said = argparse.Namespace(device="cpu", resolution=32, batch=batch, cbase=cbase, cmax=cmax)
-    # What replaces what in the op's module: with Numba all that one thread would leave to it, on however many.
-    instead = {"numba": ("_threads", lambda: 1), "torch": ("upfirdn2d_cpu", op.upfirdn2d_torch)}
+    # What is replaced where: with Numba all that one thread would leave to it, on however many.
+    instead: dict[str, tuple[Any, str, Any]] = {
+        "numba": (dispatch, "NUMBA_ON_ONE_THREAD", frozenset()), "torch": (op, "upfirdn2d_cpu", op.upfirdn2d_torch),
+    }  # fmt: skip
     found: dict[str, dict[str, list[float]]] = {peer: defaultdict(list) for peer in PEERS}
     with tempfile.TemporaryDirectory() as folder:
         data = noise_dataset(folder, said.resolution)
@@ -76,7 +78,7 @@ def steps(rounds: int, preset: str) -> None:
         for turn in range(rounds + 1):
             for peer, run in runs.items():
                 run.trainer.timer = clock = Clock(run.device)  # type: ignore[assignment]
-                with patch.object(op, *instead[peer]):
+                with patch.object(*instead[peer]):
                     clock.start("step")
                     run.step()
                     clock.stop("step")

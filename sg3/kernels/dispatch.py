@@ -15,7 +15,7 @@ has no faster form in PyTorch than the plain formula runs that.
 
 Three ops add a rule, where they call `resolve`: grid_sample's `auto` is `ref` for a grid that requires a gradient,
 modulated_conv2d's `ref` is `torch` for an empty batch, and upfirdn2d's `auto` leaves to `torch` the shapes at which
-Numba is slower.
+Numba is slower on one thread; on several `auto` is `torch` here already.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ IMPLEMENTATIONS: Mapping[str, tuple[str, ...]] = {
     "grid_sample": ("torch", "ref"),
 }
 
+# Ops of which most calls are too short for Numba to use a second thread (`python -m bench.resampling steps`).
+NUMBA_ON_ONE_THREAD = frozenset({"upfirdn2d", "conv2d_resample"})
+
 KERNELS = ("triton", "numba")  # do not run everywhere
 
 IMPL_NAMES = ("auto", "triton", "numba", "torch", "ref")
@@ -69,6 +72,8 @@ def resolve(op: str, impl: str, device: torch.device, dtype: torch.dtype = torch
     available = _available(op)
     asked, source = _asked_for(impl)
     if asked == "auto":
+        if op in NUMBA_ON_ONE_THREAD and torch.get_num_threads() > 1:
+            available = tuple(name for name in available if name != "numba")
         return _best(available, device, dtype)
     instead = "unset SG3_IMPL" if source.startswith("SG3_IMPL") else "use impl='auto'"
     if asked == "torch" and "torch" not in available:
@@ -120,6 +125,8 @@ def explain(op: str, device: torch.device) -> tuple[str, str]:
         return impl, f"Triton cannot run: {triton_status(device).reason}"
     if device.type == "cpu" and "numba" in available:
         status = numba_status(device)
+        if status.usable:
+            return impl, "the fastest on several threads"
         return impl, f"Numba cannot run: {status.reason}; {status.fix}"
     return impl, f"the fastest on {device.type}"
 

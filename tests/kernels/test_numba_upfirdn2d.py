@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3.kernels import conv2d_resample, setup_filter, upfirdn2d
-from sg3.kernels.dispatch import ImplUnavailableError
+from sg3.kernels.dispatch import ImplUnavailableError, explain
 from tests.conftest import ROOT
 
 numba = pytest.importorskip("numba", reason="impl='numba' needs sg3's extra 'cpu'")
@@ -213,6 +213,7 @@ def test_what_auto_leaves_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     upfirdn2d(long, FIR, padding=2)
     assert ran == ["torch"], "it is slower on two threads"
+    assert explain("upfirdn2d", torch.device("cpu")) == ("torch", "the fastest on several threads")
     ran.clear()
     upfirdn2d(short, FIR, padding=2, impl="numba")
     conv2d_resample(short, torch.randn(2, 128, 3, 3), FIR, down=2)

@@ -212,27 +212,18 @@ def implementation(op: str, impl: str, x: torch.Tensor) -> Callable[..., torch.T
     return upfirdn2d_cpu if resolved == "numba" and impl != "numba" else functions[resolved]
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
-
-
-_threads.__dict__["_dynamo_marked_constant"] = True  # torch.compile cannot look into it; see `resolve`
-
-
 def upfirdn2d_cpu(
     x: torch.Tensor, f: torch.Tensor | None, up: tuple[int, int], down: tuple[int, int],
     padding: tuple[int, int, int, int], flip_filter: bool, gain: float,
 ) -> torch.Tensor:  # fmt: skip
-    """What 'auto' means where Numba is there: Numba on one thread, but PyTorch for many short rows, the planes of NCHW
-    features, and on several threads.
+    """What 'auto' means where `resolve` says Numba: Numba, but PyTorch for many short rows, the planes of NCHW
+    features.
 
     Numba starts anew with every row, unless the channels lie side by side in it; PyTorch takes longer to start a call.
-    Of two threads, most of these calls are too short for Numba to use the second.
     """
     height, width = output_size(x, f, up, down, padding)
     short = width < SHORT_ROW and x.shape[1] * height >= MANY_ROWS and not is_channels_last(x)
-    function = upfirdn2d_torch if short or _threads() > 1 else upfirdn2d_numba
-    return function(x, f, up, down, padding, flip_filter, gain)
+    return (upfirdn2d_torch if short else upfirdn2d_numba)(x, f, up, down, padding, flip_filter, gain)
 
 
 def filter2d(
