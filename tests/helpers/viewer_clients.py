@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ pytest.importorskip("httpx2", reason="httpx2, which starlette's test client need
 
 from starlette.testclient import TestClient
 
+from sg3.viewer.guard import RATE
 from sg3.viewer.server import application
 from sg3.viewer.viewer import Viewer
 
@@ -24,3 +27,18 @@ def client_of(viewer: Viewer, token: str = FULL) -> Iterator[TestClient]:
         made.headers["authorization"] = f"Bearer {token}"
         yield made
     viewer.close()
+
+
+def until(
+    client: TestClient, task: str, enough: Callable[[dict[str, Any]], bool] = lambda status: not status["running"]
+) -> dict[str, Any]:
+    """The status of a task as soon as it is `enough`. It asks less often than the limit of requests in a second."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = client.get(f"/api/task?task={task}")
+        status = answer.json()
+        assert answer.status_code == 200, status
+        if enough(status):
+            return status
+        time.sleep(1.5 / RATE)
+    raise AssertionError(status)

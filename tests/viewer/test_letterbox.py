@@ -17,7 +17,7 @@ from sg3.viewer import tasks
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from tests.helpers.for_tools import pyramid, tiny3
-from tests.helpers.viewer_clients import client_of
+from tests.helpers.viewer_clients import client_of, until
 from tests.helpers.viewers import pixels_of, viewer_of
 
 SHIFT = 2  # rows of a bar
@@ -29,12 +29,6 @@ def client(tmp_path: Path) -> Iterator[Any]:
     sg3.save(sg3.Snapshot(G_ema=tiny3(), training_set_kwargs={"visible": [12, 16]}), path)
     with client_of(viewer_of(path)) as made:
         yield made
-
-
-def until_over(client: Any, task: str) -> dict[str, Any]:
-    while (status := client.get(f"/api/task?task={task}").json())["running"]:
-        pass
-    return status
 
 
 def test_pictures(client: Any) -> None:
@@ -64,7 +58,7 @@ def test_a_drag(client: Any) -> None:
     mask = [16 * 2, 16 * 8, 16 * 2]  # rows 2 to 9 of those shown may move
     asked = {"state": {"network": "cars.pkl", "seed": 3}, "handles": [[4, 5]], "targets": [[11, 9]], "lr": 0.01,
              "iterations": 3, "mask": mask}  # fmt: skip
-    status = until_over(client, client.post("/api/drag", json=asked).json()["task"])
+    status = until(client, client.post("/api/drag", json=asked).json()["task"])
     assert status["iteration"] == 3, status
     moving = np.zeros((16, 16), bool)
     moving[SHIFT + 2 : SHIFT + 10] = True
@@ -81,7 +75,7 @@ def test_a_drag(client: Any) -> None:
     assert np.array_equal(latent, edit.ws.numpy())
     beyond = client.post("/api/drag", json={**asked, "handles": [[4, 12]]})
     assert (beyond.status_code, "0 to 15, 11" in beyond.text) == (400, True)
-    too_large = until_over(client, client.post("/api/drag", json={**asked, "mask": [256]}).json()["task"])
+    too_large = until(client, client.post("/api/drag", json={**asked, "mask": [256]}).json()["task"])
     assert "expected 192 pixels" in str(too_large["error"])
 
 
@@ -95,7 +89,7 @@ def test_an_image_to_project_lies_between_bars(client: Any, monkeypatch) -> None
     Image.fromarray(np.full((12, 16, 3), 200, np.uint8)).save(file, "PNG")
     asked = client.post("/api/project?network=cars.pkl&steps=2", content=file.getvalue(),
                         headers={"content-type": "application/octet-stream"})  # fmt: skip
-    assert until_over(client, asked.json()["task"])["ended"] == "done"
+    assert until(client, asked.json()["task"])["ended"] == "done"
     (target,) = targets
     assert (target[SHIFT:-SHIFT] == 200).all()
     assert (target[:SHIFT] == 0).all()

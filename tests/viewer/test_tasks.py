@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -19,7 +18,7 @@ from sg3.viewer import encode, tasks
 from sg3.viewer.pictures import Painter
 from sg3.viewer.state import State
 from tests.helpers.for_tools import pyramid, tiny2, tiny3
-from tests.helpers.viewer_clients import client_of
+from tests.helpers.viewer_clients import client_of, until
 from tests.helpers.viewers import LOOK, networks, pixels_of, viewer_of
 
 BYTES = {"content-type": "application/octet-stream"}
@@ -29,16 +28,6 @@ BYTES = {"content-type": "application/octet-stream"}
 def client(tmp_path_factory) -> Iterator[Any]:
     with client_of(viewer_of(*networks(tmp_path_factory.mktemp("networks")))) as made:
         yield made
-
-
-def until(client: Any, task: str, enough: Any = lambda status: not status["running"]) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        status = client.get(f"/api/task?task={task}").json()
-        if enough(status):
-            return status
-        time.sleep(0.02)
-    raise AssertionError(status)
 
 
 def act(client: Any, task: str, action: str, **more: object) -> Any:
