@@ -3,9 +3,10 @@
     python -m bench.busy                                      everything, beside 0, 2 and 4 endless processes
     python -m bench.busy --work=train --rounds=3 --seconds=20 --minutes=20 --beside=sg3,plain,one
 
-Each measurement is a process of its own: with threads as `sg3` arranges them, as PyTorch does by itself (`plain`), or
-one (`one`); they take turns. The others are at work before it is started, as where a user starts something on a busy
-machine, or they arrive when it has begun to work, as beside a run of hours. The machine must be idle otherwise.
+Each measurement is a process of its own (training: as many as `sg3 train` takes): with threads as `sg3` arranges them,
+as PyTorch does by itself (`plain`), or one (`one`); they take turns. The others are at work before it is started, as
+where a user starts something on a busy machine, or they arrive when it has begun to work, as beside a run of hours. The
+machine must be idle otherwise.
 
 Two numbers say whether the arrangement is right: on an idle machine its speed against PyTorch's own (0.95 and more),
 and beside L endless processes the share of that speed, against n / (n + L), a fair share of n CPUs (0.8 and more).
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -91,7 +93,7 @@ def speed(work: str, seconds: float, case: Case) -> float:
         process.wait(LONGEST)
     part = mine / max(mine + theirs, 1e-9)
     how = f"{case.how}{', load arrives' if case.arriving else ''}"
-    print(f"  {work:8s} beside {case.load}  {how:19s} {found['threads']} threads  {found['per_second']:8.3f} /s, "
+    print(f"  {work:8s} beside {case.load}  {how:19s} {found['threads']:4s} threads  {found['per_second']:8.3f} /s, "
           f"{part:.2f} of the processor time, {found['count'] / max(mine, 1e-9):.3f} in a second of it",
           file=sys.stderr, flush=True)  # fmt: skip
     return float(found["per_second"])
@@ -179,25 +181,59 @@ def problems(results: dict[str, dict[str, float]]) -> list[str]:
 
 
 def training(folder: Path) -> Callable[[], object]:
-    """Steps of the preset demo-stylegan3 on random images, with loaders."""
+    """Steps of the preset demo-stylegan3 on random images, with loaders, in as many processes as `sg3 train` takes."""
     from dataclasses import replace
 
     from sg3.data.dataset import ImageFolderDataset
-    from sg3.processes import join
+    from sg3.processes import find_place, join
     from sg3.threads import leave_cpus_to_others
     from sg3.train.dataset import probe_dataset
     from sg3.train.feed import real_batches
     from sg3.train.recipes import presets, resolve
+    from sg3.train.sharing import shared_out
     from sg3.train.trainer import Trainer
     from sg3.train.watchdog import Watchdog
 
     options = replace(presets()["demo-stylegan3"].options, data=str(random_images(folder)))
+    if (place := find_place(os.environ)) is None:
+        options = shared_out(options)
+        if options.gpus is not None and options.threads is not None:
+            start_others("train", options.gpus, options.threads)
+    else:
+        options = replace(options, gpus=place.size)
     config = resolve(options, probe_dataset(options))
     world = join("cpu", None)
     leave_cpus_to_others()
     trainer = Trainer(config, ImageFolderDataset(config.dataset.path), world, Watchdog(world, 60, lambda *_: None))
-    batches = real_batches(trainer.dataset, batch=config.batch, seed=0, start=0, workers=1, pin_memory=False)
-    return lambda: trainer.train_step(*next(batches))
+    batches = real_batches(
+        trainer.dataset, batch=trainer.local_batch, seed=0, start=0, workers=1, pin_memory=False, rank=world.rank,
+        ranks=world.size,
+    )  # fmt: skip
+
+    def step() -> None:
+        world.as_main(True)  # as the trainer's loop, which asks at each step whether to go on
+        trainer.train_step(*next(batches))
+
+    return step
+
+
+def start_others(work: str, count: int, threads: int) -> None:
+    """Have other processes do the same as ranks 1 and up, with so many threads each; this one is rank 0. They end when
+    it has."""
+    import torch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(
+        WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS=str(threads)
+    )
+    for rank in range(count - 1, -1, -1):
+        os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+        if rank > 0:
+            command = [sys.executable, "-m", "bench.busy", f"--child={work}"]
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    torch.set_num_threads(threads)
 
 
 def loading(folder: Path) -> Callable[[], object]:
@@ -265,6 +301,8 @@ def child(work: str, seconds: float) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         step = WORKS[work](Path(folder))
+        while os.environ.get("RANK", "0") != "0":  # as often as rank 0 does, whose end is an error here
+            step()
         for _ in range(WARM):
             step()
         print(READY, flush=True)
@@ -274,7 +312,8 @@ def child(work: str, seconds: float) -> None:
             step()
             count += 1
         per_second = count / (time.monotonic() - began)
-        print(json.dumps({"per_second": per_second, "count": count, "threads": torch.get_num_threads()}), flush=True)
+        threads = f"{os.environ.get('WORLD_SIZE', 1)} x {torch.get_num_threads()}"
+        print(json.dumps({"per_second": per_second, "count": count, "threads": threads}), flush=True)
         sys.stdin.read()  # until its processor time has been looked at
     os._exit(0)  # loaders and other threads are not asked
 

@@ -31,16 +31,33 @@ def leave_cpus_to_others() -> int:
     """
     import torch
 
-    most = torch.get_num_threads()
     if os.environ.get(SETTING) == "all":
-        return most
-    if most > 1 and "OMP_NUM_THREADS" not in os.environ:
-        most = min(most, usable_cpus())
-        if most > 1 and (most >= FEW or not can_wait_briefly()):
-            most = fitting(most, share_of_cpus(most))
+        return torch.get_num_threads()
+    most = threads_left()
+    if is_free():
         torch.set_num_threads(most)
     share_cpus()
     return most
+
+
+def threads_left() -> int:
+    """How many threads others leave CPUs for, or as many as the environment says."""
+    most = most_threads()
+    if is_free() and most > 1 and (most >= FEW or not can_wait_briefly()):
+        return fitting(most, share_of_cpus(most))
+    return most
+
+
+def most_threads() -> int:
+    """How many threads this process may keep busy, or as many as the environment says."""
+    import torch
+
+    return min(torch.get_num_threads(), usable_cpus()) if is_free() else torch.get_num_threads()
+
+
+def is_free() -> bool:
+    """Whether the environment leaves it to sg3 how many threads there are."""
+    return "OMP_NUM_THREADS" not in os.environ
 
 
 def share_of_cpus(threads: int, seconds: float = MEASURE_SECONDS) -> float:

@@ -109,6 +109,9 @@ def command(
     options, where = layered(words, config_file, preset)
     if outdir is None:
         raise UsageError("--outdir: needed, the folder that will hold the run folder")
+    from sg3.train.sharing import shared_out
+
+    options = shared_out(options)
     if dry_run:
         from sg3.train.launch import configure, preview
 

@@ -203,7 +203,8 @@ class Options:
 
     batch: int | None = option("Images per step.", IMPORTANT, default=32, at_least=1, at_most=limits.BATCH)
     gpus: int | None = option(
-        "Number of GPUs; the CPU counts as one.", IMPORTANT, default=1, at_least=1,
+        "Number of GPUs, or of processes on a CPU.", IMPORTANT, default=1, at_least=1,
+        rule="1; on a CPU up to 4, as threads and batch allow",
         changes="sums are taken in another order, which changes their rounding",
     )  # fmt: skip
     kimg: int | None = option(
@@ -363,6 +364,12 @@ class Options:
     def over(self, other: Self) -> Self:
         """These options, with the other's where nothing was said."""
         return type(self)(**{**other.said(), **self.said()})
+
+    def images_together(self) -> int:
+        """Of how many images of a step something is computed that is not the sum of what single images give: one
+        process has a multiple of them."""
+        images: int = self.with_defaults().batch  # unless a system knows better
+        return images
 
     def with_defaults(self) -> Any:
         """These options with all defaults that no rule computes. Any, for the annotations still say None."""

@@ -48,3 +48,7 @@ class R3GANOptions(Options):
         "R1 and R2 by differentiating twice, or by finite differences.", OPTIMISATION, default="exact",
         choices=("exact", "approximate"), changes=OTHER_RECIPE,
     )  # fmt: skip
+
+    def images_together(self) -> int:
+        """Nothing is computed of several images."""
+        return 1

@@ -98,3 +98,8 @@ class StyleGANOptions(Options):
         "What scalers scale by, dynamic ones to begin with: a power of two.", MACHINE, default=512, at_least=1,
         at_most=LOSS_SCALES[-1], changes=OTHER_ROUNDING,
     )  # fmt: skip
+
+    def images_together(self) -> int:
+        """D has a statistic of so many images."""
+        group: int = self.with_defaults().mbstd_group
+        return group

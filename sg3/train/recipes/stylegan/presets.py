@@ -10,13 +10,13 @@ from sg3.train.recipes.recipe import Preset
 from sg3.train.recipes.stylegan.options import StyleGANOptions
 
 _DEMO = StyleGANOptions(
-    cfg="stylegan2", data="openmoji:faces:white:32", mirror=True, batch=8, gamma=0.2, mbstd_group=8, cbase=1024,
+    cfg="stylegan2", data="openmoji:faces:white:32", mirror=True, batch=8, gamma=0.2, mbstd_group=4, cbase=1024,
     cmax=64, latent=64, map_depth=2, layer_noise=False, clamp_images=True, pl_weight=0.0, style_mix=0.0, ema_kimg=2.0,
     kimg=80, minutes=9.0, tick=1, snap=8, grid=(8, 8), workers=0, aug="noaug", fp32=True, nhwc=True,
     metrics="fd_efflite500_full",
 )  # fmt: skip
 _DEMO_STYLEGAN3 = StyleGANOptions(
-    cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=8, cbase=1024, cmax=32,
+    cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=4, cbase=1024, cmax=32,
     latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=9.0, tick=1, snap=6, grid=(8, 8), workers=0,
     aug="noaug", metrics="fd_efflite500_full",
 )  # fmt: skip
