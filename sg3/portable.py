@@ -7,6 +7,7 @@ is tested by taking it away.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from typing import IO
 
@@ -16,6 +17,12 @@ BEYOND = 2**30  # where Windows locks a byte: nobody can read what it has locked
 def signals(*names: str) -> tuple[signal.Signals, ...]:
     """Those of these signals that there are."""
     return tuple(signal.Signals[name] for name in names if hasattr(signal, name))
+
+
+def loopback() -> str | None:
+    """The name of the network interface that is this machine's own; None where it is not known."""
+    known = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
+    return known if known in [name for _, name in socket.if_nameindex()] else None
 
 
 def peak_memory() -> int | None:

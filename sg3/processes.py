@@ -4,14 +4,13 @@ One process per GPU. Whoever starts them says so in the environment: `start_proc
 `torchrun` as RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, Slurm's `srun` in its own words. One process
 alone needs no environment and exchanges nothing.
 
-This is the only module of ours that knows torch.distributed; training and metrics exchange through `World`.
+Training and metrics exchange through `World`, and know nothing of torch.distributed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,11 +22,9 @@ import torch
 import torch.distributed as dist
 
 import sg3.errors
-from sg3 import limits
 from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
-from sg3.portable import signals
-from sg3.resources import usable_cpus
+from sg3.portable import loopback
 from sg3.terminal import say
 
 if TYPE_CHECKING:  # there are builds of torch without it
@@ -268,6 +265,8 @@ def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING
 def meet_in(folder: Path, rank: int, size: int, device: torch.device) -> World:
     """Find the other processes of this machine, all of which name the same empty folder and a rank of their own."""
     backend = "nccl" if device.type == "cuda" else "gloo"
+    if (own := loopback()) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", own)
     address = f"file://{folder}/meeting-point"
     dist.init_process_group(backend, init_method=address, rank=rank, world_size=size, timeout=SLOWEST_IN_METRICS)
     return World(rank, size, device)
@@ -292,58 +291,3 @@ def backends() -> dict[str, bool]:
     """What processes can exchange through, gloo on the CPU and nccl between GPUs, and whether this torch has it."""
     built = dist.is_available()
     return {"gloo": built and dist.is_gloo_available(), "nccl": built and dist.is_nccl_available()}
-
-
-# ---- starting -------------------------------------------------------------------------------------------------------
-
-
-def check_ranks(count: int) -> None:
-    """Raises UsageError for more processes than this machine could ever run side by side."""
-    cpus, gpus = usable_cpus(), torch.cuda.device_count()
-    if count > max(gpus, limits.RANKS_PER_CPU * cpus):
-        raise UsageError(f"--gpus={count}: this machine has {gpus} GPUs, and CPUs for {limits.RANKS_PER_CPU * cpus} "
-                         "processes without one")  # fmt: skip
-
-
-def start_processes(count: int, words: Sequence[str]) -> int:
-    """Run `sg3 WORDS` in `count` processes of this machine, as ranks of one world, by torch's elastic launcher.
-
-    A signal goes to all of them. If one dies, the others are ended. Threads are shared out among them. Returns 0, the
-    exit code of one that failed by itself, 70 if all of those were ended by signals, 128 + N if this process got
-    signal N. Raises UsageError for too many.
-    """
-    check_ranks(count)
-    import logging
-    import signal
-    import uuid
-
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # our ranks speak for themselves
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cpus() // count, 1)))
-    # What torch's launcher handles, and leaves handled; and the one that is turned into another for it.
-    before = {n: signal.getsignal(n) for n in signals("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")}
-    # It would handle SIGHUP even where nohup has it ignored. What is blocked stays so in its processes.
-    blocked = {number for number in signals("SIGHUP") if before[number] is signal.SIG_IGN}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked) if hasattr(signal, "pthread_sigmask") else None
-    for number in signals("SIGUSR1"):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))  # the launcher forwards that one
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=0.2,
-    )  # fmt: skip
-    try:
-        elastic_launch(config, sys.executable)("-m", "sg3", *words)
-    except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]  # negative: ended by a signal
-        return next((known for known in codes if known > 0), Sg3Error.exit_code)
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return 0

@@ -24,6 +24,7 @@ from sg3.errors import MissingInputError, Sg3Error, UsageError
 from sg3.formats import Snapshot, averaged_generator, fetch_remote, is_remote, load
 from sg3.formats.digest import sha256_of
 from sg3.formats.snapshot import visible_part
+from sg3.local_ranks import check_ranks
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.driver import bars_in_record, compute, needs_dataset
@@ -34,7 +35,7 @@ from sg3.metrics.real_images import RealImages
 from sg3.metrics.results import MetricResult
 from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
-from sg3.processes import already_met, check_ranks, meet_in
+from sg3.processes import already_met, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
 from sg3.terminal import say
 

@@ -317,7 +317,7 @@ class Options:
         "Do not let cuDNN time its algorithms.", MACHINE, default=False, changes=NO_EFFECT
     )
     timeout: float | None = option(
-        "Several GPUs: give up when one hangs for so long.", MACHINE, default=300.0, at_least=1, metavar="SEC",
+        "Several processes: give up when one hangs for so long.", MACHINE, default=300.0, at_least=1, metavar="SEC",
         changes=NO_EFFECT,
     )  # fmt: skip
     restart_every: float | None = option(

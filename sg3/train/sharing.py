@@ -13,6 +13,7 @@ import sys
 
 from sg3.cpu_sharing import SETTING
 from sg3.device import choose_device
+from sg3.local_ranks import can_meet
 from sg3.processes import backends, find_place
 from sg3.resources import memory
 from sg3.threads import most_threads, threads_left
@@ -27,7 +28,7 @@ def shared_out(options: Options) -> Options:
     """The same, with the processes and threads for this machine's CPUs, where the run is for these and the user says
     nothing of either; loaders, too, since every process has its own."""
     said = options.gpus, options.threads, find_place(os.environ), os.environ.get(SETTING)
-    if said != (None, None, None, None) or sys.platform == "win32" or not backends()["gloo"]:
+    if said != (None, None, None, None) or sys.platform == "win32" or not (backends()["gloo"] and can_meet()):
         return options
     if choose_device(options.device or "auto").type != "cpu":
         return options

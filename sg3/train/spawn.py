@@ -12,7 +12,8 @@ from typing import Any
 from sg3 import errors
 from sg3.errors import Sg3Error, UsageError
 from sg3.invocation import COMMAND, sg3_command
-from sg3.processes import find_place, start_processes
+from sg3.local_ranks import start_processes
+from sg3.processes import find_place
 from sg3.run_folder import EXIT, find_run, read_object
 from sg3.train.callbacks import NO_CALLBACKS, Callbacks
 from sg3.train.launch import RUN_DIR_FILE, continue_run, read_run, start

@@ -18,6 +18,7 @@ from sg3.processes import World
 from sg3.terminal import say
 
 LOOK_SECONDS = 0.5
+PAUSED_SECONDS = 10.0  # between two looks: longer than any load makes it wait
 # Kernels are compiled in the first step, by one rank earlier than by another; and at the end of a tick the others may
 # wait for what the first one writes and computes.
 PATIENCE = 10
@@ -102,8 +103,12 @@ class Watchdog:
 
     def _watch(self) -> None:
         store = self._store
-        published = -1
+        published, looked = -1, time.monotonic()
         while not self._ended.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            if now - looked > PAUSED_SECONDS:  # this process was not at work: Ctrl-Z
+                self._last += now - looked
+            looked = now
             try:
                 if self._beats != published:
                     store.set(f"beats/{self._world.rank}", str(self._beats))

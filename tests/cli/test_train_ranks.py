@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from sg3.invocation import sg3_command
-from tests.helpers.commands import free_port, gone, ranks_of, start, wait_for_state
+from sg3.train.watchdog import PAUSED_SECONDS
+from tests.helpers.commands import free_port, gone, listened_at, ranks_of, start, state_of, wait_for_state
 from tests.helpers.image_files import write_dataset
 from tests.helpers.runs import TINY_ARGS
 from tests.helpers.tiny_systems import ARGS
@@ -42,6 +43,12 @@ def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) ->
     process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS, *TWO)
     run_dir = wait_for_state(tmp_path, process)
     assert "-gpus2-" in run_dir.name
+    everyone = [process.pid, *ranks_of(process)]
+    assert listened_at(everyone) == {"0100007F"}  # 127.0.0.1: nothing of a run is open to the network
+    process.send_signal(signal.SIGTSTP)
+    assert all_are("T", everyone)
+    process.send_signal(signal.SIGCONT)
+    assert not all_are("T", everyone, 0.5)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     _, err = process.communicate(timeout=60)
@@ -59,6 +66,16 @@ def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) ->
     assert out.strip() == str(run_dir)
     assert "changed: --gpus 2 -> 1 (sums are taken in another order, which changes their rounding)" in err
     assert left_behind(run_dir)["exit_code"] == 0
+
+
+def all_are(state: str, pids: list[int], seconds: float = 10) -> bool:
+    """Whether all processes are in that state in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if {state_of(pid) for pid in pids} == {state}:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.mark.slow
@@ -96,6 +113,23 @@ def test_a_hung_rank_is_named_after_the_timeout(tmp_path: Path, name: str, rank:
     assert process.returncode == 70, err
     assert f"error: rank {rank} hung: no progress for {timeout} s (--timeout)" in err
     assert left_behind(run_dir)["exit_code"] == 70
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_pause_is_no_hang(discs: Path, tmp_path: Path) -> None:
+    """Ctrl-Z for longer than --timeout; then the run goes on."""
+    process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", "--timeout=5", *TINY_ARGS, *TWO)
+    run_dir = wait_for_state(tmp_path, process)
+    process.send_signal(signal.SIGTSTP)
+    assert all_are("T", [process.pid])
+    time.sleep(PAUSED_SECONDS + 5)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert left_behind(run_dir)["exit_code"] == 75
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -97,6 +98,15 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def listened_at(pids: list[int]) -> set[str]:
+    """The addresses, in the kernel's hexadecimal form, at which these processes take connections."""
+    links = [entry for pid in pids for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {match[1] for entry in links if (match := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)))}
+    table = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = [line.split() for line in table.splitlines()]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
 
 
 def free_port() -> int:
