@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sg3.device import upload
+from sg3.kernels.bias_act.activations import clamped
 from sg3.transparency import has_alpha
 
 SHIFT = 0.125  # of the size, at most
@@ -87,7 +88,7 @@ def _with_alpha(x: torch.Tensor, draws: DiffAugDraws) -> torch.Tensor:
     color, alpha = x[:, :-1] + 1, (x[:, -1:] + 1) / 2  # colours times alpha, 0 where nothing shows
     color = color + alpha * (draws.brightness.to(x.dtype) - 0.5)[:, None, None, None]
     color = saturate(color, draws.saturation)
-    shows = alpha.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3) * color.shape[1]
+    shows = clamped(alpha.sum(dim=(1, 2, 3), keepdim=True), low=1e-3) * color.shape[1]
     level = alpha * (color.sum(dim=(1, 2, 3), keepdim=True) / shows)
     color = (color - level) * (draws.contrast.to(x.dtype) + 0.5)[:, None, None, None] + level
     moved = translate(torch.cat([color, 2 * alpha], dim=1), draws.shift)

@@ -26,6 +26,7 @@ from torch import nn
 
 from sg3.canvas import Size, checked
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
+from sg3.kernels.bias_act.activations import clamped
 from sg3.models.layers import (
     FullyConnectedLayer,
     MappingNetwork,
@@ -97,7 +98,7 @@ class SynthesisInput(nn.Module):
 
         # A transform that scales can push frequencies past the band limit: fade them out before they alias.
         fade = (freqs.norm(dim=2) - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
-        amplitudes = (1 - fade).clamp(0, 1)  # [N, C]
+        amplitudes = clamped(1 - fade, 0, 1)  # [N, C]
 
         # Written out rather than as a matrix product with an inner dimension of 2, which TF32 or fused multiply-adds
         # would round differently: these are phases in turns, of which only the fraction matters below.

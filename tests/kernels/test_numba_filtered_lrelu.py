@@ -213,7 +213,7 @@ def test_calls_from_several_threads() -> None:
     assert not wrong
 
 
-def test_the_kinks_have_torchs_own_gradients() -> None:
+def test_the_kinks_have_the_formulas_gradients() -> None:
     """At 0 (of either sign) the slope, at the clamp's edge 1, beyond it 0: bit for bit what the formula gives."""
     v = torch.tensor([-9.0, -2.5, -2.0, -1.0, -0.0, 0.0, 0.1, 0.5, 0.6]).reshape(1, 1, 1, -1)
     grads = []

@@ -86,7 +86,7 @@ def test_small_and_large_numbers(act: str, device: str) -> None:
 
 @pytest.mark.parametrize("clamp", [None, 0.5])
 @pytest.mark.parametrize("act", ["linear", "relu", "lrelu", "elu", "selu"])
-def test_the_kinks_have_torchs_own_gradients(act: str, clamp: float | None, device: str) -> None:
+def test_the_kinks_have_the_formulas_gradients(act: str, clamp: float | None, device: str) -> None:
     """At 0 and -0, at the clamp's edges (exactly), beyond them, and at NaN."""
     nan = float("nan")
     x = torch.tensor([-9.0, -2.5, -0.5, -0.0, 0.0, 0.1, 0.5, 0.6, nan], device=device, requires_grad=True)

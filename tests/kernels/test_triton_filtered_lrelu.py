@@ -185,7 +185,7 @@ def test_signs_at_the_edges_of_tiles(outputs: int, padding: tuple[int, int], siz
     assert_within_budget(y, filtered_lrelu_ref(x, fu, fd, b, *case.arguments()), exact)
 
 
-def test_the_kinks_have_torchs_own_gradients(device: str) -> None:
+def test_the_kinks_have_the_formulas_gradients(device: str) -> None:
     """At 0 (of either sign) the slope, at the clamp's edge 1, beyond it 0: bit for bit what the formula gives."""
     v = torch.tensor([-9.0, -2.5, -2.0, -1.0, -0.0, 0.0, 0.1, 0.5, 0.6], device=device).reshape(1, 1, 1, -1)
     grads = []

@@ -163,7 +163,7 @@ def _preactivation(
 
 @triton.jit
 def _within(v, clamp):
-    """Where the clamp's gradient is 1: up to and including its bounds; not at NaN. As in torch."""
+    """Where the clamp's gradient is 1: up to and including its bounds; not at NaN. As in `clamped`."""
     return (v >= -clamp) & (v <= clamp)
 
 

@@ -5,8 +5,9 @@
 Nine activations; the default gain keeps the variance of a unit normal input roughly constant. `scaled_bias_act` takes
 StyleGAN2's demodulation and noise into the same pass: x + b becomes scale * x + noise + b.
 
-At the kinks the gradients of every implementation are those of plain PyTorch: relu'(0) = 0, lrelu'(0) = alpha, the
-clamp's is 1 up to and including its bounds and 0 beyond; a NaN stays a NaN, and a clamp lets no gradient through it.
+At the kinks every implementation has the same gradients: relu'(0) = 0, lrelu'(0) = alpha, the clamp's is 1 where
+|gain * act(x + b)| <= clamp, bounds included, and 0 beyond, whatever PyTorch's own clamp says (its gradient at the
+bounds is 1 up to 2.13 and 0 in 2.15); a NaN stays a NaN, and a clamp lets no gradient through it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image
-from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.bias_act.activations import ACTIVATIONS, clamped
 from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.memory_format import is_channels_last
@@ -130,7 +131,7 @@ def bias_act_ref(
     if gain != 1:
         x = x * gain
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = clamped(x, -clamp, clamp)
     return x
 
 

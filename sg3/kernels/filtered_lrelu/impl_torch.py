@@ -57,7 +57,7 @@ def grad(
 ) -> None:
     """Fill y from g. The signal between the filters is made again from x and b, as the op made it that is derived.
 
-    As torch's own gradients: the slope at 0, 1 at the clamp's edge.
+    The gradients of the formula: the slope at 0, 1 at the clamp's edge.
     """
     # That op went through the filters in the same order, or in the opposite one.
     if transposed:
@@ -69,7 +69,7 @@ def grad(
     again = _upsampling(x, middle, first, derived, gain)
     before, after = _steps(g, y, middle, fu, fd, resampling, gain)
     if clamp is not None:
-        # hardtanh's gradient is 0 at its bounds and beyond, clamp's only beyond: move the bounds by one number.
+        # hardtanh's gradient is 0 at its bounds and beyond, ours only beyond: move the bounds by one number.
         edge = torch.tensor([clamp, inf], dtype=torch.float64 if g.dtype == torch.float64 else torch.float32)
         bound = float(torch.nextafter(edge[0], edge[1]))
     for place in portions(g, middle[0] * middle[1]):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from sg3.kernels.bias_act.activations import clamped
 from sg3.kernels.kept import Kept
 from sg3.kernels.registration import register
 
@@ -89,7 +90,7 @@ def _normalized(
 def fitting(scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A scale in `dtype`."""
     if dtype == torch.float16:  # demodulating a style of zeros: 0 * large is 0, 0 * inf is not
-        scale = scale.clamp(max=torch.finfo(dtype).max)
+        scale = clamped(scale, high=torch.finfo(dtype).max)
     return scale.to(dtype)
 
 

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from sg3.kernels.bias_act.activations import clamped
+
 
 def resize_tf1(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """[N, C, H, W] -> [N, C, height, width], as `tf.image.resize_bilinear` with its defaults in TensorFlow 1.
@@ -39,7 +41,7 @@ def resize_bicubic(images: torch.Tensor, height: int, width: int) -> torch.Tenso
     """
     if images.dtype != torch.uint8:
         resized = F.interpolate(images, (height, width), mode="bicubic", align_corners=False, antialias=True)
-        return resized.clamp(0, 255)
+        return clamped(resized, 0, 255)
     planes = [
         [np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)) for plane in image]
         for image in images.cpu().numpy()

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3.kernels.bias_act.activations import clamped
 from sg3.models import StyleGenerator, fastgan, stylegan2, stylegan3
 from sg3.models.diffaug import DiffAugDraws
 from sg3.models.layers import set_half_type
@@ -123,7 +124,7 @@ class Projected:
         else:
             ws = self.G.mapping(mb.z, mb.c, update_emas=update_emas)
             images = self.G.synthesis(ws, update_emas=update_emas and self.config.loss == "softplus")
-        return images.clamp(-1, 1) if self.config.clamp_images else images
+        return clamped(images, -1, 1) if self.config.clamp_images else images
 
     def logits(self, images: torch.Tensor, c: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """What D makes of images, [N, K], blurred and augmented."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sg3.kernels.bias_act.activations import clamped
 from sg3.models import r3gan
 from sg3.randomness import seed_torch
 from sg3.train.ema import ema_beta
@@ -81,7 +82,7 @@ class R3GAN:
     def generated(self, mb: MicroBatch) -> torch.Tensor:
         """G's images, with --clamp-images in the range of pixels: beyond it D sees no difference, and none is made."""
         images = self.G(mb.z, mb.real_c)
-        return images.clamp(-1, 1) if self.config.clamp_images else images
+        return clamped(images, -1, 1) if self.config.clamp_images else images
 
     def d_loss(self, mb: MicroBatch) -> torch.Tensor:
         """D should tell the real image of each pair, and be flat around both."""

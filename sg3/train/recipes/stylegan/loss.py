@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sg3.kernels.bias_act.activations import clamped
 from sg3.models import Discriminator, StyleGenerator
 from sg3.train.losses.blur import blurred, fading_sigma
 from sg3.train.recipes.system import MicroBatch, Reporter
@@ -77,7 +78,7 @@ class Loss:
 
     def as_shown(self, img: torch.Tensor) -> torch.Tensor:
         """G's images, with `clamp_images` in the range of pixels: beyond it D sees no difference, and none is made."""
-        return img.clamp(-1, 1) if self.clamp_images else img
+        return clamped(img, -1, 1) if self.clamp_images else img
 
     def seen_by_d(self, img: torch.Tensor, mb: MicroBatch, term: str) -> torch.Tensor:
         """Images, blurred and augmented."""
