@@ -57,7 +57,7 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     this process got signal N. Raises UsageError for too many, Sg3Error where they cannot meet.
     """
     check_ranks(count)
-    from torch.distributed.distributed_c10d import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     try:
         meeting = socket.create_server((HOST, 0))
