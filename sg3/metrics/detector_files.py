@@ -33,11 +33,20 @@ HEADS_IN_PACKAGE = Path("weights", "v0.1", "vgg.pth")
 
 
 @dataclass(frozen=True)
+class Published:
+    """A file on the web, and what it holds by several public records that agree (none was at hand to look into)."""
+
+    url: str
+    megabytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where a network's weights come from: names of files, best first, and the address that one of them has."""
+    """Where a network's weights come from: names of files, best first, and one of them on the web."""
 
     files: tuple[str, ...]
-    url: str | None
+    published: Published | None
 
 
 SOURCES = {
@@ -48,23 +57,36 @@ SOURCES = {
             "inception-2015-12-05.pt",  # NVIDIA, StyleGAN2-ADA
             "inception-2015-12-05.pkl",  # NVIDIA, StyleGAN3
         ),
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        Published(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+            "pt_inception-2015-12-05-6726825d.pth",
+            96, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        ),
     ),
     "vgg16": Source(
         ("vgg16.pt", "vgg16.pkl", "vgg16-397923af.pth"),  # NVIDIA twice, torchvision
-        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        Published(
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            553, "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        ),
     ),
     "efflite": Source((efficientnet_lite.LITE0.file,), None),
     "lite1": Source((efficientnet_lite.LITE1.file,), None),
     "dinov2": Source(
         ("dinov2_vitl14_pretrain.pth",),
-        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        Published(
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            1218, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        ),
     ),
     "dinov2b": Source(
         ("dinov2_vitb14_pretrain.pth",),
-        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+        Published(
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+            346, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+        ),
     ),
-}
+}  # fmt: skip
 LITES = {"efflite": efficientnet_lite.LITE0, "lite1": efficientnet_lite.LITE1}
 
 
@@ -72,8 +94,11 @@ LITES = {"efflite": efficientnet_lite.LITE0, "lite1": efficientnet_lite.LITE1}
 
 
 def find_file(name: str, folder: Path | None, named: str | None = None) -> Path:
-    """The weights of a detector: `named`, a path or an address, or what its name leads to. Raises MissingInputError."""
-    from sg3.formats.download import fetch
+    """The weights of a detector: `named`, a path or an address, or what its name leads to.
+
+    Raises MissingInputError, and DataError if what is downloaded is not the published file.
+    """
+    from sg3.formats.download import fetch, is_kept
 
     if named is not None:
         if not is_remote(named) and not Path(named).is_file():
@@ -82,14 +107,17 @@ def find_file(name: str, folder: Path | None, named: str | None = None) -> Path:
     source = SOURCES[name]
     if (path := _in_folders(source, folder)) is not None:
         return path
-    if source.url is None:
+    if (published := source.published) is None:
         return efficientnet_lite.package_file(LITES[name])
     try:
-        return fetch(source.url)
+        # What is kept has been compared when it came; `checked_hash` reads it anyway, for the record.
+        return fetch(published.url, sha256=None if is_kept(published.url) else published.sha256)
+    except DataError:
+        raise
     except Sg3Error as error:
         raise MissingInputError(
             f"{name}: no weights; put one of {', '.join(source.files)} into a folder and name it with --detector-dir "
-            f"or {FOLDER_VARIABLE} ({error})"
+            f"or {FOLDER_VARIABLE} ({error}; {published.megabytes} MB, sha256 {published.sha256})"
         ) from error
 
 
@@ -98,7 +126,8 @@ def is_to_be_downloaded(name: str, folder: Path | None) -> bool:
     from sg3.formats.download import is_kept
 
     source = SOURCES[name]
-    return _in_folders(source, folder) is None and source.url is not None and not is_kept(source.url)
+    published = source.published
+    return _in_folders(source, folder) is None and published is not None and not is_kept(published.url)
 
 
 def _in_folders(source: Source, folder: Path | None) -> Path | None:

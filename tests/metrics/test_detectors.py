@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
 import os
 import pickle
+import re
 import sys
 import types
 from functools import partial
@@ -292,21 +294,47 @@ def test_downloads_only_if_there_is_no_file(
     torch.save(narrow.published(), tmp_path / "cached.pth")
     asked = []
 
-    def fetch(url: str) -> Path:
-        asked.append(url)
+    def fetch(url: str, sha256: str | None = None) -> Path:
+        asked.append((url, sha256))
         if "inception" in url:
             raise StorageError("there is no network here")
         return tmp_path / "cached.pth"
 
     monkeypatch.setattr("sg3.formats.download.fetch", fetch)
     assert open_detector("vgg16").features(images(1, 3, 8, 8)).shape == (1, 24)
-    assert asked == ["https://download.pytorch.org/models/vgg16-397923af.pth"]
+    digest = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+    assert asked == [("https://download.pytorch.org/models/vgg16-397923af.pth", digest)]
     with pytest.raises(MissingInputError) as caught:
         open_detector("inception", folder=tmp_path)
     message = str(caught.value)
     for part in ("pt_inception-2015-12-05-6726825d.pth", "inception-2015-12-05.pkl", "--detector-dir", "SG3_DETECTORS",
-                 "there is no network here"):  # fmt: skip
+                 "there is no network here", "96 MB, sha256 6726825d0af5"):  # fmt: skip
         assert part in message
+
+
+def test_a_download_that_is_another_file(
+    narrow: PlainVGG16, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused when it comes; what is in the cache already was compared then."""
+    torch.save(narrow.published(), tmp_path / "vgg16-397923af.pth")
+    url = (tmp_path / "vgg16-397923af.pth").as_uri()
+    real = detector_files.SOURCES["vgg16"].published
+    assert real is not None
+    there = detector_files.Source(("none.pth",), dataclasses.replace(real, url=url))
+    monkeypatch.setitem(detector_files.SOURCES, "vgg16", there)
+    monkeypatch.delenv("SG3_DETECTORS", raising=False)
+    with pytest.raises(DataError, match=r"sha256 .* expected 397923af8e79"):
+        open_detector("vgg16")
+
+
+def test_names_of_files_agree_with_their_digests() -> None:
+    for source in detector_files.SOURCES.values():
+        if source.published is not None:
+            name = source.published.url.rpartition("/")[2]
+            assert name in source.files
+            promised = re.search(r"-([0-9a-f]{8})\.pth$", name)
+            assert promised is None or source.published.sha256.startswith(promised[1])
+            assert re.fullmatch("[0-9a-f]{64}", source.published.sha256)
 
 
 def test_unknown_names_and_images(narrow: PlainVGG16, tmp_path: Path) -> None:

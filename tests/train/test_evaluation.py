@@ -126,7 +126,7 @@ def test_results_say_after_how_many_images(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_wrong_metrics_are_named_before_training(tmp_path: Path, monkeypatch) -> None:
-    def offline(url: str) -> Path:
+    def offline(url: str, sha256: str | None = None) -> Path:
         raise StorageError(f"{url}: the download failed")
 
     monkeypatch.setattr(download, "fetch", offline)
