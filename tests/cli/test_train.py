@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-import sg3
+import sg3.cli
 from sg3.invocation import sg3_command
 from sg3.train import launch, report
 from tests.helpers.commands import children_seconds, start, wait_for_state
