@@ -28,6 +28,7 @@ from typing import Any
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.named_paths import Kind, nothing_at, to_read
 from sg3.plain_files import is_special, open_plain
 from sg3.portable import lock_for_this_process
 
@@ -120,9 +121,10 @@ def find_run(run: str, outdir: Path | None, passed_over: Callable[[Path], object
     `passed_over` gets the newer ones, which have none. Raises MissingInputError, UsageError.
     """
     if run != "latest":
-        if not Path(run).is_dir():
-            raise MissingInputError(f"--continue={run}: no such run folder")
-        return Path(run)
+        folder = to_read(run, Kind.FOLDER, "--continue")
+        if not folder.is_dir():
+            raise nothing_at(folder, Kind.FOLDER, "--continue")
+        return folder
     if outdir is None:
         raise UsageError("--continue=latest: needs --outdir, the folder that holds the runs")
     runs = sorted((p for p in outdir.glob("[0-9]" * 5 + "-*") if is_run(p)), reverse=True)

@@ -94,7 +94,7 @@ def test_finding_a_run(tmp_path: Path) -> None:
     assert run_folder.find_run(str(tmp_path / "00001-a"), None) == tmp_path / "00001-a"
     with pytest.raises(UsageError, match="needs --outdir"):
         run_folder.find_run("latest", None)
-    with pytest.raises(MissingInputError, match="no such run folder"):
+    with pytest.raises(MissingInputError, match="there is no such folder"):
         run_folder.find_run(str(tmp_path / "x"), None)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from sg3.errors import UsageError
+from sg3.named_paths import Kind, local
 from sg3.terminal import printable
 
 LARGEST_SEED = 2**32 - 1
@@ -22,12 +23,18 @@ def refuse(name: str, value: object, expected: str) -> NoReturn:
     raise UsageError(f"{name}={printable(repr(value), limit=60)}: expected {expected}")
 
 
-def path_of(name: str, value: object, what: str = "the name of a file or folder") -> Path:
-    """A str or path as a Path."""
+def path_of(
+    name: str,
+    value: object,
+    what: str = "the name of a file or folder",
+    check: Callable[[str, Kind, str], Path] = local,
+    kind: Kind = Kind.EITHER,
+) -> Path:
+    """A str or path as a Path, checked by one of `sg3.named_paths`."""
     if isinstance(value, (str, os.PathLike)):
         path = os.fspath(value)
         if isinstance(path, str) and "\0" not in path:
-            return Path(path)
+            return check(path, kind, name)
     refuse(name, value, what)
 
 

@@ -27,6 +27,7 @@ from sg3.metrics.network_files import (
     visible_of,
 )
 from sg3.models import Generator
+from sg3.named_paths import Kind, to_read, to_write
 from sg3.progress import Progress
 from sg3.resources import loaders
 from sg3.run_folder import append_line, read_lines
@@ -72,15 +73,15 @@ def evaluate(
     listener("on_result", on_result)
     gpus = whole("gpus", gpus, least=1)
     job = Job(
-        (), chosen, None if data is None else path_of("data", data),
+        (), chosen, None if data is None else path_of("data", data, check=to_read),
         None if mirror is None else switch("mirror", mirror), device,
         whole("seed", seed), whole("batch", batch, least=1),
         loaders() if workers is None else whole("workers", workers),
-        None if detector_dir is None else path_of("detector_dir", detector_dir, "a folder"), switch("cache", cache),
-        switch("again", again), intervals=switch("intervals", intervals),
-        test=None if test_data is None else path_of("test_data", test_data),
-        sheet=None if sheet is None else path_of("sheet", sheet), background=text("background", background, "a colour"),
-        bars=switch("bars", bars),
+        None if detector_dir is None else path_of("detector_dir", detector_dir, "a folder", to_read, Kind.FOLDER),
+        switch("cache", cache), switch("again", again), intervals=switch("intervals", intervals),
+        test=None if test_data is None else path_of("test_data", test_data, check=to_read),
+        sheet=None if sheet is None else path_of("sheet", sheet, check=to_write, kind=Kind.FILE),
+        background=text("background", background, "a colour"), bars=switch("bars", bars),
     )  # fmt: skip
     if sheet is not None and not any(isinstance(metric, Authenticity) for metric in chosen):
         raise UsageError(f"sheet={os.fspath(sheet)}: is drawn by authenticity; add 'auth_lite1' to the metrics")

@@ -13,6 +13,7 @@ from sg3.api.networks import Network, framed
 from sg3.canvas import size_of
 from sg3.device import device_for_work
 from sg3.errors import UsageError
+from sg3.named_paths import Kind, to_read
 from sg3.progress import track
 from sg3.sampling import class_labels, seed_latents, transformed
 from sg3.sampling import generate as pictures_of_latents
@@ -50,7 +51,7 @@ def generate(
     if (seeds is None) == (latents is None):
         raise UsageError("generate: give either seeds or latents, the pictures come from them")
     numbers = [] if seeds is None else seeds_of(seeds)
-    file = None if latents is None else path_of("latents", latents, "a file: .npz, .npy or .pt")
+    file = None if latents is None else path_of("latents", latents, "a file: .npz, .npy or .pt", to_read, Kind.FILE)
     trunc, translate, rotate = number("trunc", trunc), pair("translate", translate), number("rotate", rotate)
     class_idx = None if class_idx is None else whole("class_idx", class_idx)
     batch, graphs, bars = whole("batch", batch, least=1), switch("graphs", graphs), switch("bars", bars)

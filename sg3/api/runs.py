@@ -16,6 +16,7 @@ from sg3 import run_folder
 from sg3.api.checks import listener, path_of
 from sg3.errors import DataError, MissingInputError
 from sg3.formats import Snapshot, load
+from sg3.named_paths import Kind, to_read
 from sg3.terminal import printable
 from sg3.train.callbacks import Callbacks, Event
 from sg3.train.spawn import Ended, run_on
@@ -111,7 +112,7 @@ class Run:
 
 def open_run(path: str | os.PathLike[str]) -> Run:
     """A run folder, of a run that goes on or is over. Raises MissingInputError for a folder that is none."""
-    folder = path_of("path", path, "a run folder")
+    folder = path_of("path", path, "a run folder", to_read, Kind.FOLDER)
     if not run_folder.is_run(folder):
         run_folder.read_options(folder)  # raises, with the reason
     return Run(folder)

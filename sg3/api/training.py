@@ -7,6 +7,7 @@ from typing import Any
 
 from sg3.api.checks import path_of, text
 from sg3.api.runs import Listener, Run, as_words, called_back, run_of
+from sg3.named_paths import Kind, to_read, to_write
 from sg3.train.option_file import layered
 from sg3.train.spawn import run_new
 
@@ -33,8 +34,9 @@ def fit(
     Raises what the command would end with, see `sg3.errors`: UsageError, DataError, MissingInputError, NumericalError,
     StorageError, MachineError; TrainingStopped (its state is saved) when a signal such as Ctrl-C ended the run.
     """
-    folder, callbacks = path_of("outdir", outdir, "a folder"), called_back(on_tick, on_snapshot)
+    folder, callbacks = path_of("outdir", outdir, "a folder", to_write, Kind.FOLDER), called_back(on_tick, on_snapshot)
     preset = None if preset is None else text("preset", preset, "a name")
     words = as_words({"data": data, "cfg": cfg, **options})
-    chosen, _ = layered(words, None if config is None else path_of("config", config), preset, source="fit")
+    file = None if config is None else path_of("config", config, check=to_read, kind=Kind.FILE)
+    chosen, _ = layered(words, file, preset, source="fit")
     return run_of(run_new(chosen, folder, callbacks))

@@ -23,8 +23,8 @@ UNKNOWN_RESOLUTION = 256  # of a projected discriminator without a generator bes
 
 
 @click.command("convert", cls=options.SwitchesAnywhere)
-@click.argument("source", metavar="SOURCE")
-@click.argument("dest", type=click.Path(path_type=Path), metavar="DEST")
+@click.argument("source", type=options.NAME, metavar="SOURCE")
+@click.argument("dest", type=options.OUTPUT_FILE, metavar="DEST")
 @click.option("--network-slot", "slots", type=click.Choice(SLOTS), multiple=True,
               help="Convert only this part; may be given several times.  [default: all that SOURCE has]")
 @click.option("--channel-order", type=click.Choice(["auto", "rgb", "bgr"]), default="auto", show_default=True,

@@ -31,10 +31,10 @@ def _parse_size(_ctx: click.Context, _param: click.Parameter, value: str | None)
 
 
 @click.command(name="dataset")
-@click.option("--source", metavar="PATH|openmoji", required=True,
+@click.option("--source", type=options.NAME, metavar="PATH|openmoji", required=True,
               help="Folder, zip, *_lmdb folder, cifar-10-python.tar.gz or cifar-100, *-images-idx3-ubyte.gz, "
                    "openmoji[:SUBSET][:alpha|:white].")
-@click.option("--dest", metavar="ZIP|FOLDER", required=True,
+@click.option("--dest", type=options.OUTPUT, metavar="ZIP|FOLDER", required=True,
               help="Where to write: a .zip, or an empty or new folder.")
 @click.option("--max-images", type=click.IntRange(min=1), help="Use only the first so many images.")
 @click.option("--transform", type=click.Choice(["center-crop", "center-crop-wide"]),

@@ -25,6 +25,7 @@ from sg3.cli import options
 from sg3.environment import OURS
 from sg3.errors import MissingInputError
 from sg3.extras import install
+from sg3.named_paths import Kind, local
 from sg3.terminal import show
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Row:
 
 
 @click.command("doctor")
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
+@click.option("--outdir", type=options.NamedPath(Kind.FOLDER, local), default=Path(), metavar="DIR",
               help="Measure the write speed there (default: the current folder).")
 @options.as_json
 def command(outdir: Path, as_json: bool) -> None:

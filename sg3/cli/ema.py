@@ -13,10 +13,10 @@ FAR = 0.1  # distance of profiles, relative, from which on the result is somethi
 
 
 @click.command("ema")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", type=options.INPUT_FOLDER, metavar="RUN")
 @click.option("--width", type=options.FiniteRange(0, 0.28, min_open=True), required=True, metavar="SHARE",
               help="Length of the average: the standard deviation of its profile as a share of the training, to 0.28.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+@click.option("--output", type=options.OUTPUT_FILE, required=True, metavar="FILE",
               help="Where the network goes: .pkl or .safetensors.")
 @click.option("--kimg", type=options.FiniteRange(min=0), metavar="KIMG",
               help="After so many thousand images.  [default: at the end of what is kept]")

@@ -22,9 +22,9 @@ TRANSFORMS = {  # as typed -> as in the library and in file names
 @click.option("--transform", type=click.Choice(list(TRANSFORMS)), default="x_t", show_default=True,
               help="Move right (x_t is translate-x), down (y_t is translate-y), or turn.")
 @click.option("--seed", type=options.SEED, default=2021, show_default=True, help="Seed of the latent.")
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path("."), metavar="DIR",
+@click.option("--outdir", type=options.OUTPUT_FOLDER, metavar="DIR",
               help="Where eq-TRANSFORM-seed-SEED.mp4 goes.  [default: here]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--output", type=options.OUTPUT, metavar="FILE",
               help="Another name: .mp4, .webm, .mkv, .mov, .apng, or PNGs as in `sg3 video`.")
 @click.option("--num-samples", type=click.IntRange(min=1), default=60, show_default=True, help="Number of frames.")
 @click.option("--translate-max", "--translate_max", type=options.FiniteRange(0, 1, min_open=True), default=0.125,
@@ -44,7 +44,7 @@ def command(
     network: str,
     transform: str,
     seed: int,
-    outdir: Path,
+    outdir: Path | None,
     output: Path | None,
     num_samples: int,
     translate_max: float,
@@ -80,7 +80,7 @@ def command(
     from sg3.tools.equivariance import draw_step, sweep, sweep_amounts
 
     transform = TRANSFORMS[transform]
-    output = output or outdir / f"eq-{transform}-seed-{seed}.mp4"
+    output = output or (outdir or Path()) / f"eq-{transform}-seed-{seed}.mp4"
     if output_kind(output) == "video":
         codec = encoder_name(output, codec)
     G, visible = open_framed_style(network, device, class_idx, bars)

@@ -13,7 +13,7 @@ from sg3.terminal import say, show
 
 @click.command("export")
 @options.network
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+@click.option("--output", type=options.OUTPUT_FILE, required=True, metavar="FILE",
               help="Where it goes: .onnx, or .pt2 for an archive of torch.export.")
 @click.option("--part", type=click.Choice(["whole", "mapping", "synthesis"]), default="whole", show_default=True,
               help="z to picture, z to ws, or ws to picture.")

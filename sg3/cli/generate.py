@@ -16,7 +16,7 @@ T = TypeVar("T")
 @click.command("generate")
 @options.network
 @click.option("--seeds", type=options.IntRangeList(), help="Seeds, such as 0-7,12.")
-@click.option("--latents", "--projected-w", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+@click.option("--latents", "--projected-w", type=options.INPUT_FILE, multiple=True, metavar="FILE",
               help="Latents from a file instead: .npz with w or z (projected_w.npz of a projection, with its noise or "
                    "transform), .npy or .pt of other programs; may be repeated.")
 @options.outdir

@@ -16,7 +16,7 @@ from sg3.terminal import show
 
 
 @click.command("info", cls=options.SwitchesAnywhere)
-@click.argument("path", metavar="PATH")
+@click.argument("path", type=options.NAME, metavar="PATH")
 @options.as_json
 def command(path: str, as_json: bool) -> None:
     """Describe a network file, a dataset (zip or folder), a run folder, or a folder of runs.
@@ -41,7 +41,7 @@ def command(path: str, as_json: bool) -> None:
 
 def describe(source: str) -> dict[str, Any]:
     """What lies at a path or address."""
-    from sg3.errors import MissingInputError
+    from sg3.named_paths import nothing_at
     from sg3.run_folder import is_run
 
     path = Path(source)
@@ -50,7 +50,7 @@ def describe(source: str) -> dict[str, Any]:
 
         if is_remote(source):
             return describe_network(source)
-        raise MissingInputError(f"{path}: no such file or folder")
+        raise nothing_at(source)
     if is_run(path):
         return describe_run(path)
     if path.is_dir() and (runs := [folder for folder in sorted(path.iterdir()) if is_run(folder)]):

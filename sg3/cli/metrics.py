@@ -31,11 +31,11 @@ def _named_weights(
 @click.command("metrics")
 @options.network
 @click.option("--metrics", "names", metavar="LIST", help="Names, separated by commas.  [default: fid50k_full]")
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH",
+@click.option("--data", type=options.INPUT, metavar="PATH",
               help="Real images, a folder or zip.  [default: what the network was trained on]")
-@click.option("--test-data", type=click.Path(path_type=Path), metavar="PATH",
+@click.option("--test-data", type=options.INPUT, metavar="PATH",
               help="Real images that training has not seen, for auth and ct.  [default: what --holdout left out]")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--sheet", type=options.OUTPUT_FILE, metavar="FILE",
               help="PNG of generated images beside their nearest training images; adds auth_lite1 if no auth is named.")
 @switch("--mirror", default=None, help="Real images also mirrored, for fid50k, kid50k and pr50k3, not for the *_full "
         "ones.  [default: as trained]")
@@ -47,19 +47,19 @@ def _named_weights(
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(0, limits.LOADERS),
               help="Processes that decode real images, for each of --gpus.  [default: 3, or as many as there are CPUs]")
-@click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR",
+@click.option("--detector-dir", type=options.INPUT_FOLDER, metavar="DIR",
               help="Folder with the weights of Inception-v3, VGG16 and DINOv2.")
 @click.option("--detector", "weights", multiple=True, metavar="NAME=FILE", callback=_named_weights,
               help="Weights of one detector, a file or an address: dinov2=https://..., inception=my/copy.pth.")
 @switch("--intervals", help="With 95 % confidence intervals, which take longer.")
-@click.option("--against", metavar="NETWORK",
+@click.option("--against", type=options.NAME, metavar="NETWORK",
               help="Another network: also how much larger each value is than its, with an interval.")
 @click.option("--background", metavar="COLOUR", default="white", show_default=True,
               help="Detectors see images with alpha over this colour; over another one it is another metric.")
 @switch("--bars", help="Networks trained between black bars: measure whole squares, real and generated, as the "
         "original does.  [default: what lies between]")
 @switch("--cache", default=True, help="Keep statistics of the real images for the next time (default: yes).")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--plot", "plot_path", type=options.OUTPUT_FILE, metavar="FILE",
               help="Draw the run folder's metrics against kimg; without --metrics, only that.")
 @switch("--json", "as_json", help="Print each result as a line of JSON, the one that metric-NAME.jsonl gets.")
 @options.no_graphs

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import rich_click as click
 
 from sg3 import limits
+from sg3.errors import UsageError
+from sg3.named_paths import Kind, to_read, to_write
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -121,14 +124,49 @@ class GridSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
+class NamedPath(click.Path):
+    """A path that is checked before the command begins, by one of `sg3.named_paths`. Whether an input is there at all,
+    the command says."""
+
+    def __init__(self, kind: Kind, check: Callable[[str | os.PathLike[str], Kind, str], Path]) -> None:
+        super().__init__(path_type=Path)
+        self.kind, self.check = kind, check
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        if "\0" in os.fspath(value):
+            self.fail("a path holds a null character, which no file's name does", param, ctx)
+        return self.check(value, self.kind, _spelled(param))
+
+
+class Named(click.ParamType[str]):
+    """A text that names something, so is not empty: a network, a run, a source of images."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            raise UsageError(f"{_spelled(param) or 'argument'}: names nothing")
+        return str(value)
+
+
+def _spelled(param: click.Parameter | None) -> str:
+    """An option as one writes it, nothing for an argument."""
+    return param.opts[0] if isinstance(param, click.Option) else ""
+
+
+INPUT_FILE, INPUT_FOLDER, INPUT = (NamedPath(kind, to_read) for kind in Kind)
+OUTPUT_FILE, OUTPUT_FOLDER, OUTPUT = (NamedPath(kind, to_write) for kind in Kind)
+NAME = Named()
 SEED = click.IntRange(0, 2**32 - 1)
 
 network = click.option(
-    "--network", required=True, metavar="PATH",
+    "--network", type=NAME, required=True, metavar="PATH",
     help="A network file, a run folder (its newest), an address, or the name of a published network.",
 )  # fmt: skip
 outdir = click.option(
-    "--outdir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the files go."
+    "--outdir", type=OUTPUT_FOLDER, required=True, metavar="DIR", help="Where the files go."
 )
 trunc = click.option(
     "--trunc", "truncation_psi", type=Finite(), default=1.0, show_default=True,

@@ -17,7 +17,7 @@ from sg3.terminal import say, show
 
 @click.command("project")
 @options.network
-@click.option("--target", type=click.Path(path_type=Path), required=True, metavar="PATH",
+@click.option("--target", type=options.INPUT, required=True, metavar="PATH",
               help="An image, or a folder or zip of images; centred squares of them, scaled.")
 @options.outdir
 @click.option("--num-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of optimisation.")
@@ -26,7 +26,7 @@ from sg3.terminal import say, show
 @click.option("--features", type=click.Choice(["efflite", "vgg16"]), default="efflite", show_default=True,
               help="What distance is measured in: EfficientNet-Lite0 (in a checkout: pip install -e "
                    "'.[projected]'), or LPIPS with the original's vgg16 file.")
-@click.option("--detector-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where that file is.")
+@click.option("--detector-dir", type=options.INPUT_FOLDER, metavar="DIR", help="Where that file is.")
 @click.option("--lr", type=options.FiniteRange(min=0, min_open=True), default=0.1, show_default=True,
               help="Learning rate at its peak.")
 @switch("--pose", default=True, help="StyleGAN3: also find how the picture is rotated and moved (default: yes).")

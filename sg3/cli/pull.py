@@ -7,12 +7,13 @@ from pathlib import Path
 
 import rich_click as click
 
+from sg3.cli import options
 from sg3.terminal import show
 
 
 @click.command("pull")
-@click.argument("source", metavar="NETWORK")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Copy it there.")
+@click.argument("source", type=options.NAME, metavar="NETWORK")
+@click.option("--output", type=options.OUTPUT_FILE, metavar="FILE", help="Copy it there.")
 def command(source: str, output: Path | None) -> None:
     """Download a network, and print where it is.
 

@@ -18,7 +18,7 @@ HEATMAP, SLICES = "-heatmap.png", "-slices.png"  # ends of the names of plots
 def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the subcommands that look at images."""
     for option in reversed((
-        click.option("--source", required=True, metavar="PATH",
+        click.option("--source", type=options.NAME, required=True, metavar="PATH",
                      help="Dataset (zip or folder), or network: a file, a run folder (its newest), an address, or a "
                           "published network's name."),
         click.option("--num", type=click.IntRange(min=1), help="How many images; all of a dataset if not given."),
@@ -37,7 +37,7 @@ def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _plot_options(smooth: float, ending: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed((
-            click.option("--save", type=click.Path(path_type=Path), metavar="FILE",
+            click.option("--save", type=options.OUTPUT_FILE, metavar="FILE",
                          help=f"Where the plot goes: .png, .pdf or .svg.  [default: beside the first, NAME{ending}]"),
             click.option("--dpi", type=options.FiniteRange(min=10, max=2000), default=100, show_default=True,
                          help="Pixels per inch."),
@@ -102,7 +102,7 @@ def stats(
 
 @command.command("calc")
 @_source_options
-@click.option("--dest", type=click.Path(path_type=Path), required=True, metavar="NPZ",
+@click.option("--dest", type=options.OUTPUT_FILE, required=True, metavar="NPZ",
               help="Where the spectrum goes; its folder is made.")
 @click.option("--mean", type=options.Finite(), required=True,
               help="Subtracted from pixels; the dataset's, from `stats`.")
@@ -159,7 +159,7 @@ def _place(save: Path | None, npz: Path, ending: str) -> Path:
 
 
 @command.command("heatmap")
-@click.argument("npz", type=click.Path(path_type=Path))
+@click.argument("npz", type=options.INPUT_FILE)
 @_plot_options(smooth=1.25, ending=HEATMAP)
 def heatmap(npz: Path, save: Path | None, dpi: float, smooth: float) -> None:
     """Plot the spectrum of one .npz over both frequencies, and print where the picture is.
@@ -178,7 +178,7 @@ def heatmap(npz: Path, save: Path | None, dpi: float, smooth: float) -> None:
 
 
 @command.command("slices")
-@click.argument("npz", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("npz", type=options.INPUT_FILE, nargs=-1, required=True)
 @_plot_options(smooth=0.0, ending=SLICES)
 def slices(npz: tuple[Path, ...], save: Path | None, dpi: float, smooth: float) -> None:
     """Plot horizontal and diagonal slices of several .npz together, and print where the picture is.

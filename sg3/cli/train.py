@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.shell_completion import CompletionItem
 
+from sg3.cli.options import INPUT_FILE, NAME, OUTPUT_FOLDER
 from sg3.errors import UsageError
 from sg3.terminal import console, show
 from sg3.train.config import TrainConfig
@@ -38,7 +39,7 @@ class Value(click.ParamType[Any]):
         try:
             return (read_value if isinstance(value, str) else check_value)(self.option, value)
         except ValueError as error:
-            self.fail(f"{value}: {error}", param, ctx)
+            self.fail(f"{value or repr(value)}: {error}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(choice) for choice in self.option.choices if choice.startswith(incomplete)]
@@ -66,12 +67,12 @@ click.rich_click.OPTION_GROUPS["sg3 train"] = panels()
 
 
 @click.command("train")
-@click.option("--outdir", type=click.Path(path_type=Path), help="Where the numbered run folder goes.", metavar="DIR")
+@click.option("--outdir", type=OUTPUT_FOLDER, help="Where the numbered run folder goes.", metavar="DIR")
 @click.option("--preset", help="Ready-made options; what you say yourself wins.", metavar="NAME")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--config", "config_file", type=INPUT_FILE, metavar="FILE",
               help="Options from .toml or .json (also a run's training_options.json); what you say yourself wins.")
-@click.option("--continue", "continue_", help="Go on with a run folder, exactly; 'latest' for the newest in --outdir.",
-              metavar="RUN")
+@click.option("--continue", "continue_", type=NAME, metavar="RUN",
+              help="Go on with a run folder, exactly; 'latest' for the newest in --outdir.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the configuration, layers and memory needed; do not train.")
 @click.option("--list-presets", is_flag=True, help="List the presets and what they set.")
 @with_declared_options

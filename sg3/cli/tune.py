@@ -21,9 +21,10 @@ FUSED_CONVOLUTION = ("scaled_conv2d_triton", "scaled_conv2d_grad_triton", "chann
 
 
 @click.command("tune")
-@click.option("--network", metavar="PATH", help="Tune for this network: a file, a run folder, an address or the name "
-              "of a published network.  [default: StyleGAN3-T, -R and StyleGAN2 at 1024 pixels]")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("--network", type=options.NAME, metavar="PATH",
+              help="Tune for this network: a file, a run folder, an address or the name of a published "
+              "network.  [default: StyleGAN3-T, -R and StyleGAN2 at 1024 pixels]")
+@click.option("--output", type=options.OUTPUT_FILE, metavar="FILE",
               help="Where to write.  [default: tuning.json in sg3's cache, where it is found again]")
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True,
               help="Images at a time, as on one GPU in training.")

@@ -42,7 +42,7 @@ class Bitrate(click.ParamType[int]):
 @click.command("video")
 @options.network
 @click.option("--seeds", type=IntRangeList(), help="Keyframes by their seeds, such as 0-7,12.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+@click.option("--output", type=options.OUTPUT, required=True, metavar="FILE",
               help="A .mp4, .webm, .mkv, .mov or .apng; numbered PNGs: a folder or a/frame%05d.png; all frames in one "
               ".png.")
 @options.trunc
@@ -55,7 +55,7 @@ class Bitrate(click.ParamType[int]):
               help="Keyframes of each tile, repeating its seeds if need be.  [default: seeds / tiles; no fewer than "
               "classes]")
 @click.option("--shuffle-seed", type=options.SEED, help="Shuffle the seeds first.", metavar="SEED")
-@click.option("--latents", "--proj-latent", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+@click.option("--latents", "--proj-latent", type=options.INPUT_FILE, multiple=True, metavar="FILE",
               help="Keyframes from a .npz with w or z (projected_w.npz), .npy or .pt instead; may be repeated.")
 @click.option("--endpoint", type=click.IntRange(2, 10**6), help="Instead of --seeds: this many, from --seed on.",
               metavar="N")

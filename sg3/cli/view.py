@@ -21,11 +21,12 @@ PACKAGES = ("starlette", "uvicorn", "websockets")
 
 
 @click.command("view")
-@click.option("--network", "networks", multiple=True, metavar="PATH",
+@click.option("--network", "networks", type=options.NAME, multiple=True, metavar="PATH",
               help="A network file, a run folder (all of its snapshots), an address, or the name of a published "
                    "network; may be repeated.")
-@click.option("--network-b", metavar="PATH", help="A second one to show beside the first, in step with it.")
-@click.option("--folder", "folders", type=click.Path(path_type=Path), multiple=True, metavar="DIR",
+@click.option("--network-b", type=options.NAME, metavar="PATH",
+              help="A second one to show beside the first, in step with it.")
+@click.option("--folder", "folders", type=options.INPUT_FOLDER, multiple=True, metavar="DIR",
               help="Offer the networks and runs in this folder, too; may be repeated.  [default: the current one, "
                    "without --network]")
 @click.option("--host", default="127.0.0.1", show_default=True,

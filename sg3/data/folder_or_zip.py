@@ -23,7 +23,8 @@ from typing import Any
 from sg3 import limits
 from sg3.data.image_kind import HEAD
 from sg3.data.unused import Unused
-from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.errors import DataError, StorageError
+from sg3.named_paths import nothing_at
 from sg3.plain_files import is_special
 
 _LEFT_BEHIND = {
@@ -250,7 +251,7 @@ Store = FolderStore | ZipStore
 def open_store(path: Path) -> Store:
     """Open a folder or a zip. Raises MissingInputError, DataError, StorageError."""
     if not path.exists():
-        raise MissingInputError(f"{path}: no such file or folder")
+        raise nothing_at(path)
     if path.is_dir():
         return FolderStore(path)
     if is_special(path):

@@ -29,7 +29,8 @@ from sg3.data.image_files import LABELS_FILE, open_images
 from sg3.data.lmdb_source import LmdbImages
 from sg3.data.transforms import Size
 from sg3.data.unused import Unused
-from sg3.errors import DataError, MissingInputError, UsageError
+from sg3.errors import DataError, UsageError
+from sg3.named_paths import nothing_at
 from sg3.plain_files import is_special
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
@@ -74,7 +75,7 @@ def open_source(source: str | Path, size: Size | None = None, with_labels: bool 
             subset, _, ground = words.rpartition(":") if words.endswith(openmoji.GROUNDS) else (words, "", "")
             wanted = size or (OPENMOJI_SIDE, OPENMOJI_SIDE)
             return _openmoji_source(subset or "faces", wanted, ground)
-        raise MissingInputError(f"{source}: no such file or folder")
+        raise nothing_at(source)
     if is_special(path):
         raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
     if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):

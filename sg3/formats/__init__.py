@@ -32,6 +32,7 @@ from sg3.formats import (
 from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
+from sg3.named_paths import Kind, to_write
 from sg3.run_folder import going_on, newest_snapshot
 from sg3.terminal import printable
 
@@ -128,7 +129,9 @@ def save(snapshot: Snapshot, path: str | Path) -> None:
         raise UsageError(f"save: got {type(snapshot).__name__}, expected a snapshot such as sg3.Snapshot(G_ema=G)")
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(f"save: got {type(path).__name__} for the path, expected the name of a file")
-    path = Path(path)
+    if is_remote(path):
+        raise UsageError(f"save: {printable(path)} is an address; save a file, and sg3.push uploads it")
+    path = to_write(path, Kind.FILE)
     if path.suffix not in WRITES:
         kinds = ", ".join(WRITES)
         raise UsageError(f"{path}: sg3 writes {kinds} files, not {path.suffix or 'files without a suffix'}")

@@ -25,6 +25,7 @@ from sg3.formats.safe_pickle import Call
 from sg3.formats.torch_file import LEGACY_TORCH, read_chosen
 from sg3.formats.torchscript import ZIP_START, is_torchscript, read_torchscript
 from sg3.models.features import efficientnet_lite, weights
+from sg3.named_paths import Kind, nothing_at, to_read
 from sg3.terminal import printable
 
 FOLDER_VARIABLE = "SG3_DETECTORS"
@@ -101,9 +102,12 @@ def find_file(name: str, folder: Path | None, named: str | None = None) -> Path:
     from sg3.formats.download import fetch, is_kept
 
     if named is not None:
-        if not is_remote(named) and not Path(named).is_file():
-            raise MissingInputError(f"{named}: there is no such file (weights of {name})")
-        return fetch(named) if is_remote(named) else Path(named)
+        if is_remote(named):
+            return fetch(named)
+        file = to_read(named, Kind.FILE, name)
+        if not file.exists():
+            raise nothing_at(named, Kind.FILE, name)
+        return file
     source = SOURCES[name]
     if (path := _in_folders(source, folder)) is not None:
         return path
@@ -133,7 +137,7 @@ def is_to_be_downloaded(name: str, folder: Path | None) -> bool:
 def _in_folders(source: Source, folder: Path | None) -> Path | None:
     for place in [Path(place) for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]:
         if not place.is_dir():
-            raise MissingInputError(f"{place}: there is no such folder (of detectors)")
+            raise nothing_at(place, Kind.FOLDER, "detectors")
         for file in source.files:
             if (place / file).is_file():
                 return place / file

@@ -35,6 +35,7 @@ from sg3.metrics.real_images import RealImages
 from sg3.metrics.results import MetricResult
 from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
+from sg3.named_paths import nothing_at
 from sg3.processes import already_met, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
 from sg3.terminal import say
@@ -89,7 +90,7 @@ def find_snapshots(source: str, every: bool) -> tuple[Path, ...]:
         if is_remote(source):
             return (fetch_remote(source),)
         if not network.is_file():
-            raise MissingInputError(f"{source}: there is no such file or folder")
+            raise nothing_at(source)
         return (network,)
     newest = newest_snapshot(network)
     return tuple(snapshots(network)) if every else (newest,)

@@ -11,6 +11,7 @@ import torch
 from sg3 import run_folder
 from sg3.errors import DataError, MissingInputError, UsageError
 from sg3.formats import Snapshot, averaged_generator, load
+from sg3.named_paths import Kind, nothing_at
 from sg3.train.power_ema import WIDEST, combine, read_averages
 
 
@@ -34,7 +35,7 @@ def reconstruct(run: Path, width: float, kimg: float | None = None) -> Reconstru
     if not 0 < width <= WIDEST:
         raise UsageError(f"--width={width:g}: expected more than 0 and at most {WIDEST}, a share of the training")
     if not run.is_dir():
-        raise MissingInputError(f"{run}: no such run folder")
+        raise nothing_at(run, Kind.FOLDER)
     paths = run_folder.averages(run)
     if not paths:
         raise MissingInputError(f"{run}: holds no {run_folder.AVERAGES}; train with --posthoc-ema to have them")

@@ -14,7 +14,8 @@ from sg3.canvas import Size
 from sg3.data.decode import decode_image
 from sg3.data.image_files import open_images, refuse_other_formats
 from sg3.data.transforms import Convert, Crop, ImagePlan
-from sg3.errors import DataError, MissingInputError, StorageError
+from sg3.errors import DataError, StorageError
+from sg3.named_paths import nothing_at
 from sg3.plain_files import is_special
 from sg3.tools.files import Pixels
 
@@ -49,7 +50,7 @@ class Target:
 def open_targets(path: Path) -> list[Target]:
     """An image file, or the images of a folder or zip. Raises MissingInputError, DataError, StorageError."""
     if not path.exists():
-        raise MissingInputError(f"--target={path}: no such file or folder")
+        raise nothing_at(path, name="--target")
     if is_special(path):
         raise DataError(f"--target={path}: is no file, but a device or a pipe")
     if not is_collection(path):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sg3 import limits
-from sg3.errors import DataError, MissingInputError, UsageError
-from sg3.plain_files import is_special
+from sg3.errors import DataError, UsageError
+from sg3.named_paths import Kind, nothing_at, to_read
 from sg3.terminal import printable
 from sg3.train.options import Options, check_value
 from sg3.train.recipes import chosen_cfg, foreign_options, known_options, options_of, presets, unknown_option
@@ -26,15 +26,14 @@ def read_options(path: Path) -> tuple[dict[str, Any], str | None]:
     and DataError for a file that is neither TOML nor JSON, an unknown name or a value of the wrong kind.
     """
     try:
-        if is_special(path):
-            raise ValueError("it is no file, but a device or a pipe")
+        to_read(path, Kind.FILE, "--config")
         with path.open("rb") as file:
             text = file.read(limits.OPTION_FILE + 1).decode("utf-8")
         if len(text) > limits.OPTION_FILE:
             raise ValueError(f"it has more than {limits.OPTION_FILE} characters")
         said = _toml(text) if path.suffix == ".toml" else limits.parse_shallow(text)
     except FileNotFoundError:
-        raise MissingInputError(f"--config={path}: no such file") from None
+        raise nothing_at(path, Kind.FILE, "--config") from None
     except (ValueError, OSError) as error:
         cause = printable(error, limit=200)
         is_known = path.suffix in (".toml", ".json")

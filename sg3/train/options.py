@@ -61,6 +61,7 @@ class Option:
     choices: tuple[str, ...] = ()
     metavar: str | None = None
     changes: str | None = None
+    is_name: bool = False  # of a path or the like, which is not empty
 
     @property
     def flag(self) -> str:
@@ -104,11 +105,12 @@ def option(
     choices: tuple[str, ...] = (),
     metavar: str | None = None,
     changes: str | None = None,
+    is_name: bool = False,
 ) -> Any:
     """A field of `Options`: see `Option`. Name and kind come from the field."""
     declared = Option(
         help, panel, default=default, by_cfg=by_cfg or {}, rule=rule, at_least=at_least, at_most=at_most,
-        choices=choices, metavar=metavar, changes=changes,
+        choices=choices, metavar=metavar, changes=changes, is_name=is_name,
     )  # fmt: skip
     return field(default=None, metadata={"option": declared})
 
@@ -161,6 +163,8 @@ def check_value(option: Option, value: Any) -> Any:
     value = check_kind(option.kind, value)
     if option.choices and value not in option.choices:
         raise ValueError(f"expected one of {', '.join(option.choices)}")
+    if option.is_name and not value:
+        raise ValueError("names nothing")
     _check_bounds(option, value)
     return value
 
@@ -197,7 +201,7 @@ class Options:
 
     data: str | None = option(
         "Images: a folder, a zip, or openmoji[:SUBSET][:alpha|:white][:SIZE], rendered here.", RUN, metavar="PATH",
-        changes=NO_EFFECT,  # the same images at another place
+        is_name=True, changes=NO_EFFECT,  # the same images at another place
     )  # fmt: skip
     cfg: str | None = option("Network and training recipe.", RUN)
 
@@ -217,8 +221,9 @@ class Options:
     mirror: bool | None = option("Also show each image mirrored.", IMPORTANT, default=False)
     cond: bool | None = option("Condition on the dataset's labels.", IMPORTANT, default=False)
     resume: str | None = option(
-        "Start from another network's weights (not the way to continue a run).", IMPORTANT, metavar="PKL"
-    )
+        "Start from another network's weights (not the way to continue a run).", IMPORTANT, metavar="PKL",
+        is_name=True,
+    )  # fmt: skip
     resume_least: float | None = option(
         "Refuse --resume if it has less than this share of G.", IMPORTANT, default=0.5, at_least=0, at_most=1,
         metavar="SHARE",
@@ -268,7 +273,7 @@ class Options:
         metavar="LIST", changes=NO_EFFECT,
     )  # fmt: skip
     detector_dir: str | None = option(
-        "Folder of the metrics' feature networks.", OUTPUT, metavar="DIR", changes=NO_EFFECT
+        "Folder of the metrics' feature networks.", OUTPUT, metavar="DIR", is_name=True, changes=NO_EFFECT
     )
     log_to: str | None = option(
         "Also send statistics, metrics and grids to tensorboard, wandb or trackio.", OUTPUT, default="auto",

@@ -136,7 +136,7 @@ def test_info_of_networks_and_datasets(networks, run, labelled_discs: Path, tmp_
     assert "images_per_class  4, 4, 4" in plain.out
     missing = run("info", tmp_path / "nothing")
     assert missing.code == 66
-    assert "nothing: no such file or folder" in missing.error_line()
+    assert "nothing: there is no such file or folder" in missing.error_line()
 
 
 def test_info_of_a_run(run, discs: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
         (["--data=DISCS", "--p=0.5"], 2, "--p: belongs to --aug=fixed, not to --aug=ada"),
         (["--data=DISCS", "--metrics=fid"], 2, "metric 'fid': unknown; choose from fid50k_full"),
         (["--data=DISCS", "--metrics=eqr1k", "--cfg=stylegan2"], 2, "--metrics=eqr1k: measures how images follow"),
-        (["--data=DISCS", "--config=none.toml"], 66, "--config=none.toml: no such file"),
+        (["--data=DISCS", "--config=none.toml"], 66, "--config=none.toml: there is no such file"),
         (["--data=DISCS", "--gpus=3"], 2, "--batch=32: must be a multiple of --gpus=3"),
         (["--data=DISCS", "--cond=1"], 2, "has no labels"),
         (["--data=DISCS", "--grid=3"], 2, "expected columns x rows, like 8x4"),
@@ -302,7 +302,7 @@ def test_wrong_data_is_named(run, tmp_path: Path, case: str) -> None:
         (["--data=DISCS", "--resume=nothing.pkl"], 66, "nothing.pkl"),
         (["--data=openmoji:a:b:c"], 2, "--data=openmoji:a:b:c"),
         (["--data=openmoji:a:alpha:b"], 2, "openmoji:faces:64 or openmoji:faces:alpha:64"),
-        (["--continue=nowhere"], 66, "--continue=nowhere: no such run folder"),
+        (["--continue=nowhere"], 66, "--continue=nowhere: there is no such folder"),
         (["--continue=latest"], 66, "holds no run"),
     ],
 )

@@ -364,7 +364,7 @@ class TestErrors:
             (["--metrics=fidd"], 2, "metric 'fidd': unknown; choose from fid50k_full"),
             (["--metrics="], 2, "--metrics: names none"),
             (["--metrics=fid9_full"], 2, "name them with --data"),
-            (["--metrics=fid9_full", "--data=nowhere.zip"], 66, "nowhere.zip: no such file or folder"),
+            (["--metrics=fid9_full", "--data=nowhere.zip"], 66, "nowhere.zip: there is no such file or folder"),
             (["--all", "--metrics=is10"], 2, "--all: needs a run folder"),
             (["--plot=x.png"], 2, "--plot: needs a run folder"),
             (["--network=no-such-run"], 66, "no-such-run: there is no such file or folder"),

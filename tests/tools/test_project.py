@@ -372,7 +372,7 @@ def test_a_folder_with_video(run, tmp_path: Path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["--network=NET", "--target=none.png"], 66, "--target=none.png: no such file"),
+        (["--network=NET", "--target=none.png"], 66, "--target=none.png: there is no such file"),
         (["--network=NET", "--target=net.pkl"], 65, "net.pkl: not PNG, JPEG, WebP or BMP"),
         (["--network=COND", "--target=a.png"], 2, "--class: needed"),
         (["--network=COND", "--target=a.png", "--class=7"], 2, "--class=7: out of range"),

@@ -263,7 +263,7 @@ def test_commands_on_a_dataset_and_golden_networks(run, golden: Path, discs: Pat
         (["stats", "--source=NET", "--num=1", "--device=tpu9"], 2, "--device=tpu9"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz"], 2, "--mean"),
         (["calc", "--source=NET", "--num=1", "--dest=a.png", "--mean=0", "--std=1"], 2, "ending in .npz"),
-        (["calc", "--source=NET", "--num=1", "--dest=net.pkl/a.npz", "--mean=0", "--std=1"], 74, "cannot be made"),
+        (["calc", "--source=NET", "--num=1", "--dest=net.pkl/a.npz", "--mean=0", "--std=1"], 74, "is no folder"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz", "--mean=0", "--std=0"], 2, "std above 0"),
         (["calc", "--source=NET", "--num=1", "--dest=a.npz", "--mean=0", "--std=1", "--interp=0"], 2, "--interp"),
         (["heatmap", "none.npz", "--save=a.bmp"], 2, "ending in .png, .pdf, .svg"),

@@ -142,7 +142,7 @@ def test_without_it_nothing_is_kept(discs: Path, run, tmp_path: Path) -> None:
     assert averages(tmp_path / "run") == []
     for words, code, said in (
         ((tmp_path / "run", "--width=0.1", "--output=a.pkl"), 66, "holds no power-ema-*.pt; train with --posthoc-ema"),
-        ((tmp_path / "none", "--width=0.1", "--output=a.pkl"), 66, "no such run folder"),
+        ((tmp_path / "none", "--width=0.1", "--output=a.pkl"), 66, "there is no such folder"),
         ((tmp_path / "run", "--width=0.3", "--output=a.pkl"), 2, "--width"),
         ((tmp_path / "run", "--width=0.1", "--output=a.onnx"), 2, "expected a name ending in .pkl or .safetensors"),
     ):  # fmt: skip
