@@ -11,7 +11,10 @@ import torch
 from sg3.api.checks import listener, path_of, switch, text
 from sg3.api.networks import Network, generator_of
 from sg3.errors import UsageError
-from sg3.formats import name_of
+from sg3.formats import is_remote, name_of
+from sg3.formats.hub import SCHEME, SUFFIXES
+from sg3.named_paths import Kind, nothing_at, to_read, to_write
+from sg3.terminal import printable
 from sg3.tools.export import PARTS, require_packages, trace, write_archive, write_onnx
 from sg3.tools.export import verify as run_and_compare
 from sg3.tools.hub import push as push_file
@@ -40,7 +43,8 @@ def export(
     Raises UsageError (another suffix, a part that the network does not have), MissingInputError (a package),
     NumericalError (the file gives something else), StorageError, and what `sg3.load` raises.
     """
-    path, half, verify = path_of("path", path), switch("half", half), switch("verify", verify)
+    path = path_of("path", path, check=to_write, kind=Kind.FILE)
+    half, verify = switch("half", half), switch("verify", verify)
     listener("report", report)
     report = report or _unheard
     if path.suffix not in (".onnx", ".pt2"):
@@ -80,12 +84,31 @@ def push(
     generator. Raises UsageError, DataError, MissingInputError (not there, or not for this user), StorageError.
     """
     name = name_of(network, "; save a network in memory first, with sg3.save")
+    repo = text("repo", repo, "OWNER/NAME").removeprefix(SCHEME)
+    source = _to_push(name, repo)
     listener("report", report)
     report = report or _unheard
     licence = None if licence is None else text("licence", licence, "a name, such as cc-by-4.0")
     done = push_file(
-        Path(name), text("repo", repo, "OWNER/NAME"), licence=licence, private=switch("private", private),
+        source, repo, licence=licence, private=switch("private", private),
         whole=switch("whole", whole), message=text("message", message, "a text"), report=report,
     )  # fmt: skip
     report(f"commit {done.commit}")
     return done.url
+
+
+def _to_push(name: str, repo: str) -> Path:
+    """The file or run that goes to `repo`. Raises UsageError for what is on the network already, in particular if the
+    two are given in the wrong order, MissingInputError, DataError, StorageError."""
+    is_file = Path(name).suffix in SUFFIXES and not is_remote(name)
+    if not is_file and not Path(name).exists() and (Path(repo).exists() or Path(repo).suffix in SUFFIXES):
+        where = name.removeprefix(SCHEME)
+        raise UsageError(f"push: {printable(repo)} is here and {printable(name)} is not; the network comes first, then "
+                         f"where it goes: {printable(repo)}, {printable(where)}")
+    if is_remote(name):
+        raise UsageError(f"network={printable(name)}: is not on this machine; expected a file or a run folder; to "
+                         "upload a copy, take what `sg3 pull` writes")
+    path = to_read(name, Kind.EITHER)
+    if not path.exists():
+        raise nothing_at(name)
+    return path

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import rich_click as click
 
+from sg3.cli import options
 from sg3.cli.options import switch
 from sg3.terminal import say, show
 
 
 @click.command("push")
-@click.argument("network", type=click.Path(path_type=Path), metavar="NETWORK")
+@click.argument("network", type=options.NAME, metavar="NETWORK")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--licence", metavar="TEXT", help="Of the weights, such as cc-by-4.0.  [default: what the file says]")
 @switch("--private", help="Make a new repository that only you see.")
 @switch("--whole", help="Also G without averaging, D and optimizers' states, for others to go on training from.")
 @click.option("--message", default="Network by sg3", show_default=True, metavar="TEXT", help="Of the commit.")
-def command(network: Path, repo: str, licence: str | None, private: bool, whole: bool, message: str) -> None:
+def command(network: str, repo: str, licence: str | None, private: bool, whole: bool, message: str) -> None:
     """Upload a network to the Hugging Face Hub, with a model card: data, recipe, metrics, licence, samples.
 
     NETWORK is a file or a run folder, which stands for its newest snapshot. `hf auth login` or HF_TOKEN says who you
@@ -30,8 +29,5 @@ def command(network: Path, repo: str, licence: str | None, private: bool, whole:
         sg3 generate --network=hf://me/cats --seeds=0-7 --outdir=out
     """
     from sg3.api.sharing import push
-    from sg3.errors import MissingInputError
 
-    if not network.exists():
-        raise MissingInputError(f"{network}: there is no such file or folder")
     show(push(network, repo, licence=licence, private=private, whole=whole, message=message, report=say))
