@@ -72,7 +72,7 @@ def command(
     from sg3.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip
-    from sg3.tools.files import make_folder, save_arrays, save_png, sheet, without_bars
+    from sg3.tools.files import make_folder, save_arrays, save_png, seed_caption, sheet, without_bars
     from sg3.tools.latents import choose_layers, render, sample_w
 
     G, visible = open_framed_style(network, device, class_idx, bars)
@@ -89,7 +89,10 @@ def command(
         "network": Path(network).name, "method": method, "degrees": step_labels(degree, steps), "layers": layers,
         "seeds": seeds, "trunc": truncation_psi, "class": class_idx if G.c_dim else None, "sg3": __version__,
     }  # fmt: skip
-    words = [[f"seed {seed}: {amount:+g}" for amount in step_labels(degree, steps)] for seed in seeds]
+    words = [
+        [f"{seed_caption(seed, class_idx if G.c_dim else None)}: {amount:+g}" for amount in step_labels(degree, steps)]
+        for seed in seeds
+    ]
     make_folder(outdir)
     ends = []
     for k in track(range(num), "directions", num):

@@ -100,6 +100,6 @@ def command(
     with open_output(output, fps=fps, codec=codec, bitrate=bitrate, comment=json.dumps(settings)) as add:
         for step in track(sweep(G, ws, transform, amounts), "frames", len(amounts)):
             worst = min(worst, step.psnr)
-            add(draw_step(step, transform, gain, visible))
+            add(draw_step(step, transform, gain, visible, class_idx if G.c_dim else None))
     say(f"lowest PSNR {worst:.1f} dB")
     show(output)

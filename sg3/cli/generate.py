@@ -71,7 +71,7 @@ def command(
     from sg3.models import StyleGenerator
     from sg3.progress import track
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
-    from sg3.tools.files import Pixels, make_folder, save_png, sheet, without_bars
+    from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, without_bars
     from sg3.tools.latent_files import pictures_of_files
 
     if (seeds is not None) + bool(latents) != 1:
@@ -128,7 +128,10 @@ def command(
     pixels_of = [everyone[i % world.size][i // world.size] for i in range(len(names))]
     places = [*pixels_of, *[None] * (columns * rows - len(pixels_of))]
     more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
-    words = [" ".join(map(str, [*(["seed"] if seeds is not None else []), *said.values()])) for _, said in names]
+    shown_class = class_idx if G.c_dim else None
+    words = [" ".join(map(str, said.values())) for _, said in names]
+    if seeds is not None:
+        words = [seed_caption(seed, shown_class) for seed in seeds]
     words += [""] * (columns * rows - len(words))
     picture = sheet(_in_rows(places, columns), _in_rows(words, columns) if captions else None, scale)
     save_png(outdir / "grid.png", picture, {**more, **settings})

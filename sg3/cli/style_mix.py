@@ -61,7 +61,7 @@ def command(
     from sg3.cli.network import open_framed_style
     from sg3.errors import UsageError
     from sg3.progress import track
-    from sg3.tools.files import Pixels, make_folder, save_png, sheet, without_bars
+    from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, without_bars
     from sg3.tools.latents import choose_layers
     from sg3.tools.style_mix import style_mix
 
@@ -90,8 +90,9 @@ def command(
         made[row, col] = pixels
     head = [None, *(made[col, col] for col in cols)]
     body = [[made[row, row], *(made[row, col] for col in cols)] for row in rows]
-    words = [["", *(f"seed {col}" for col in cols)]]
-    words += [[f"seed {row}", *(f"{row}-{col}" for col in cols)] for row in rows]
+    shown_class = class_idx if G.c_dim else None
+    words = [["", *(seed_caption(col, shown_class) for col in cols)]]
+    words += [[seed_caption(row, shown_class), *(f"{row}-{col}" for col in cols)] for row in rows]
     picture = sheet([head, *body], words if captions else None, scale)
     save_png(outdir / "grid.png", picture, {"rows": rows, "cols": cols, **settings})
     show(outdir / "grid.png")

@@ -85,12 +85,14 @@ def sweep(G: StyleGenerator, ws: torch.Tensor, transform: str, amounts: list[flo
         set_transform(G)
 
 
-def draw_step(step: Step, transform: str, gain: float = 4.0, visible: Size | None = None) -> np.ndarray:
+def draw_step(
+    step: Step, transform: str, gain: float = 4.0, visible: Size | None = None, class_idx: int | None = None
+) -> np.ndarray:
     """[generated | reference | gray + gain * difference] under a caption: uint8 [32 + s R, 3 s R, 3].
 
     s is the smallest whole factor that makes panels at least 128 pixels wide (plus a line each if sizes come out odd).
     Images with alpha lie on a gray, and so do those whose difference is shown. `visible`: only this part in the middle
-    of them; the PSNR is of all.
+    of them; the PSNR is of all. `class_idx`: that of the image, for the caption.
     """
     panels = to_frames(torch.cat(_panels(step, gain)))  # [3, R, R, 3]
     if visible is not None:
@@ -106,6 +108,8 @@ def draw_step(step: Step, transform: str, gain: float = 4.0, visible: Size | Non
     unit = "degrees" if transform == "rotate" else "px"
     pen.text((4, 17), f"{transform} {step.amount:+.4g} {unit}", fill="white")
     pen.text((width + 4, 17), f"PSNR {step.psnr:.1f} dB", fill="white")
+    if class_idx is not None:
+        pen.text((2 * width + 4, 17), f"class {class_idx}", fill="white")
     return np.concatenate([np.asarray(caption), np.concatenate(list(panels), axis=1)], axis=0)
 
 

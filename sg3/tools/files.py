@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import IO
@@ -130,12 +131,12 @@ def sheet(
     checkerboard.
 
     `captions`, one for each place, are written above the pictures. Each is enlarged by the whole factor `scale`, by
-    default 1, or with captions the smallest that makes it READABLE pixels wide. Raises UsageError for a sheet that
-    would be enlarged to more than MOST_OF_A_SHEET pixels.
+    default 1, or with captions the smallest that makes it READABLE pixels wide and as wide as any of them. Raises
+    UsageError for a sheet that would be enlarged to more than MOST_OF_A_SHEET pixels.
     """
     shape = next(picture.shape for row in rows for picture in row if picture is not None)
     if scale is None:
-        scale = 1 if captions is None else ceil(READABLE / shape[1])
+        scale = 1 if captions is None else ceil(max(READABLE, *map(_width, chain(*captions))) / shape[1])
     height = shape[0] * scale + (CAPTION if captions is not None else 0)
     width = max(len(row) for row in rows) * shape[1] * scale
     if scale > 1 and len(rows) * height * width > MOST_OF_A_SHEET:
@@ -151,6 +152,16 @@ def sheet(
             pictures = [np.concatenate(pair, axis=0) for pair in zip(heads, pictures, strict=True)]
         lines.append(np.concatenate(pictures, axis=1))
     return np.concatenate(lines, axis=0)
+
+
+def seed_caption(seed: int, class_idx: int | None) -> str:
+    """What a picture of a seed is of; the class is None for networks without classes."""
+    return f"seed {seed}" if class_idx is None else f"seed {seed}, class {class_idx}"
+
+
+def _width(text: str) -> int:
+    """Pixels that a caption takes, with the two before it."""
+    return ceil(2 + ImageDraw.Draw(Image.new("L", (1, 1))).textlength(clean(text)))
 
 
 def _caption(text: str, shape: tuple[int, ...]) -> Pixels:
