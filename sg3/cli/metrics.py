@@ -210,21 +210,10 @@ class Display:
 
     def _differences(self, line: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """By name, how much larger values are than those of the network that came first."""
-        from sg3.metrics.intervals import difference
+        from sg3.metrics.intervals import differences
 
         first = self._first.setdefault(line["metric"], line)
-        if self.against is None or first is line:
-            return {}
-        found: dict[str, dict[str, Any]] = {}
-        for name in line.get("intervals", {}):
-            try:
-                value, interval = difference(line, first, name)
-            except ValueError as error:
-                say(str(error))
-            else:
-                known = interval.as_dict()
-                found[name] = {"value": value, "low": known["low"], "high": known["high"]}
-        return found
+        return {} if self.against is None or first is line else differences(line, first, say)
 
 
 def _of_class(name: str, index: str) -> str:

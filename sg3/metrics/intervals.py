@@ -15,7 +15,7 @@ images: they do not contain the value that infinitely many would have, where the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,23 @@ def over_splits(average: float, std: float, splits: int) -> Interval:
         return Interval(math.nan, math.nan, f"{splits} splits")
     reach = T[splits - 2] * std / (splits - 1) ** 0.5
     return Interval(average - reach, average + reach, f"{splits} splits of generated images")
+
+
+def differences(
+    line: dict[str, Any], other: dict[str, Any], note: Callable[[str], object]
+) -> dict[str, dict[str, float | None]]:
+    """By name, how much larger the values of one line of metric-NAME.jsonl are than those of another, with an interval,
+    as plain data; `note` is told why there is none."""
+    found = {}
+    for name in line.get("intervals", {}):
+        try:
+            value, interval = difference(line, other, name)
+        except ValueError as error:
+            note(str(error))
+        else:
+            known = interval.as_dict()
+            found[name] = {"value": value, "low": known["low"], "high": known["high"]}
+    return found
 
 
 def difference(first: dict[str, Any], second: dict[str, Any], name: str) -> tuple[float, Interval]:
