@@ -16,6 +16,7 @@ from sg3 import run_folder
 from sg3.api.checks import listener, path_of
 from sg3.errors import DataError, MissingInputError
 from sg3.formats import Snapshot, load
+from sg3.metrics.results import meaning, read, unlike
 from sg3.named_paths import Kind, to_read
 from sg3.terminal import printable
 from sg3.train.callbacks import Callbacks, Event
@@ -73,14 +74,17 @@ class Run:
 
     def metrics(self) -> dict[str, Columns]:
         """By metric: kimg and the values of every snapshot that was measured, the newest measurement of each, [N].
-        `metrics()["fid5k_full"]["fid5k_full"]` against `["kimg"]` is its curve."""
+        `metrics()["fid5k_full"]["fid5k_full"]` against `["kimg"]` is its curve. Values that cannot be compared with the
+        newest line's, such as with black bars and without, are left out."""
         curves = {}
         for name in run_folder.metric_names(self.path):
             newest: dict[int, dict[str, Any]] = {}
-            for line in run_folder.read_lines(run_folder.metric_path(self.path, name)):
-                kimg, results = run_folder.kimg_of(line.get("snapshot_pkl")), line.get("results")
-                if kimg is not None and isinstance(results, dict):
-                    newest[kimg] = {"kimg": kimg, **results}
+            lines = list(read(self.path, name))
+            means = meaning(lines[-1]) if lines else {}
+            for line in lines:
+                kimg = run_folder.kimg_of(line.get("snapshot_pkl"))
+                if kimg is not None and not unlike(meaning(line), means):
+                    newest[kimg] = {"kimg": kimg, **line["results"]}
             curves[name] = _columns([newest[kimg] for kimg in sorted(newest)])
         return curves
 

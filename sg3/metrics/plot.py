@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.errors import MissingInputError
-from sg3.metrics.results import read
+from sg3.metrics.results import meaning, read, unlike
 from sg3.plotting import check_plot, new_figure, save_figure
 from sg3.run_folder import METRICS, kimg_of, metric_names
 
@@ -16,7 +16,8 @@ from sg3.run_folder import METRICS, kimg_of, metric_names
 def plot(folder: Path, path: Path, names: Sequence[str] = ()) -> int:
     """Draw metrics of a run folder, all of them if none is named, a panel each, into an image file; returns how many.
 
-    Of several values for one snapshot the last one counts. Raises MissingInputError if there is nothing to draw, and
+    Of several values for one snapshot the last one counts. Values that cannot be compared, such as with black bars and
+    without, are curves of their own. Raises MissingInputError if there is nothing to draw, and
     what `check_plot` raises.
     """
     check_plot(path, "--plot")
@@ -43,27 +44,42 @@ def plot(folder: Path, path: Path, names: Sequence[str] = ()) -> int:
 def _curves(folder: Path, name: str) -> dict[str, dict[float, float]]:
     """Result -> {kimg: value}; the spread of a value is no curve of its own."""
     curves: dict[str, dict[float, float]] = {}
-    for line in read(folder, name):
+    for line, words in _told_apart(folder, name):
         kimg = _kimg(line)
         for label, value in line["results"].items():
             if kimg is not None and isinstance(value, int | float) and math.isfinite(value) and \
                     not label.endswith("_std"):
-                curves.setdefault(label, {})[kimg] = value
+                curves.setdefault(label + words, {})[kimg] = value
     return curves
 
 
 def _bands(folder: Path, name: str) -> dict[str, dict[float, tuple[float, float]]]:
     """Result -> {kimg: its confidence interval}."""
     bands: dict[str, dict[float, tuple[float, float]]] = {}
-    for line in read(folder, name):
+    for line, words in _told_apart(folder, name):
         kimg, intervals = _kimg(line), line.get("intervals")
         if kimg is None or not isinstance(intervals, dict):
             continue
         for label, interval in intervals.items():
             match interval:
                 case {"low": int() | float() as low, "high": int() | float() as high}:
-                    bands.setdefault(label, {})[kimg] = (low, high)
+                    bands.setdefault(label + words, {})[kimg] = (low, high)
     return bands
+
+
+def _told_apart(folder: Path, name: str) -> list[tuple[dict[str, Any], str]]:
+    """The lines of a metric, each with words for its label: none, unless some cannot be compared with others."""
+    lines = list(read(folder, name))
+    kinds: list[dict[str, str]] = []
+    kind_of = []
+    for line in lines:
+        means = meaning(line)
+        found = next((index for index, kind in enumerate(kinds) if not unlike(means, kind)), len(kinds))
+        if found == len(kinds):
+            kinds.append(means)
+        kind_of.append(found)
+    words = [unlike(kind, kinds[-1 if kind is kinds[0] else 0]) for kind in kinds]
+    return [(line, f" ({words[kind]})" if words[kind] else "") for line, kind in zip(lines, kind_of, strict=True)]
 
 
 def _kimg(line: dict[str, Any]) -> float | None:

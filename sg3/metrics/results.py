@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sg3.durations import format_time
 from sg3.metrics.intervals import Interval
 from sg3.metrics.metric import Metric, Values
 from sg3.run_folder import append_line, metric_path, read_lines
+from sg3.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,38 @@ def read(folder: Path, metric: str) -> Iterator[dict[str, Any]]:
     for entry in read_lines(metric_path(folder, metric)):
         if isinstance(entry.get("results"), dict):
             yield entry
+
+
+# What a number means besides its metric's name, and how to say it. A run may be measured in more than one way: with
+# and without black bars, over another background, against other images.
+MEANING = {
+    "bars": "bars", "background": "background", "mirrored": "mirrored", "dataset": "real images",
+    "test_dataset": "test images", "detector_sha256": "detector", "resize": "resize",
+}  # fmt: skip
+
+
+def meaning(line: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers of a line of metric-NAME.jsonl depend on besides the network, as far as it says; images between
+    black bars were measured with them by versions that did not cut them off."""
+    recipe = line.get("recipe")
+    if not isinstance(recipe, dict):
+        return {}
+    dataset = recipe.get("dataset")
+    said = {name: recipe.get(name) for name in MEANING}
+    said |= {"dataset": dataset.get("sha256") if isinstance(dataset, dict) else None}
+    said |= {"bars": said["bars"] or "measured"}
+    return {name: str(value) for name, value in said.items() if value is not None}
+
+
+def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """How the first of two meanings differs from the second, in words; nothing if numbers can be compared."""
+    names = [name for name in MEANING if name in one and name in other and one[name] != other[name]]
+    return ", ".join(f"{MEANING[name]} {_short(one[name])}" for name in names)
+
+
+def _short(value: str) -> str:
+    """A checksum by its beginning."""
+    return value[:8] if re.fullmatch("[0-9a-f]{32,}", value) else printable(value)
 
 
 def versions() -> dict[str, str]:

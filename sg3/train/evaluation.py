@@ -22,7 +22,7 @@ from sg3.metrics.detectors import Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric
-from sg3.metrics.results import append, read
+from sg3.metrics.results import append, meaning, read, unlike
 from sg3.models import Generator
 from sg3.processes import World
 from sg3.run_folder import BEST, keep_lines, kimg_of, metric_names, metric_path, read_object, snapshots
@@ -144,12 +144,23 @@ class Evaluation:
         name, value = next(iter(result.results.items()))
         best = self._read_best()
         known = best.get(metric.name)
+        if known is not None and (words := self._unlike_best(result, known)):
+            self._display.message(f"{metric.name}: {known['snapshot']}, the best so far, was measured otherwise "
+                                  f"({words}), which cannot be compared; the best is looked for anew")
+            known = None
         sign = -1 if metric.less_is_better else 1
         if not math.isfinite(value) or (known is not None and sign * value <= sign * known["value"]):
             return False
         best[metric.name] = {"result": name, "value": value, "snapshot": snapshot}
         self._write_best(best)
         return known is not None
+
+    def _unlike_best(self, result: MetricResult, best: dict[str, Any]) -> str:
+        """How the best value was measured, if it cannot be compared with this result; nothing if it can."""
+        for line in read(self._run_dir, result.metric.name):
+            if line.get("snapshot_pkl") == best["snapshot"] and best["value"] in line["results"].values():
+                return unlike(meaning(line), meaning({"recipe": result.recipe}))
+        return ""
 
     def _read_best(self) -> dict[str, dict[str, Any]]:
         """Metric -> its best value, and the snapshot that has it. Raises DataError for what is no such file."""

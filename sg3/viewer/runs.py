@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from sg3 import run_folder
 from sg3.errors import MissingInputError, UsageError
+from sg3.metrics.results import meaning, unlike
 from sg3.plain_files import open_plain
 from sg3.terminal import printable
 from sg3.viewer.catalogue import Catalogue
@@ -70,7 +71,10 @@ class Runs:
                 curves.setdefault(curve, []).append((kimg, value))
         metrics: dict[str, list[tuple[float, float]]] = {}
         for metric in run_folder.metric_names(folder):
-            for kimg, results in self._file(run_folder.metric_path(folder, metric), _result).values():
+            lines = self._file(run_folder.metric_path(folder, metric), _result).values()
+            for kimg, (results, means) in lines:
+                if unlike(means, lines[-1][1][1]):  # such as with black bars, and now without
+                    continue
                 for key, value in results.items():
                     metrics.setdefault(key, []).append((kimg, value))
         return {
@@ -94,12 +98,13 @@ def _tick(line: dict[str, Any]) -> tuple[float, dict[str, float]] | None:
     return None if kimg is None else (kimg, means)
 
 
-def _result(line: dict[str, Any]) -> tuple[int, dict[str, float]] | None:
+def _result(line: dict[str, Any]) -> tuple[int, tuple[dict[str, float], dict[str, str]]] | None:
     kimg, results = run_folder.kimg_of(str(line.get("snapshot_pkl"))), line.get("results")
     if kimg is None or not isinstance(results, dict):
         return None
-    return kimg, {printable(key, 60): float(value) for key, value in list(results.items())[:MOST_RESULTS]
-                  if isinstance(value, int | float) and isfinite(value)}  # fmt: skip
+    values = {printable(key, 60): float(value) for key, value in list(results.items())[:MOST_RESULTS]
+              if isinstance(value, int | float) and isfinite(value)}  # fmt: skip
+    return kimg, (values, meaning(line))
 
 
 def image(catalogue: Catalogue, name: str, which: str, until: int | None = None) -> bytes:

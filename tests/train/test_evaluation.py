@@ -88,6 +88,35 @@ def test_the_best_snapshot_is_remembered(tmp_path: Path, monkeypatch, metric: st
     assert e.best_snapshots() == set()
 
 
+def test_the_best_is_of_numbers_that_can_be_compared(tmp_path: Path, monkeypatch) -> None:
+    """A run between black bars, begun by a version that measured them: its better numbers are of an easier task."""
+    recipes = [{}, {}, {"bars": "cut off, 256x144 left"}, {"bars": "cut off, 256x144 left"}]
+    remaining = iter(zip([5.0, 2.0, 9.0, 8.0], recipes, strict=True))
+
+    def compute(metrics, *_args, on_result, **_more) -> None:
+        value, recipe = next(remaining)
+        on_result(MetricResult(metrics[0], {"fid1k_full": value}, 1.0, 1, recipe))
+
+    said: list[str] = []
+    e = evaluation(tmp_path, monkeypatch, [])
+    monkeypatch.setattr(evaluation_module, "compute", compute)
+    monkeypatch.setattr(e._display, "message", said.append)
+    best = []
+    for path in snapshots(tmp_path, 4):
+        e.run(torch.nn.Identity(), path, SimpleNamespace(is_asked=False), lambda: None)
+        best.append(json.loads((tmp_path / BEST).read_text())["fid1k_full"])
+    assert [(entry["value"], entry["snapshot"][-7:-4]) for entry in best] == [
+        (5.0, "000"), (2.0, "001"), (9.0, "002"), (8.0, "003")]  # fmt: skip
+    assert said == [
+        "fid1k_full: 5.0000 (1 s)",
+        "fid1k_full: 2.0000 (1 s), the best so far",
+        "fid1k_full: network-snapshot-000001.pkl, the best so far, was measured otherwise (bars measured), which "
+        "cannot be compared; the best is looked for anew",
+        "fid1k_full: 9.0000 (1 s)",
+        "fid1k_full: 8.0000 (1 s), the best so far",
+    ]
+
+
 def test_a_metric_is_one_line_in_the_log(tmp_path: Path, monkeypatch) -> None:
     """A value that has the metric's own name is not named again, one of several is."""
     said: list[str] = []
