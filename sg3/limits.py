@@ -138,8 +138,8 @@ PIECE = 2**18  # bytes that are read or decompressed at a time
 def open_zip(source: Path | BinaryIO, entries: int, where: str) -> zipfile.ZipFile:
     """A zip file, opened for reading if its table has room for at most so many entries.
 
-    zipfile makes an object of every entry before anybody can ask how many there are. Raises what zipfile raises, and
-    DataError, which begins with `where`, for more entries.
+    zipfile makes an object of every entry before anybody can ask how many there are. Raises what zipfile raises, also
+    for an entry that is nowhere in the file, and DataError, which begins with `where`, for more entries.
     """
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         file.seek(0)
@@ -151,6 +151,9 @@ def open_zip(source: Path | BinaryIO, entries: int, where: str) -> zipfile.ZipFi
     if len(archive.filelist) > entries:
         archive.close()
         raise DataError(f"{where}: is a zip file of {len(archive.filelist)} entries, more than any such file needs")
+    if any(not 0 <= entry.header_offset <= archive.start_dir for entry in archive.filelist):
+        archive.close()  # going there would look like a failure of the disk
+        raise zipfile.BadZipFile("an entry lies outside of the file")
     return archive
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -19,7 +17,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.canvas import Size, middle
-from sg3.errors import DataError, MissingInputError, StorageError, UsageError
+from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
 from sg3.plain_files import is_special
 from sg3.terminal import clean, printable
 from sg3.transparency import RULE, has_alpha, opaque
@@ -117,7 +115,9 @@ def _failures(path: Path, kind: str) -> Iterator[None]:
         raise MissingInputError(f"{path}: there is no such file") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except Sg3Error:
+        raise
+    except Exception:  # numpy, which parses headers as Python, raises nearly every type
         # What numpy says is not for the reader: among others, it recommends to execute the file.
         raise DataError(f"{path}: is damaged or {kind}") from None
 

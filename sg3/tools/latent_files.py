@@ -194,7 +194,7 @@ def _read_latents(path: Path) -> tuple[str | None, torch.Tensor]:
 
 def _tensor(array: NDArray[Any], path: Path) -> torch.Tensor:
     try:
-        return torch.from_numpy(array)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except TypeError as error:
         raise DataError(f"{path}: holds {array.dtype}, not numbers") from error
 

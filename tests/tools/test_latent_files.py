@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,41 @@ def test_a_w_for_each_layer_is_one_latent(form: str, tmp_path: Path) -> None:
     assert (space, notes) == ("w", [] if form == "picture" else said)
     np.savez(tmp_path / "z.npz", z=LAYERS[0].numpy())
     assert loaded(tmp_path / "z.npz")[1].shape == (6, 8)  # of z there is one for all layers
+
+
+def test_other_machines_order_of_bytes(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", LAYERS.numpy().astype(">f4"))
+    assert torch.equal(loaded(tmp_path / "a.npy")[1], LAYERS)
+
+
+@pytest.mark.parametrize("header", [
+    "{'descr': ('<f4', 'fortran_order': False, 'shape': (1, 8)}", "{'descr': '<f4', 'shape': (1, 8",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 8)}", "-" * 9000 + "1", "(" * 9000,
+])  # fmt: skip
+def test_headers_that_numpy_chokes_on(header: str, tmp_path: Path) -> None:
+    """It parses them as Python, and tidies up what Python cannot parse."""
+    text = header.encode() + b"\n"
+    content = b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(32)
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", content)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(DataError, match="is damaged or no "):
+            loaded(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.pt"])
+def test_a_zip_file_whose_table_has_moved(name: str, tmp_path: Path) -> None:
+    """Its first entry would begin before the file does, where reading fails as it does on a broken disk."""
+    np.savez(tmp_path / "a.npz", w=LAYERS.numpy())
+    torch.save(LAYERS, tmp_path / "a.pt")
+    content = bytearray((tmp_path / name).read_bytes())
+    for mark, place, form in ((b"PK\x05\x06", 16, "<I"), (b"PK\x06\x06", 48, "<Q")):
+        if (found := content.rfind(mark)) >= 0:
+            struct.pack_into(form, content, found + place, struct.unpack_from(form, content, found + place)[0] + 10)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged|entry lies outside"):
+        loaded(tmp_path / name)
 
 
 def test_pickled_objects_are_named_and_refused(tmp_path: Path) -> None:
