@@ -20,6 +20,7 @@ OURS: dict[str, tuple[str, ...] | None] = {
     "SG3_DETECTORS": None,
     "SG3_COMPAT_QUIET": None,
     "SG3_COMMAND": None,
+    "SG3_LAUNCHER": None,
     "SG3_RUN_DIR_FILE": None,
 }
 ALIKE = 0.85  # a letter or two are missing, wrong or too many

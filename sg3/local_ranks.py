@@ -24,6 +24,7 @@ from sg3.errors import Sg3Error, UsageError
 from sg3.portable import loopback, signals
 from sg3.resources import usable_cpus
 
+LAUNCHER = "SG3_LAUNCHER"  # variable: the process that has started this one and others, where they meet
 HOST = "127.0.0.1"
 LOOK_SECONDS = 0.1
 ENDING_SECONDS = 30.0  # for the others when one has failed, or when a signal comes again
@@ -70,7 +71,7 @@ def start_processes(count: int, words: Sequence[str]) -> int:
         **({"GLOO_SOCKET_IFNAME": name} if (name := loopback()) else {}),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # whoever loses another says so in a line; torch, in 50
         **os.environ,
-        "WORLD_SIZE": str(count), "MASTER_ADDR": HOST, "MASTER_PORT": str(port),
+        LAUNCHER: str(os.getpid()), "WORLD_SIZE": str(count), "MASTER_ADDR": HOST, "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",  # the store is here, not in rank 0
     }  # fmt: skip
     ranks: list[subprocess.Popen[bytes]] = []

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -24,6 +25,7 @@ import torch.distributed as dist
 import sg3.errors
 from sg3.device import choose_device
 from sg3.errors import Sg3Error, UsageError
+from sg3.local_ranks import LAUNCHER
 from sg3.portable import loopback
 from sg3.terminal import say
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:  # there are builds of torch without it
 
 T = TypeVar("T")
 CONNECT_SECONDS = 300  # for all processes to appear
+LAUNCHER_SECONDS = 5.0  # after whose death they end, unless something that knows more has ended them
+LAUNCHER_DIED = "the process that started the others died"
 SAY_SECONDS = 10  # after which one that waits for the others to appear says so
 # Whoever waits longer has lost the others. In training the watchdog names a rank that hangs long before; in metrics the
 # others wait while the first process compares features.
@@ -232,6 +236,8 @@ def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING
     chosen = _chosen(device)
     if place.size == 1:
         return World(0, 1, chosen)
+    if LAUNCHER in os.environ:
+        Thread(target=_end_with, args=(int(os.environ[LAUNCHER]), place.rank), name="launcher", daemon=True).start()
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm_address(os.environ)
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.size))
@@ -260,6 +266,16 @@ def join(device: str, gpus: int | None, slowest: timedelta = SLOWEST_IN_TRAINING
     finally:
         waiting.cancel()
     return World(rank, size, chosen, PrefixStore("sg3", store))
+
+
+def _end_with(launcher: int, rank: int) -> None:
+    """End this process when that one has gone, where the others meet: they would wait for each other for minutes."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    time.sleep(LAUNCHER_SECONDS)  # a run's watchdog is faster, and leaves an exit.json
+    if rank == 0:
+        say(f"error: {LAUNCHER_DIED}; start again")
+    os._exit(Sg3Error.exit_code)
 
 
 def meet_in(folder: Path, rank: int, size: int, device: torch.device) -> World:

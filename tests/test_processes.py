@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import sg3.local_ranks
 import sg3.processes
 from sg3.errors import DataError, Sg3Error, UsageError
 from sg3.processes import Place, Stopped, World, already_met, find_place, join, meet_in, slurm_address
@@ -132,6 +136,15 @@ def test_one_that_waits_for_the_others_says_so(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(Sg3Error, match=f"rank 0 of 2: cannot meet the others at 127.0.0.1:{port}"):
         join("cpu", None)
     assert capsys.readouterr().err == f"rank 0 of 2: waiting for the others at 127.0.0.1:{port}, 2 s at most\n"
+
+
+def test_one_whose_launcher_has_died_ends() -> None:
+    """Before the processes have met, for which they wait where the launcher was."""
+    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 9}
+    code = "import sg3.processes as p; p.LAUNCHER_SECONDS = 0.1; p.join('cpu', None)"
+    environment = {**os.environ, **{name: str(value) for name, value in place.items()}, sg3.local_ranks.LAUNCHER: "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (70, "error: the process that started the others died; start again\n")
 
 
 def test_one_alone_exchanges_nothing() -> None:

@@ -174,6 +174,8 @@ def _run(args: list[str], debug: bool) -> int:
         see = f" (see: {ctx.command_path} --help)" if ctx else ""
         return _fail(error.format_message() + see, error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt):
+        if COMMAND in os.environ:  # whoever has started this process and others says so
+            return 130
         return _fail("interrupted", 130, debug, said="")
     except TrainingStopped as error:
         return _fail(str(error), error.exit_code, debug, said="")

@@ -129,7 +129,10 @@ def command(
 def _say_where(ended: Ended) -> int:
     """Print the run folder, unless processes of the run have; returns the exit code."""
     from sg3.processes import find_place
+    from sg3.train.spawn import INTERRUPTED
 
+    if ended.elsewhere and ended.code == INTERRUPTED:
+        raise KeyboardInterrupt
     place = find_place(os.environ)
     if not ended.elsewhere and (place is None or place.rank == 0):
         try:

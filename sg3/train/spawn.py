@@ -19,6 +19,9 @@ from sg3.train.callbacks import NO_CALLBACKS, Callbacks
 from sg3.train.launch import RUN_DIR_FILE, continue_run, read_run, start
 from sg3.train.options import Options
 from sg3.train.recipes import options_of
+from sg3.train.stop import SIGNALS
+
+INTERRUPTED = 130  # exit code: asked to end, before a state could be saved
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,12 @@ class Ended:
     reason: str = ""
 
     def raise_failure(self) -> None:
-        """Raise what the code stands for, with the run's own words. Nothing for 0."""
+        """Raise what the code stands for, with the run's own words: KeyboardInterrupt where a signal ended it before
+        its state was saved. Nothing for 0."""
         if self.code == 0:
             return
+        if self.code == INTERRUPTED:
+            raise KeyboardInterrupt(self.reason)
         kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Sg3Error)]
         kind = next((kind for kind in reversed(kinds) if kind.exit_code == self.code), Sg3Error)
         raise kind(self.reason or f"the processes of the run ended with exit code {self.code}")
@@ -74,7 +80,7 @@ def _in_processes(count: int, words: Sequence[str], callbacks: Callbacks) -> End
             code = start_processes(count, words)
         finally:
             del os.environ[RUN_DIR_FILE], os.environ[COMMAND]
-        return _left_behind(report, code)
+        return _left_behind(report, INTERRUPTED if code - 128 in SIGNALS else code)
 
 
 def _left_behind(report: Path, code: int) -> Ended:

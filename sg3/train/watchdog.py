@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sg3.processes import World
+from sg3.processes import LAUNCHER_DIED, World
 from sg3.terminal import say
 
 LOOK_SECONDS = 0.5
@@ -45,8 +45,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         if world.store is not None:
             # A connection of its own: on the other one the main thread can wait for minutes, with a lock on it.
-            self._store = world.store.clone()  # type: ignore[attr-defined]
-            self._store.set(f"process/{world.rank}", f"{_machine()} {os.getpid()}")
+            try:
+                self._store = world.store.clone()  # type: ignore[attr-defined]
+                self._store.set(f"process/{world.rank}", f"{_machine()} {os.getpid()}")
+            except RuntimeError:
+                self._exit_without_store()
             self._thread.start()
 
     def beat(self) -> None:
@@ -126,7 +129,13 @@ class Watchdog:
                     self._exit(f"{what}: no progress for {limit:g} s (--timeout); continue from the last state", behind)
             except RuntimeError:
                 if not self._ended.is_set():
-                    self._exit("lost the connection to rank 0", [0])
+                    self._exit_without_store()
+
+    def _exit_without_store(self) -> None:
+        """The store is in the process that started the others, or in rank 0."""
+        if self._world.rank == 0 or (0 in self._pids and _is_alive(self._pids[0])):
+            self._exit(f"{LAUNCHER_DIED}; continue from the last state", [])
+        self._exit("lost the connection to rank 0; continue from the last state", [0])
 
     def _behind(self) -> list[int]:
         keys = [f"beats/{rank}" for rank in range(self._world.size)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def left_behind(run_dir: Path) -> dict:
     return json.loads((run_dir / "exit.json").read_text())
 
 
-def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) -> None:
-    """SIGTERM to the launcher: one state, one message, exit code 75; then in one process, to the end."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGXCPU, marks=pytest.mark.slow)])
+def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM to the launcher: one state, one message, exit code 75; then in one process,
+    to the end."""
     process = start("train", f"--outdir={tmp_path}", f"--data={discs}", "--kimg=5", *TINY_ARGS, *TWO)
     run_dir = wait_for_state(tmp_path, process)
     assert "-gpus2-" in run_dir.name
@@ -49,15 +52,17 @@ def test_two_ranks_stop_together_and_one_goes_on(discs: Path, tmp_path: Path) ->
     assert all_are("T", everyone)
     process.send_signal(signal.SIGCONT)
     assert not all_are("T", everyone, 0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     began = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 20
     assert process.returncode == 75, err
     (line,) = [line for line in err.splitlines() if "stopped at" in line]
-    assert line.startswith("SIGTERM: stopped at ")
+    assert line.startswith(f"{number.name}: stopped at ")
     assert line.endswith(f"continue with: {sg3_command()} train --continue={run_dir}")
     assert left_behind(run_dir)["exit_code"] == 75
+    assert err.strip().splitlines()[-1] == line
+    assert "torch/" not in err, "the launcher of torch speaks of signals in words of its own"
     assert "Traceback" not in err
 
     again = start("train", f"--continue={run_dir}", "--gpus=1", "--kimg=1")
@@ -76,6 +81,26 @@ def all_are(state: str, pids: list[int], seconds: float = 10) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def has_torch(pid: int) -> bool:
+    with suppress(OSError):
+        return "libtorch_python" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
+def test_interrupted_before_training_began(discs: Path, tmp_path: Path) -> None:
+    """Every process hears of it, one says so, and no folder is left."""
+    process = start("train", f"--outdir={tmp_path / 'runs'}", f"--data={discs}", "--kimg=5", *TINY_ARGS, *TWO)
+    deadline = time.monotonic() + 60
+    while len(pids := ranks_of(process)) < 2 or not all(map(has_torch, pids)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.split()) == (130, ["interrupted"])
+    assert not list(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.slow

@@ -94,11 +94,16 @@ def test_ranks_do_not_outlive_their_launcher(discs: Path, tmp_path: Path) -> Non
     """They are processes of groups of their own; nobody tells them."""
     words = [*TINY_ARGS, "--gpus=2", "--batch-gpu=2", "--workers=2", "--kimg=50"]
     process = start("train", f"--outdir={tmp_path}", f"--data={discs}", *words, group=True)
-    run_dir = wait_for_state(tmp_path, process)
+    run_dir = wait_for_state(tmp_path, process, 300)
     pids = ranks_of(process)
     os.killpg(process.pid, signal.SIGKILL)
     assert gone(pids, 10)
-    process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
+    reason = "the process that started the others died; continue from the last state"
+    assert err.strip().splitlines()[-1] == f"error: {reason}"
+    assert err.count("error: ") == 1
+    assert "frame #" not in err, "torch's stack"
+    assert json.loads((run_dir / "exit.json").read_text())["message"] == reason
     again = start("train", f"--continue={run_dir}", "--minutes=0.0001")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
