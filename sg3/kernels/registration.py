@@ -6,8 +6,8 @@ written with registered ops again, each with a derivative of its own. This is th
 gradients (R1, path length) are right both eager and compiled; an autograd.Function whose backward is another
 autograd.Function loses parameter gradients under torch.compile without a word.
 
-Where nobody watches (no gradient is wanted, nothing is traced or transformed), calling an op calls its implementation:
-torch.library's way there takes longer than a launch.
+Where nobody watches (nothing is traced or transformed), calling an op calls its implementation, and where a gradient is
+wanted one autograd.Function around it and the same derivative: torch.library's way there takes longer than a launch.
 
 What is plain PyTorch throughout (`impl='ref'`) is left to PyTorch's own autograd. Forward-mode derivatives (jvp) exist
 there only: PyTorch drops the tangents of registered ops.
@@ -51,15 +51,33 @@ def register(
     torch.library.register_autograd(f"sg3::{name}", backward, setup_context=save, lib=_library)
     op = getattr(torch.ops.sg3, name).default
     converters = [_CONVERTERS.get(str(argument.real_type)) for argument in op._schema.arguments]
+    differentiable = _differentiable(name, run, save, backward)
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling() or _is_watched(args):  # the compiler need not look into the second
             return op(*args)
-        return run(*[a if convert is None or a is None else convert(a)
-                     for a, convert in zip(args, converters, strict=True)])  # fmt: skip
+        converted = [a if convert is None or a is None else convert(a)
+                     for a, convert in zip(args, converters, strict=True)]  # fmt: skip
+        recorded = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+        return differentiable(*converted) if recorded else run(*converted)
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+def _differentiable(
+    name: str, run: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    """What calls `run` and has the derivative `backward`, in the words of `register`."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = run(*args)
+        save(ctx, args, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    apply: Callable[..., Any] = type(name, (torch.autograd.Function,), methods).apply  # type: ignore[attr-defined]
+    return apply
 
 
 # What the dispatcher makes of arguments that are almost of the schema's types: implementations count on it.
@@ -68,10 +86,8 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 def _is_watched(args: tuple[Any, ...]) -> bool:
-    """Whether anything but the implementation has to know of a call: autograd, what `unobserved` looks for, the
+    """Whether anything but the implementation and autograd has to know of a call: what `unobserved` looks for, the
     profiler, or a tensor of a kind that has its own idea of what calling an op means."""
     if not unobserved() or torch._C._autograd._profiler_enabled():
         return True
-    recording = torch.is_grad_enabled()
-    tensors = [a for a in args if isinstance(a, torch.Tensor)]
-    return any(type(t) not in PLAIN or (recording and t.requires_grad) for t in tensors)
+    return any(isinstance(a, torch.Tensor) and type(a) not in PLAIN for a in args)

@@ -171,7 +171,7 @@ def run():
     return filtered_lrelu(x, f, f, None, 2, 2, 11, impl="numba")
 """
     done = subprocess.run([sys.executable, "-c", start + script], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, **variables}, timeout=120)  # fmt: skip
+                          env={**os.environ, **variables}, timeout=400)  # fmt: skip
     return done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sg3.kernels import registration
+from sg3.kernels import filtered_lrelu, registration
 
 SCHEMA = "watched_for_test(Tensor x, Tensor? b, SymInt[] padding, float gain, float? clamp) -> Tensor"
 
@@ -74,14 +74,48 @@ def test_plain_calls_go_straight_to_the_implementation(op, calls, mode) -> None:
     assert [type(a) for a in calls[0][2:]] == [list, float, float]
 
 
-def test_gradients_go_through_autograd(op, calls) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_gradients_go_through_autograd(op, calls, watched) -> None:
     x = X.clone().requires_grad_()
-    y = op(x, None, (1, 2), 3, None)
+    with Seen() if watched else nullcontext():
+        y = op(x, None, (1, 2), 3, None)
     assert y.grad_fn is not None
-    assert calls == [(True, None, [1, 2], 3.0, None)]
+    assert calls == [(watched, None, [1, 2], 3.0, None)]
+    assert [type(a) for a in calls[0][2:4]] == [list, float]
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.full_like(x, 3))
     b = X.clone().requires_grad_()  # any tensor counts
     assert op(X, b, [1, 2], 3, None).grad_fn is not None
+
+
+def derivatives(seen: Any) -> list[torch.Tensor]:
+    """An op whose derivative is another one with a derivative: values, gradients, and those of their sum of squares."""
+    generator = torch.Generator().manual_seed(0)
+    x, b = torch.randn(2, 3, 9, 7, generator=generator), torch.randn(3, generator=generator)
+    f = torch.randn(12, generator=generator)
+    x.requires_grad_()
+    b.requires_grad_()
+    with seen:
+        y = filtered_lrelu(x, f, f, b, 2, 2, 11, clamp=1.0, impl="torch")
+        grads = torch.autograd.grad((y * torch.arange(7)).sum(), [x, b], create_graph=True)
+        again = torch.autograd.grad(sum((grad * y.mean()).square().sum() for grad in grads), [x, b])
+    return [y, *grads, *again]
+
+
+def test_gradients_are_the_same_whether_anybody_watches() -> None:
+    seen = Seen()
+    watched = derivatives(seen)
+    assert {"sg3::filtered_lrelu_torch", "sg3::filtered_lrelu_grad_torch"} <= set(seen.names)
+    for a, b in zip(derivatives(nullcontext()), watched, strict=True):
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()
+
+
+def test_the_profiler_sees_an_op_with_gradients(op) -> None:
+    x = X.clone().requires_grad_()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        op(x, None, [1, 2], 3.0, None).sum().backward()
+    assert any("watched_for_test" in event.name for event in profile.events())
+    assert torch.equal(x.grad, torch.full_like(X, 3))
 
 
 def test_modes_and_transforms_see_the_op(op, calls) -> None:
