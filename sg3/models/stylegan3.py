@@ -3,7 +3,7 @@
     z -> MappingNetwork -> w -> SynthesisInput (Fourier features) -> SynthesisLayer x (num_layers + 1) -> image
 
 Each layer treats its feature maps as band-limited continuous signals. The band limits grow geometrically from layer
-to layer (Figure 4c); sampling rates, sizes, filters and paddings all follow from them.
+to layer (Figure 4c); sampling rates, sizes, filters and paddings all follow from them (`band_limits`).
 
 Units and the paper's symbols: frequencies (cutoff f_c, stopband f_t, half-width f_h of the transition between passing
 and stopping) are in periods, sampling rates s in samples per image width, margins not counted. Sizes are in samples,
@@ -16,8 +16,7 @@ maps follows from it, and the image width that frequencies and rates refer to st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from math import ceil, log2, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch import nn
 from sg3.canvas import Size, checked
 from sg3.kernels import design_lowpass_filter, filtered_lrelu, modulated_conv2d
 from sg3.kernels.bias_act.activations import clamped
+from sg3.models.band_limits import band_limits
 from sg3.models.layers import (
     FullyConnectedLayer,
     MappingNetwork,
@@ -39,7 +39,6 @@ from sg3.models.layers import (
 
 __all__ = ["FullyConnectedLayer", "Generator", "MappingNetwork", "SynthesisInput", "SynthesisLayer", "SynthesisNetwork"]
 
-MOST_UPSAMPLING = 128  # of the sampling rate, from one layer to the next; filters grow with it
 
 class SynthesisInput(nn.Module):
     """Fourier features of a continuous, infinite plane, translated and rotated by w (Section 3.2, Appendix F).
@@ -334,10 +333,6 @@ class SynthesisNetwork(nn.Module):
         img_size: Size | None = None,
     ) -> None:
         super().__init__()
-        canvas = checked(img_resolution, img_size)
-        if num_layers < 2 or not 1 <= num_critical < num_layers:
-            got = f"{num_layers}, {num_critical}"
-            raise ValueError(f"num_layers, num_critical: got {got}, expected 1 <= num_critical < num_layers")
         self.w_dim = w_dim
         self.num_ws = num_layers + 2
         self.img_resolution = img_resolution
@@ -345,34 +340,13 @@ class SynthesisNetwork(nn.Module):
         self.num_layers = num_layers
         self.output_scale = output_scale
 
-        # Geometric progression of cutoff and stopband, level at the critically sampled end.
-        last_cutoff = img_resolution / 2
-        last_stopband = last_cutoff * last_stopband_rel
-        exponents = [min(i / (num_layers - num_critical), 1.0) for i in range(num_layers + 1)]
-        cutoffs = [first_cutoff * (last_cutoff / first_cutoff) ** e for e in exponents]
-        stopbands = [first_stopband * (last_stopband / first_stopband) ** e for e in exponents]
-
-        # The rate is the power of two that holds the stopband; margins hide the borders; channels shrink with 1 / f.
-        rates = [2 ** ceil(log2(min(stop * 2, img_resolution))) for stop in stopbands]
-        if any(not before <= after <= MOST_UPSAMPLING * before for before, after in pairwise(rates)):
-            got = f"{first_stopband:g}, {last_stopband_rel:g}"
-            raise ValueError(
-                f"first_stopband, last_stopband_rel: got {got}, which make sampling rates {rates}; expected each to be "
-                f"1 to {MOST_UPSAMPLING} times the one before"
-            )
-        half_widths = [max(stop, rate / 2) - cut for stop, rate, cut in zip(stopbands, rates, cutoffs, strict=True)]
-        sizes = [rate + margin_size * 2 for rate in rates]
-        sizes[-2:] = [img_resolution] * 2
-        channels = [round(min(channel_base / 2 / cutoff, channel_max)) for cutoff in cutoffs]
-        channels[-1] = img_channels
-        shapes: list[Size | None] = [None] * len(sizes)
-        if canvas is not None:
-            step = max(img_resolution // rates[0], 1)
-            if any(side % step for side in canvas):
-                raise ValueError(f"img_size: got {list(canvas)}, expected multiples of {step} at a sampling rate of "
-                                 f"{img_resolution} whose first layer has {rates[0]}")  # fmt: skip
-            shapes = [_on_canvas(size, rate, img_resolution, canvas) for size, rate in zip(sizes, rates, strict=True)]
-
+        limits = band_limits(
+            img_resolution, img_channels, num_layers, num_critical, first_cutoff=first_cutoff,
+            first_stopband=first_stopband, last_stopband_rel=last_stopband_rel, margin_size=margin_size,
+            channel_base=channel_base, channel_max=channel_max, canvas=checked(img_resolution, img_size),
+        )  # fmt: skip
+        channels, sizes, rates, shapes = limits.channels, limits.sizes, limits.rates, limits.shapes
+        cutoffs, half_widths = limits.cutoffs, limits.half_widths
         self.input = SynthesisInput(w_dim, channels[0], shapes[0] or sizes[0], rates[0], cutoffs[0])
         self.layer_names: list[str] = []
         for i in range(num_layers + 1):
@@ -410,15 +384,6 @@ class SynthesisNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img={self.img_channels} x {self.img_resolution}^2"
-
-
-def _on_canvas(size: int, rate: int, img_resolution: int, canvas: Size) -> Size:
-    """Height and width of maps that have `size` samples a side in the square network: longer by what the canvas is,
-    at their sampling rate; margins stay as they are."""
-    return (
-        size + rate * (canvas[0] - img_resolution) // img_resolution,
-        size + rate * (canvas[1] - img_resolution) // img_resolution,
-    )
 
 
 class Generator(nn.Module):
