@@ -11,14 +11,14 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
-from sg3.canvas import Size, shown_part, size_of, spelled
+from sg3.canvas import Size, shown_part, size_of
 from sg3.data.dataset import ImageFolderDataset
 from sg3.durations import format_time_brief
 from sg3.errors import UsageError
@@ -26,22 +26,22 @@ from sg3.metrics.detectors import Detector, Dinov2Detector, open_detector
 from sg3.metrics.equivariance_psnr import Equivariance, check_transform, equivariance
 from sg3.metrics.features import FeatureMetric, Findings, RealComparison, generated_statistics
 from sg3.metrics.fwd import WaveletDistance, check_shape
-from sg3.metrics.intervals import Interval
 from sg3.metrics.memorization import TrainingSetMetric, training_set
 from sg3.metrics.memorization_sheet import draw_sheet
-from sg3.metrics.metric import Metric, Values
+from sg3.metrics.metric import Metric
 from sg3.metrics.path_length import PathLength, path_length
 from sg3.metrics.per_class import PerClass, per_class
 from sg3.metrics.pixels import Pixels
 from sg3.metrics.progress import Progress, Report
 from sg3.metrics.real_images import RealImages, check_fits
 from sg3.metrics.real_statistics import RealStatistics
-from sg3.metrics.results import MetricResult, versions
-from sg3.metrics.samples import Labels, Samples, has_noise, random_labels
+from sg3.metrics.recorder import Call, Recorder, bars_in_record, needs_dataset, shared_facts
+from sg3.metrics.results import MetricResult
+from sg3.metrics.samples import Samples, random_labels
 from sg3.metrics.statistics import Statistics, StatisticsSpec, TrainingSet
-from sg3.metrics.views import ALPHA, AS_THEY_ARE, OVER, background_of, over_colour
+from sg3.metrics.views import ALPHA, background_of
 from sg3.models import Generator, StyleGenerator
-from sg3.processes import Stopped, World, already_met
+from sg3.processes import Stopped, already_met
 from sg3.terminal import say
 from sg3.transparency import has_alpha
 
@@ -101,7 +101,7 @@ def compute(
     if not needs_dataset(metrics, G):
         dataset = None
 
-    def prepare() -> Run:
+    def prepare() -> Call:
         data = None if dataset is None else dataset.open()
         tests = None if test is None else test.open()
         part = None if bars else shown
@@ -117,7 +117,7 @@ def compute(
         seen = {**opened, pixels.name: pixels}
         labels, watched = random_labels(G, data, seed), Progress(progress, stop)
         real, unseen = (None if images is None else replace(images, visible=part) for images in (dataset, test))
-        return Run(
+        return Call(
             network, labels, real, data, seen, seed, world, watched, intervals, background, unseen, tests, sheet,
             part, bars_in_record(shown, bars),
         )  # fmt: skip
@@ -129,158 +129,121 @@ def compute(
         world.together(lambda: on_result(result) if on_result is not None and world.is_main else None)
 
     with _random_states_kept():
-        run = world.together(prepare)
+        call = world.together(prepare)
         try:
-            for result in _results(run, metrics, batch, workers, cache, graphs):
+            for result in _results(call, metrics, batch, workers, cache, graphs):
                 finished(result)
         except Stopped:
             pass
     return results
 
 
-def bars_in_record(shown: Size | None, bars: bool) -> str | None:
-    """What a record says of black bars, for images that have some."""
-    return None if shown is None else "measured" if bars else f"cut off, {spelled(shown)} left"
-
-
-def needs_dataset(metrics: Sequence[Metric], G: Generator) -> bool:
-    """Whether real images matter, or their labels."""
-    return G.c_dim > 0 or any(metric.real is not None for metric in metrics)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all metrics of one call work with."""
-
-    G: Generator
-    labels: Labels
-    dataset: RealImages | None
-    data: ImageFolderDataset | None  # the dataset, opened without mirroring
-    detectors: dict[str, Detector]  # and the pixels themselves
-    seed: int
-    world: World
-    progress: Progress
-    intervals: bool
-    background: str  # of images with alpha
-    test: RealImages | None
-    tests: ImageFolderDataset | None  # the same, opened
-    sheet: Path | None
-    visible: Size | None  # the part of images that is looked at, if not all
-    bars: str | None  # for the record
-
-    @property
-    def view(self) -> str:
-        """How detectors see images."""
-        return over_colour(self.background) if has_alpha(self.G.img_channels) else AS_THEY_ARE
-
-
 def _results(
-    run: Run, metrics: Sequence[Metric], batch: int, workers: int, cache: bool, graphs: bool
+    call: Call, metrics: Sequence[Metric], batch: int, workers: int, cache: bool, graphs: bool
 ) -> Iterator[MetricResult]:
-    device = next(run.G.parameters()).device
-    samples = Samples(run.G, run.labels, run.seed, batch, graphs, run.visible)
-    facts = run.world.on_main(lambda: _facts(run, device, samples.batch))
-    record = _Recorder(run, facts)
+    device = next(call.G.parameters()).device
+    samples = Samples(call.G, call.labels, call.seed, batch, graphs, call.visible)
+    record = Recorder(call, call.world.on_main(lambda: shared_facts(call, device, samples.batch)))
     statistics = None
-    if run.dataset is not None and any(metric.real is not None for metric in metrics):
+    if call.dataset is not None and any(metric.real is not None for metric in metrics):
         statistics = RealStatistics(
-            run.dataset, run.detectors, run.world, run.progress, device, batch=batch, workers=workers, cache=cache
+            call.dataset, call.detectors, call.world, call.progress, device, batch=batch, workers=workers, cache=cache
         )
 
     pooled = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
     if pooled:
         held_out = None
-        if run.test is not None:
+        if call.test is not None:
             held_out = RealStatistics(
-                run.test, run.detectors, run.world, run.progress, device, batch=batch, workers=workers, cache=cache
+                call.test, call.detectors, call.world, call.progress, device, batch=batch, workers=workers, cache=cache
             )
-        yield from _pooled(run, pooled, samples, statistics, held_out, record)
+        yield from _pooled(call, pooled, samples, statistics, held_out, record)
     by_class = [metric for metric in metrics if isinstance(metric, PerClass)]
     if by_class:
         began = time.monotonic()
         assert statistics is not None
-        assert run.data is not None
-        all_found = per_class(by_class, samples, run.data, statistics, run.progress, run.view, run.intervals)
+        assert call.data is not None
+        all_found = per_class(by_class, samples, call.data, statistics, call.progress, call.view, call.intervals)
         for one, of_one in zip(by_class, all_found, strict=True):
-            yield record(one, of_one.values, began, len(run.data), of_one.facts, of_one.intervals)
+            yield record(one, of_one.values, began, len(call.data), of_one.facts, of_one.intervals)
     for metric in metrics:
         began = time.monotonic()
         if isinstance(metric, PathLength):
-            detector = run.detectors[metric.detector]
-            G = cast(StyleGenerator, run.G)
+            detector = call.detectors[metric.detector]
+            G = cast(StyleGenerator, call.G)
             found = path_length(
-                metric, G, run.labels, detector, run.seed, run.world, run.progress, run.intervals,
-                background_of(run.view), run.visible,
+                metric, G, call.labels, detector, call.seed, call.world, call.progress, call.intervals,
+                background_of(call.view), call.visible,
             )  # fmt: skip
             yield record(metric, found.values, began, intervals=found.intervals)
     moved = [metric for metric in metrics if isinstance(metric, Equivariance)]
     if moved:
         began = time.monotonic()
-        G = cast(StyleGenerator, run.G)
-        found = equivariance(moved, G, run.labels, run.seed, run.world, run.progress, run.intervals)
+        G = cast(StyleGenerator, call.G)
+        found = equivariance(moved, G, call.labels, call.seed, call.world, call.progress, call.intervals)
         for metric in moved:
             of_it = {name: x for name, x in found.intervals.items() if name == metric.name}
             yield record(metric, {metric.name: found.values[metric.name]}, began, intervals=of_it)
 
 
 def _pooled(
-    run: Run, metrics: list[FeatureMetric], samples: Samples, statistics: RealStatistics | None,
-    held_out: RealStatistics | None, record: _Recorder,
+    call: Call, metrics: list[FeatureMetric], samples: Samples, statistics: RealStatistics | None,
+    held_out: RealStatistics | None, record: Recorder,
 ) -> Iterator[MetricResult]:
     """All metrics that compare features: the real images, then one pass over generated ones, then the formulas."""
     shared = time.monotonic()
     real_specs: dict[tuple[Metric, str], StatisticsSpec] = {}
     specs: dict[tuple[Metric, str], StatisticsSpec] = {}
     for metric in metrics:
-        views = [run.view]
+        views = [call.view]
         if isinstance(metric, RealComparison):
-            assert run.data is not None
-            assert run.dataset is not None
-            count, mirrored = run.dataset.count(run.data, metric.real), run.dataset.is_mirrored(metric.real)
-            views += [ALPHA] if run.view and not isinstance(metric, TrainingSetMetric) else []
+            assert call.data is not None
+            assert call.dataset is not None
+            count, mirrored = call.dataset.count(call.data, metric.real), call.dataset.is_mirrored(metric.real)
+            views += [ALPHA] if call.view and not isinstance(metric, TrainingSetMetric) else []
             of_real = metric.real_statistics(count, mirrored)
             real_specs |= {(metric, view): replace(of_real, view=view) for view in views}
-        specs |= {(metric, view): replace(metric.generated_statistics(run.intervals), view=view) for view in views}
+        specs |= {(metric, view): replace(metric.generated_statistics(call.intervals), view=view) for view in views}
     real = statistics.get(set(real_specs.values())) if statistics is not None and real_specs else {}
     for name in sorted({spec.detector for spec in specs.values()}):
-        detector = run.detectors[name]
-        if isinstance(detector, Dinov2Detector) and detector.device.type == "cpu" and run.world.is_main:
+        detector = call.detectors[name]
+        if isinstance(detector, Dinov2Detector) and detector.device.type == "cpu" and call.world.is_main:
             counts = [max((spec.count for spec in of.values() if spec.detector == name), default=0)
                       for of in (specs, real_specs)]  # fmt: skip
             _foretell(detector, *counts)
     test_specs = {
-        metric: StatisticsSpec(metric.source, "features", mirrored=False, count=len(run.tests), view=run.view)
-        for metric in metrics if isinstance(metric, TrainingSetMetric) and run.tests is not None
+        metric: StatisticsSpec(metric.source, "features", mirrored=False, count=len(call.tests), view=call.view)
+        for metric in metrics if isinstance(metric, TrainingSetMetric) and call.tests is not None
     }  # fmt: skip
     unseen = held_out.get(set(test_specs.values())) if held_out is not None and test_specs else {}
-    sheet = run.sheet
+    sheet = call.sheet
     what = "generated images"
-    made = generated_statistics(set(specs.values()), samples, run.detectors, run.world, run.progress, what)
+    made = generated_statistics(set(specs.values()), samples, call.detectors, call.world, call.progress, what)
     shared = time.monotonic() - shared
     for metric in metrics:
         began = time.monotonic() - shared
-        detector, real_spec = run.detectors[metric.source], real_specs.get((metric, run.view))
-        run.progress.tell(metric.name, 0, 1)
+        detector, real_spec = call.detectors[metric.source], real_specs.get((metric, call.view))
+        call.progress.tell(metric.name, 0, 1)
 
         def numbers(view: str, metric: FeatureMetric = metric, detector: Detector = detector) -> Findings:
             spec = real_specs.get((metric, view))
             of_real = None if spec is None else real[spec]
             if isinstance(metric, TrainingSetMetric):
                 assert isinstance(of_real, torch.Tensor)
-                assert run.dataset is not None
-                assert run.data is not None
+                assert call.dataset is not None
+                assert call.data is not None
                 tests = unseen.get(test_specs[metric]) if metric in test_specs else None
-                of_real = training_set(run.dataset, run.data, of_real, tests, run.tests)
+                of_real = training_set(call.dataset, call.data, of_real, tests, call.tests)
             generated = _finite(metric, made[specs[metric, view]])
-            return metric.evaluate(of_real, generated, detector, run.seed, run.intervals)
+            return metric.evaluate(of_real, generated, detector, call.seed, call.intervals)
 
-        found = run.world.on_main(partial(numbers, run.view))
+        found = call.world.on_main(partial(numbers, call.view))
         if (metric, ALPHA) in specs:
-            found = _with_alpha(found, run.world.on_main(partial(numbers, ALPHA)))
-        run.progress.tell(metric.name, 1, 1)
+            found = _with_alpha(found, call.world.on_main(partial(numbers, ALPHA)))
+        call.progress.tell(metric.name, 1, 1)
         facts = {**metric.definition(detector), **found.facts, **({"notes": list(found.notes)} if found.notes else {})}
         if sheet is not None and found.examples:
-            run.world.on_main(partial(_draw, run, samples, metric, found, sheet))
+            call.world.on_main(partial(_draw, call, samples, metric, found, sheet))
             sheet = None
         num_real = None if real_spec is None else real_spec.count
         yield record(metric, found.values, began, num_real, facts, found.intervals)
@@ -292,58 +255,6 @@ def _with_alpha(found: Findings, of_alpha: Findings) -> Findings:
     intervals = {f"{name}_alpha": interval for name, interval in of_alpha.intervals.items()}
     notes = found.notes + tuple(f"alpha: {note}" for note in of_alpha.notes if note not in found.notes)
     return replace(found, values=found.values | values, notes=notes, intervals=found.intervals | intervals)
-
-
-class _Recorder:
-    """Makes results with the recipe that they share."""
-
-    def __init__(self, run: Run, facts: dict[str, Any]) -> None:
-        self._run = run
-        self._facts = facts
-
-    def __call__(
-        self, metric: Metric, values: Values, began: float, num_real: int | None = None,
-        definition: dict[str, Any] | None = None, intervals: dict[str, Interval] | None = None,
-    ) -> MetricResult:  # fmt: skip
-        recipe: dict[str, Any] = {"num_gen": metric.num_gen, "num_real": num_real, **self._facts}
-        if not needs_dataset([metric], self._run.G):  # it was named for another metric
-            recipe["dataset"] = None
-        if metric.detector is not None:
-            detector = self._run.detectors[metric.detector]
-            recipe |= {"detector": detector.name, "detector_sha256": detector.sha256, "resize": self._resize(detector)}
-        if isinstance(metric, TrainingSetMetric):
-            recipe["test_dataset"] = None if self._run.tests is None else self._run.tests.content_hash()
-        if metric.real is not None and self._run.dataset is not None:
-            recipe["mirrored"] = self._run.dataset.is_mirrored(metric.real)
-        if self._run.view and not isinstance(metric, Equivariance):  # which compares all channels
-            recipe["background"] = self._run.view.removeprefix(OVER)
-        if self._run.bars is not None and not isinstance(metric, Equivariance):  # which compares all of the images
-            recipe["bars"] = self._run.bars
-        recipe |= definition or {}
-        seconds = time.monotonic() - began
-        asked = (intervals or {}) if self._run.intervals else None
-        return MetricResult(metric, values, seconds, self._run.world.size, recipe, asked)
-
-
-    def _resize(self, detector: Detector) -> str | None:
-        """What a detector does to images; those that are not square are stretched to its own."""
-        size = self._run.visible or size_of(self._run.G)
-        if size[0] == size[1] or detector.resize is None:
-            return detector.resize
-        return f"{detector.resize}, stretched from {spelled(size)}"
-
-
-def _facts(run: Run, device: torch.device, batch: int) -> dict[str, Any]:
-    """The part of the recipe that all metrics of a call share."""
-    on_gpu = device.type == "cuda"
-    return {
-        "seed": run.seed,
-        "dataset": None if run.dataset is None or run.data is None else run.dataset.facts(run.data),
-        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
-        "batch": batch,
-        "layer_noise": "random" if has_noise(run.G) else None,
-        "versions": versions(),
-    }
 
 
 def _check(
@@ -381,9 +292,9 @@ def _check(
             raise UsageError(f"{metric.name}: needs a conditional network and a dataset with classes")
 
 
-def _draw(run: Run, samples: Samples, metric: FeatureMetric, found: Findings, path: Path) -> None:
-    assert run.data is not None
-    draw_sheet(path, found.examples, samples, run.data, run.tests or run.data, metric.name)
+def _draw(call: Call, samples: Samples, metric: FeatureMetric, found: Findings, path: Path) -> None:
+    assert call.data is not None
+    draw_sheet(path, found.examples, samples, call.data, call.tests or call.data, metric.name)
 
 
 def _foretell(detector: Dinov2Detector, gen: int, real: int) -> None:

@@ -27,11 +27,12 @@ from sg3.formats.snapshot import visible_part
 from sg3.local_ranks import check_ranks
 from sg3.metrics import results
 from sg3.metrics.detectors import Detector, open_detector
-from sg3.metrics.driver import bars_in_record, compute, needs_dataset
+from sg3.metrics.driver import compute
 from sg3.metrics.equivariance_psnr import Equivariance
 from sg3.metrics.memorization import TrainingSetMetric
 from sg3.metrics.metric import Metric
 from sg3.metrics.real_images import RealImages
+from sg3.metrics.recorder import bars_in_record, needs_dataset
 from sg3.metrics.results import MetricResult
 from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
