@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 
 from sg3.kernels.bias_act.activations import ACTIVATIONS
+from sg3.kernels.bias_act.activations_triton import activation, derivative, second_derivative
 from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.triton_launch import launch
 from sg3.kernels.tuning import Tunable
@@ -47,7 +48,7 @@ def _forward_kernel(
         at, wanted = row * columns + column, in_rows & in_columns
         u = _preactivation(x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels, pixels,
                            noise_step, CHANNELS_ARE_COLUMNS)
-        v = _activation(u, alpha, ACT) * gain
+        v = activation(u, alpha, ACT) * gain
         y = v
         if CLAMPED:
             y = tl.where(v > clamp, clamp, tl.where(v < -clamp, -clamp, v))  # NaN stays
@@ -84,9 +85,9 @@ def _grad_kernel(
         if x_ptr is not None:
             u = _preactivation(x_ptr, b_ptr, scale_ptr, noise_ptr, at, row, column, in_rows, in_columns, channels,
                                pixels, noise_step, CHANNELS_ARE_COLUMNS)
-            du *= _derivative(u, ACT)
+            du *= derivative(u, ACT)
             if CLAMPED:
-                du = tl.where(_within(_activation(u, alpha, ACT) * gain, clamp), du, 0.0)
+                du = tl.where(_within(activation(u, alpha, ACT) * gain, clamp), du, 0.0)
         if signs_ptr is not None:
             if ACT == "relu":
                 du = tl.where((signs & 1 << 2 * k) != 0, 0.0, du)
@@ -114,9 +115,9 @@ def _second_grad_kernel(
                            noise_step, CHANNELS_ARE_COLUMNS)
         g = tl.load(g_ptr + at, mask=wanted, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + at, mask=wanted, other=0.0).to(tl.float32)
-        out = g * dy * gain * _second_derivative(u, ACT)
+        out = g * dy * gain * second_derivative(u, ACT)
         if CLAMPED:
-            out = tl.where(_within(_activation(u, alpha, ACT) * gain, clamp), out, 0.0)
+            out = tl.where(_within(activation(u, alpha, ACT) * gain, clamp), out, 0.0)
         tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=wanted)
 
 
@@ -165,112 +166,6 @@ def _preactivation(
 def _within(v, clamp):
     """Where the clamp's gradient is 1: up to and including its bounds; not at NaN. As in `clamped`."""
     return (v >= -clamp) & (v <= clamp)
-
-
-@triton.jit
-def _activation(u, alpha, ACT: tl.constexpr):
-    if ACT == "relu":
-        u = tl.where(u <= 0, 0.0, u)
-    elif ACT == "lrelu":
-        u = tl.where(u > 0, u, u * alpha)
-    elif ACT == "tanh":
-        u = _tanh(u)
-    elif ACT == "sigmoid":
-        u = tl.sigmoid(u)
-    elif ACT == "elu":
-        u = tl.where(u > 0, u, _expm1_of_negative(u))
-    elif ACT == "selu":
-        u = SELU_SCALE * tl.where(u > 0, u, SELU_ALPHA * _expm1_of_negative(u))
-    elif ACT == "softplus":
-        u = tl.where(u > 0, u, 0.0) + _log1p_of_exp(-tl.abs(u))
-    elif ACT == "swish":
-        u = u * tl.sigmoid(u)
-    return u
-
-
-@triton.jit
-def _derivative(u, ACT: tl.constexpr):
-    if ACT == "tanh":
-        d = 4 * _bell(2 * u)
-    elif ACT == "sigmoid":
-        d = _bell(u)
-    elif ACT == "elu":
-        d = tl.where(u <= 0, tl.exp(u), 1.0)
-    elif ACT == "selu":
-        d = SELU_SCALE * tl.where(u <= 0, SELU_ALPHA * tl.exp(u), 1.0)
-    elif ACT == "softplus":
-        d = tl.sigmoid(u)
-    elif ACT == "swish":
-        d = tl.sigmoid(u) + u * _bell(u)
-    return d
-
-
-@triton.jit
-def _second_derivative(u, ACT: tl.constexpr):
-    if ACT == "tanh":
-        d = -8 * _tanh(u) * _bell(2 * u)
-    elif ACT == "sigmoid":
-        d = -_tanh(u / 2) * _bell(u)
-    elif ACT == "elu":
-        d = tl.where(u < 0, tl.exp(u), 0.0)
-    elif ACT == "selu":
-        d = tl.where(u < 0, SELU_SCALE * SELU_ALPHA * tl.exp(u), 0.0)
-    elif ACT == "softplus":
-        d = _bell(u)
-    elif ACT == "swish":
-        d = _bell(u) * (2 - u * _tanh(u / 2))
-    return d
-
-
-SELU_SCALE: tl.constexpr = tl.constexpr(1.0507009873554804934193349852946)
-SELU_ALPHA: tl.constexpr = tl.constexpr(1.6732632423543772848170429916717)
-
-
-# No libdevice, and nothing that subtracts nearly equal numbers: what follows is exact to a few units in the last place
-# near 0 as well as far out. exp(-|u|) never overflows.
-
-
-@triton.jit
-def _bell(u):
-    """sigmoid(u) * (1 - sigmoid(u))"""
-    e = tl.exp(-tl.abs(u))
-    return e / ((1 + e) * (1 + e))
-
-
-@triton.jit
-def _expm1_of_negative(u):
-    """exp(u) - 1 for u <= 0, and 0 above: Taylor's series of degree 8 where the two are close."""
-    u = tl.where(u > 0, 0.0, u)
-    series = 1 + u / 8
-    series = 1 + u / 7 * series
-    series = 1 + u / 6 * series
-    series = 1 + u / 5 * series
-    series = 1 + u / 4 * series
-    series = 1 + u / 3 * series
-    series = 1 + u / 2 * series
-    return tl.where(u > -0.4, u * series, tl.exp(u) - 1)
-
-
-@triton.jit
-def _tanh(u):
-    m = _expm1_of_negative(-2 * tl.abs(u))
-    magnitude = -m / (2 + m)
-    return tl.where(u < 0, -magnitude, magnitude)
-
-
-@triton.jit
-def _log1p_of_exp(u):
-    """log(1 + exp(u)) for u <= 0, as 2 artanh(s) with s = z / (2 + z) <= 1/3."""
-    z = tl.exp(u)
-    s = z / (2 + z)
-    q = s * s
-    series = 1.0 / 13 + q / 15
-    series = 1.0 / 11 + q * series
-    series = 1.0 / 9 + q * series
-    series = 1.0 / 7 + q * series
-    series = 1.0 / 5 + q * series
-    series = 1.0 / 3 + q * series
-    return 2 * s * (1 + q * series)
 
 
 def forward(
