@@ -174,3 +174,5 @@ def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
         f"memory for training, estimated: {summary.total_bytes / gib:.2f} GiB ({summary.weight_bytes / gib:.2f} "
         f"weights, gradients, optimiser; {summary.activation_bytes / gib:.2f} activations of {config.batch_gpu} images)"
     )
+    if config.is_half and config.device != "cpu":
+        show("that is for float32; on a GPU this configuration has layers in 16 bits, whose activations take half")

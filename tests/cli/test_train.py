@@ -239,6 +239,10 @@ def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:
     assert "synthesis.L0_" in result.out
     assert "b16.conv0" in result.out
     assert "memory for training, estimated:" in result.out
+    note = "that is for float32; on a GPU this configuration has layers in 16 bits, whose activations take half"
+    common = ["train", f"--outdir={outdir}", f"--data={discs}", "--dry-run", *TINY_ARGS]
+    said = [note in run(*common, *more).out for more in ([], ["--device=auto"], ["--device=auto", "--fp32"])]
+    assert said == [False, True, False]
 
 
 def test_list_presets(run) -> None:
