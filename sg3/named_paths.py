@@ -95,7 +95,8 @@ def _allows(path: Path, mode: int) -> bool:
 
 
 def _is_address(text: str | os.PathLike[str], kind: Kind, name: str) -> UsageError:
-    return UsageError(f"{_at(text, name)}: is an address; expected {kind.value} on this machine")
+    whole = re.sub(r":/(?!/)", "://", os.fspath(text), count=1)
+    return UsageError(f"{_at(whole, name)}: is an address; expected {kind.value} on this machine")
 
 
 def _check_kind(path: Path, kind: Kind, name: str, error: type[Sg3Error]) -> None:

@@ -147,7 +147,8 @@ class Named(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value:
-            raise UsageError(f"{_spelled(param) or 'argument'}: names nothing")
+            argument = "" if param is None else param.make_metavar(ctx or click.Context(click.Command(None)))
+            raise UsageError(f"{_spelled(param) or argument}: names nothing")
         return str(value)
 
 
