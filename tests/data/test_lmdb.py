@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_keys_and_values(tmp_path: Path) -> None:
     assert process.poll() is not None
     assert images.read("!") == b"a"  # again, in another process
     images.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a_lmdb").mkdir()
+    os.mkfifo(tmp_path / "a_lmdb" / "data.mdb")
+    with pytest.raises(DataError, match=r"data\.mdb: no file, but a device or a pipe"):
+        LmdbImages(tmp_path / "a_lmdb")
 
 
 def test_values_that_are_too_large_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
