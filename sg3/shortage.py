@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+from traceback import walk_tb
 
 from sg3.errors import MachineError, StorageError
 
@@ -52,10 +53,17 @@ def shortage(error: BaseException) -> MachineError | None:
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         if error.errno in NUMBERS:
             return MachineError(NUMBERS[error.errno])
-        if error.errno != errno.ENOSPC or not re.search(r"/torch_|/dev/shm|shm", f"{error.filename} {text}"):
+        is_shared = re.search(r"/torch_|/dev/shm|shm", f"{error.filename} {text}") or _is_of_a_semaphore(error)
+        if error.errno != errno.ENOSPC or not is_shared:
             return None
         return MachineError(WORDS[0][1])
     return next((MachineError(meaning) for words, meaning in WORDS if re.search(words, text)), None)
+
+
+def _is_of_a_semaphore(error: BaseException) -> bool:
+    """Those of multiprocessing lie in /dev/shm, which their error does not say."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "multiprocessing.synchronize" for frame in frames)
 
 
 def shortage_behind(error: BaseException) -> MachineError | None:

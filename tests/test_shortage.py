@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import multiprocessing.synchronize
 import os
 import re
 import resource
@@ -155,3 +157,17 @@ def test_a_full_device_as_stdout(tmp_path: Path) -> None:
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300)
     assert result.returncode == 74
     assert result.stderr == "error: input/output: No space left on device\n"
+
+
+def test_a_semaphore_that_finds_no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error names no file."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        multiprocessing.get_context("fork").Lock()
+    known = shortage(caught.value)
+    assert known is not None
+    assert "shared memory (/dev/shm) is full" in str(known)
