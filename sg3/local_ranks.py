@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 import torch
@@ -23,9 +23,11 @@ from sg3 import limits
 from sg3.errors import Sg3Error, UsageError
 from sg3.portable import loopback, signals
 from sg3.resources import usable_cpus
+from sg3.shortage import shortage
 
 LAUNCHER = "SG3_LAUNCHER"  # variable: the process that has started this one and others, where they meet
 HOST = "127.0.0.1"
+HANDLES = 16  # that this process needs for the others
 LOOK_SECONDS = 0.1
 ENDING_SECONDS = 30.0  # for the others when one has failed, or when a signal comes again
 FORWARDED = signals("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGXCPU")
@@ -58,6 +60,7 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     this process got signal N. Raises UsageError for too many, Sg3Error where they cannot meet.
     """
     check_ranks(count)
+    _require_handles()
     from torch._C._distributed_c10d import TCPStore
 
     try:
@@ -92,6 +95,16 @@ def start_processes(count: int, words: Sequence[str]) -> int:
     if told:
         return 128 + told[0]
     return next((code for code in failed if code > 0), Sg3Error.exit_code if failed else 0)
+
+
+def _require_handles() -> None:
+    """Raises MachineError where few are left: torch would try to connect for five minutes, or abort."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(HANDLES):
+                opened.enter_context(open(os.devnull, "rb"))
+        except OSError as error:
+            raise shortage(error) or error from error
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> list[int]:

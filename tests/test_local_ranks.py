@@ -105,6 +105,19 @@ def test_where_processes_cannot_meet(monkeypatch) -> None:
         start_processes(2, ["train"])
 
 
+def test_where_handles_run_out() -> None:
+    """torch would try to connect for minutes, or abort."""
+    resource = pytest.importorskip("resource", reason="no such limits here")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 5, before[1]))
+    try:
+        with pytest.raises(Sg3Error, match="too few file handles") as caught:
+            start_processes(2, ["train"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.exit_code == 71
+
+
 def test_handlers_are_as_before() -> None:
     before = {number: signal.getsignal(number) for number in local_ranks.FORWARDED}
     with local_ranks._told_of_signals([]) as told:
