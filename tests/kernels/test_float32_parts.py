@@ -71,11 +71,12 @@ def test_any_scale_with_one_matrix_for_both_axes(case: Case, scale: float, clamp
     compare(replace(case, clamp=None if clamp is None else clamp * scale), x * scale, b * scale)
 
 
-def test_other_shapes_of_other_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient of 4->2 as sm_86 takes it; other tests are for the interpreter's, sm_90."""
-    case = Case(up=4, up_taps=24, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8))
+@pytest.mark.parametrize(("down_taps", "other"), [(12, 86), pytest.param(-12, 80, marks=pytest.mark.slow)])
+def test_other_shapes_of_other_architectures(down_taps: int, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of 4->2 as sm_86 takes it, of the radial one sm_80; other tests are for the interpreter's, sm_90."""
+    case = Case(up=4, up_taps=24, down_taps=down_taps, padding=(12, 9, 12, 9), shape=(1, 1, 9, 8))
     shapes = set()
-    for arch in (86, 90):
+    for arch in (other, 90):
         for module in (symmetric_plan, tuning):
             monkeypatch.setattr(module, "architecture", lambda device, arch=arch: arch)
         monkeypatch.setattr(symmetric, "plans", PlanCache(9, symmetric_plan.build))

@@ -25,6 +25,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sg3.kernels.filtered_lrelu.signs import INTERPRETED
+
 
 @triton.jit
 def inside(i, size):
@@ -46,6 +48,20 @@ def parts(a, TYPE: tl.constexpr, PARTS: tl.constexpr):
     else:
         high = a.to(TYPE)
         return (high, (a - high.to(tl.float32)).to(TYPE))
+
+
+@triton.jit
+def unseen(a):
+    """The same numbers, of which Triton cannot see where they come from.
+
+    By that it chooses how many neighbours a thread brings of an operand: of pixels, which were joined, twice as many as
+    it has. Then they are shuffled, and so is the matrix, of which a program then holds two copies.
+    """
+    if INTERPRETED:
+        return a
+    else:  # a register holds one number of 32 bits or two of 16
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [a], dtype=a.dtype, is_pure=False,
+                                         pack=32 // a.dtype.primitive_bitwidth)  # fmt: skip
 
 
 @triton.jit

@@ -311,13 +311,14 @@ def _launch(
 
     # W or X, and sums of outputs or samples, whatever takes fewer registers. Pixels in two parts leave none to wait in,
     # nor do three terms on sm_100 (where else they fit, the compiler leaves two or three); matrices of several terms in
-    # two parts leave none at all.
+    # two parts leave none at all, nor for the six blocks of a filter down by 4.
     up_held, down_held = (plan.powers is None or len(matrix.parts) == 1 for matrix in (plan.up, plan.down))
+    down_held = down_held and (up_held or layout.down == 2)
     kept = len(plan.up.parts) == 1 and (plan.powers is None or layout.up == 2)
     by_column = down_held and \
         len(plan.down.parts) * math.ceil(layout.step / 16) * 2 < layout.columns * (2 if plan.powers else 1)
     ahead = plan.powers is None and not (len(plan.up.parts) == 3 and 100 <= architecture(x.device) < 120)
-    unseen = plan.powers is not None and (not up_held or layout.down == 4)  # gradients, for which it was tried
+    unseen = layout.down == 4 or not (up_held and down_held)
     matrices = plan.up.data, plan.down.data
     launch(
         _symmetric_kernel, (tiles * segments * n * c,),

@@ -28,8 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu.marching_products import parts, product, transposed
-from sg3.kernels.filtered_lrelu.signs import INTERPRETED
+from sg3.kernels.filtered_lrelu.marching_products import parts, product, transposed, unseen
 
 
 @triton.jit
@@ -107,22 +106,9 @@ def pixel_operands(pixels, scale, bias, PIECES: tl.constexpr, TYPE: tl.constexpr
             right = pixels[2 * k + 1].to(VALUE) * scale + bias
         both = tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), [16, 16])
         if UNSEEN:
-            both = _unseen(both)
+            both = unseen(both)
         operands = operands + (parts(transposed(both, 16), TYPE, PARTS),)
     return operands
-
-
-@triton.jit
-def _unseen(a):
-    """The same float32 numbers, of which Triton cannot see where they come from.
-
-    By that it chooses how many neighbours a thread brings of an operand: of pixels, which were joined, twice as many as
-    it has. Then they are shuffled, and so is the matrix, of which a program then holds two copies.
-    """
-    if INTERPRETED:
-        return a
-    else:
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [a], dtype=tl.float32, is_pure=False, pack=1)
 
 
 @triton.jit
