@@ -257,6 +257,32 @@ def generating(_folder: Path) -> Callable[[], object]:
     return lambda: list(generate(G, z, c))
 
 
+def filming(_folder: Path) -> Callable[[], object]:
+    """Frames of that generator, 2 x 2 tiles, as sg3 video makes them."""
+    from sg3.sampling import seed_latents
+    from sg3.tools.video import frame_times, make_keyframes, make_walk, render
+
+    G = demo_generator()
+    walk = make_walk(G, make_keyframes(G, "z", seed_latents(range(8), G.z_dim), tiles=4), 4)
+    return lambda: list(render(G, walk, frame_times(2, 4, loop=True), (2, 2)))
+
+
+def looking(_folder: Path) -> Callable[[], object]:
+    """That generator's images and the features that EfficientNet-Lite1 sees in them, 64, as metrics take them."""
+    from sg3.metrics.detectors import open_detector
+    from sg3.metrics.features import generated_statistics
+    from sg3.metrics.progress import Progress
+    from sg3.metrics.samples import Samples, random_labels
+    from sg3.metrics.statistics import StatisticsSpec
+    from sg3.processes import World
+
+    G = demo_generator()
+    device = next(G.parameters()).device
+    specs, seen = {StatisticsSpec("lite1", "moments", False, 64)}, {"lite1": open_detector("lite1", device)}
+    samples, world = Samples(G, random_labels(G, None, 0), 0, 32), World(0, 1, device)
+    return lambda: generated_statistics(specs, samples, seen, world, Progress(), "images")
+
+
 def measuring(_folder: Path) -> Callable[[], object]:
     """Equivariance of that generator, for 16 images."""
     from sg3.metrics import compute, parse
@@ -291,7 +317,8 @@ def random_images(folder: Path, side: int = 32) -> Path:
 
 
 WORKS: dict[str, Callable[[Path], Callable[[], object]]] = {
-    "train": training, "generate": generating, "metrics": measuring, "load": loading,
+    "train": training, "generate": generating, "video": filming, "features": looking, "metrics": measuring,
+    "load": loading,
 }  # fmt: skip
 
 
@@ -320,7 +347,7 @@ def child(work: str, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", default=",".join(WORKS), help="kinds of work, of train, generate, metrics and load")
+    parser.add_argument("--work", default=",".join(WORKS), help=f"kinds of work, of {', '.join(WORKS)}")
     parser.add_argument("--loads", default="0,2,4", help="numbers of endless processes beside it; 0 is needed")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")

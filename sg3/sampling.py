@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import cos, radians, sin
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
-from sg3.canvas import units_of
+from sg3.canvas import size_of, units_of
 from sg3.errors import NumericalError, UsageError
 from sg3.models import Generator, stylegan3
 from sg3.models.repeated import Repeated
+from sg3.side_by_side import MANY, side_by_side
 from sg3.transparency import has_alpha, straight
+
+SMALL_IMAGE = 64 * 64  # pixels
+SMALL_NETWORK = 2_000_000  # weights; full ones have ten times as many, the demos a quarter
 
 
 def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -80,6 +85,22 @@ def transformed(
             layer.transform.copy_(before)
 
 
+def is_small(G: nn.Module) -> bool:
+    """Whether several images at a time are faster than one by one, and memory is no question: the images are small, or
+    the network is and they are not large."""
+    height, width = size_of(G)
+    is_narrow = sum(weights.numel() for weights in G.parameters()) <= SMALL_NETWORK
+    return height * width <= (16 * SMALL_IMAGE if is_narrow else SMALL_IMAGE)
+
+
+def pieces_of(G: nn.Module, batch: int, device: torch.device) -> tuple[int, int]:
+    """How many images to make in a piece, and how many pieces may be made side by side (see `side_by_side`) so that no
+    more than `batch` images are at work, but for small ones. On a CPU others are made one by one."""
+    if device.type != "cpu" or is_small(G):
+        return batch, MANY
+    return 1, batch
+
+
 @torch.no_grad()
 def generate(
     G: Generator,
@@ -91,15 +112,24 @@ def generate(
     batch: int = 4,
     graphs: bool = True,
 ) -> Iterator[np.ndarray]:
-    """Yield uint8 images [H, W, C] for z [N, z_dim] and c [N, c_dim], `batch` at a time, on G's device.
+    """Yield uint8 images [H, W, C] for z [N, z_dim] and c [N, c_dim], `batch` at a time, on G's device; on a CPU side
+    by side, see `pieces_of`.
 
     `graphs`: by CUDA graphs on a GPU, see `Repeated`.
     """
     device = next(G.parameters()).device
     repeated = Repeated(G, graphs)
-    for z_part, c_part in zip(z.split(batch), c.split(batch), strict=True):
-        images = repeated(z_part.to(device), c_part.to(device), truncation_psi=truncation_psi, noise_mode=noise_mode)
-        yield from to_uint8(images)
+    # Random noise is drawn from torch's generator, one batch after the other.
+    piece, most = (batch, 1) if noise_mode == "random" else pieces_of(G, batch, device)
+    parts = list(zip(z.split(piece), c.split(piece), strict=True))
+
+    def make(part: tuple[torch.Tensor, torch.Tensor]) -> np.ndarray:
+        z, c = (tensor.to(device) for tensor in part)
+        return to_uint8(repeated(z, c, truncation_psi=truncation_psi, noise_mode=noise_mode))
+
+    with closing(side_by_side(make, parts, len(parts), device, most)) as made:
+        for images in made:
+            yield from images
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:

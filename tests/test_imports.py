@@ -12,7 +12,7 @@ ROOMS = """kernels | _version extras terminal | errors cpu_sharing resources
     canvas durations environment limits portable shortage threads transparency | pickle_scan | pickle_size
     atomic plain_files | cache device invocation local_ranks named_paths progress randomness
     plotting processes run_folder
-    models | sampling
+    models side_by_side | sampling
     data formats | metrics | train | tools | viewer | api | sg3 | cli | __main__ | compat"""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS.replace("\n", "|").split("|")) for room in rooms.split()}
 FILES = {".".join(path.relative_to(SG3.parent).with_suffix("").parts).removesuffix(".__init__"): path

@@ -8,7 +8,10 @@ a transform; which one depends on (seed, number of the four) and nothing else.
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import cos, log10, nan, pi, sin
 
@@ -30,6 +33,8 @@ from sg3.metrics.samples import Labels, chunks, randomize_noise
 from sg3.models import Generator, StyleGenerator
 from sg3.processes import World
 from sg3.randomness import host_rng, latents
+from sg3.sampling import is_small
+from sg3.side_by_side import MANY, side_by_side
 
 BATCH = 4  # images that share a transform
 MAX_SHIFT = 0.125  # of a side
@@ -65,20 +70,28 @@ def equivariance(
     }
     parts = world.mine(chunks(max(metric.num_gen for metric in metrics), BATCH))
     plain = torch.eye(3, device=device)
+    networks = threading.local()  # a transform is set in the network: one for each thread, of the same weights
+    networks.own = G
+
+    def compare(part: range) -> dict[str, torch.Tensor]:
+        number = part.start // BATCH
+        if not hasattr(networks, "own"):
+            networks.own = copy.deepcopy(G, {id(weights): weights for weights in G.parameters()})
+        own: StyleGenerator = networks.own
+        z = latents(seed, "metrics/eq/z", part.start, BATCH, G.z_dim).to(device)
+        ws = own.mapping(z, labels(part.start, BATCH).to(device))
+        randomize_noise(own, seed, "metrics/eq/noise", number)
+        original = _draw(own, ws, plain)
+        kept = {metric: min(metric.num_gen - part.start, BATCH) for metric in metrics}
+        return {metric.name: _compare(metric.operator, own, ws, original, count, seed, number)
+                for metric, count in kept.items() if count > 0}  # fmt: skip
 
     def measure() -> None:
-        for part in progress.each("equivariance", parts):
-            number = part.start // BATCH
-            z = latents(seed, "metrics/eq/z", part.start, BATCH, G.z_dim).to(device)
-            ws = G.mapping(z, labels(part.start, BATCH).to(device))
-            randomize_noise(G, seed, "metrics/eq/noise", number)
-            original = _draw(G, ws, plain)
-            for metric in metrics:
-                kept = min(metric.num_gen - part.start, BATCH)
-                if kept > 0:
-                    of_group = sums[metric.name]
-                    group = number * len(of_group) // batches[metric.name]
-                    of_group[group] += _compare(metric.operator, G, ws, original, kept, seed, number)
+        most = MANY if is_small(G) else 1  # of a batch of large images one is all that memory was said to hold
+        with closing(side_by_side(compare, parts, len(parts), device, most)) as compared:
+            for part, found in zip(progress.each("equivariance", parts), compared, strict=True):
+                for name, two in found.items():
+                    sums[name][part.start // BATCH * len(sums[name]) // batches[name]] += two
 
     world.together(measure)
     values, found = {}, {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from sg3.metrics.samples import Samples
 from sg3.metrics.statistics import Gathered, Kind, Statistics, StatisticsSpec
 from sg3.metrics.views import seen
 from sg3.processes import World
+from sg3.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,22 @@ def generated_statistics(
 ) -> dict[StatisticsSpec, Statistics | None]:  # fmt: skip
     """Statistics of generated images, made once for all; features in the first process only."""
     order = sorted(specs, key=repr)
+    views = sorted({(spec.detector, spec.view) for spec in order})
+    most = {view: max(spec.count for spec in order if (spec.detector, spec.view) == view) for view in views}
     gathered = {spec: Gathered(detectors[spec.detector], spec.kind, spec.count, samples.device) for spec in order}
     parts = world.mine(samples.chunks(max(spec.count for spec in order)))
 
+    def look(part: range) -> dict[tuple[str, str], torch.Tensor]:
+        images = samples.images(part)
+        due = [(name, view) for name, view in views if most[name, view] > part.start]
+        return {(name, view): detectors[name].features(seen(images, view)) for name, view in due}
+
     def generate() -> None:
-        for part in progress.each(what, parts):
-            images = samples.images(part)
-            for name, view in sorted({(spec.detector, spec.view) for spec in order}):
-                due = [spec for spec in order if (spec.detector, spec.view) == (name, view) and spec.count > part.start]
-                if due:
-                    features = detectors[name].features(seen(images, view))
-                    for spec in due:
-                        gathered[spec].add(part, features)
+        with closing(side_by_side(look, parts, len(parts), samples.device, samples.most_at_a_time)) as looks:
+            for part, features in zip(progress.each(what, parts), looks, strict=True):
+                for spec in order:
+                    if spec.count > part.start:
+                        gathered[spec].add(part, features[spec.detector, spec.view])
 
     with torch.no_grad():
         world.together(generate)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,14 @@ from sg3.data.dataset import ImageFolderDataset
 from sg3.data.folder_or_zip import FolderStore, open_store
 from sg3.data.loader_signals import LoaderSignals
 from sg3.errors import Sg3Error, StorageError
-from sg3.metrics.detectors import Detector
+from sg3.metrics.detectors import CPU_BATCH, Detector
 from sg3.metrics.progress import Progress
 from sg3.metrics.real_images import RealImages
 from sg3.metrics.samples import chunks
 from sg3.metrics.statistics import Gathered, Statistics, StatisticsSpec, TrainingSet, empty_moments
 from sg3.metrics.views import framed, seen
 from sg3.processes import World
+from sg3.side_by_side import side_by_side
 
 CACHE_VERSION = 1  # of what is kept and how; another number makes all of it unknown
 
@@ -69,22 +70,26 @@ class RealStatistics:
         parts = self.world.mine(chunks(max(spec.count for spec in specs), self.batch))
 
         signals = LoaderSignals()
+        views = {(spec.detector, spec.view) for spec in specs}
+
+        def look(images: torch.Tensor | Sg3Error) -> dict[tuple[str, str], torch.Tensor]:
+            if isinstance(images, Sg3Error):
+                raise images
+            here = images.to(self.device)
+            return {(name, view): self.detectors[name].features(seen(here, view)) for name, view in views}
 
         def read() -> None:
             loader = torch.utils.data.DataLoader(
                 _Images(data, self.real.visible), batch_sampler=[list(part) for part in parts],
                 num_workers=self.workers, collate_fn=_stack, worker_init_fn=signals if self.workers else None,
             )  # fmt: skip
-            batches = iter(loader)
-            for part in self.progress.each(f"real images of {data.name}", parts):
-                images = next(batches)
-                if isinstance(images, Sg3Error):
-                    raise images
-                for name, view in {(spec.detector, spec.view) for spec in specs}:
-                    features = self.detectors[name].features(seen(images.to(self.device), view))
+            batches = iter(loader)  # begins the loaders: they are forked before there are other threads
+            with closing(side_by_side(look, batches, len(parts), self.device, self.batch // CPU_BATCH)) as looks:
+                for part, features in zip(
+                    self.progress.each(f"real images of {data.name}", parts), looks, strict=True
+                ):
                     for spec in specs:
-                        if (spec.detector, spec.view) == (name, view):
-                            gathered[spec].add(part, features)
+                        gathered[spec].add(part, features[spec.detector, spec.view])
 
         with torch.no_grad():
             try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sg3.canvas import Size
 from sg3.data.dataset import ImageFolderDataset
@@ -14,12 +17,14 @@ from sg3.metrics.views import framed
 from sg3.models import Generator, fastgan
 from sg3.models.repeated import Repeated
 from sg3.randomness import derive_seed, latents, random_indices, seed_torch
-from sg3.sampling import quantized
+from sg3.sampling import is_small, quantized
+from sg3.side_by_side import MANY
 from sg3.transparency import has_alpha, possible
 
 Labels = Callable[[int, int], torch.Tensor]  # (first sample, how many) -> [n, c_dim]
 
 NOISE_GROUP = 4  # images that share a draw of StyleGAN2's noise; always the same ones, whatever the batch
+CPU_GROUP = 4  # images that a CPU makes at a time where they are large: no slower than more, and threads have one each
 
 
 def has_noise(G: nn.Module) -> bool:
@@ -67,6 +72,21 @@ def one_class(G: Generator, index: int) -> Labels:
     return lambda _start, count: row.expand(count, -1)
 
 
+class _Drawing(TorchFunctionMode):
+    """Inside, this thread draws normal numbers from a generator of its own; torch's default one is everybody's."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        given = dict(kwargs or {})
+        return func(*args, **({**given, "generator": self._generator} if func is torch.randn else given))
+
+
 class Samples:
     """Generated images in uint8, as the feature networks see them; by CUDA graphs if `graphs`, see `Repeated`.
 
@@ -80,11 +100,14 @@ class Samples:
         self.G = G
         self.labels = labels
         self.seed = seed
-        self._group = NOISE_GROUP if has_noise(G) else batch
-        self.batch = -(-batch // self._group) * self._group
+        self.device = next(G.parameters()).device
+        self._has_noise = has_noise(G)
+        large = self.device.type == "cpu" and not is_small(G)
+        self._group = NOISE_GROUP if self._has_noise else CPU_GROUP if large else batch
+        self.most_at_a_time = max(batch // CPU_GROUP, 1) if large else MANY  # chunks, each a group at a time
+        self.batch = -(-batch // NOISE_GROUP) * NOISE_GROUP if self._has_noise else batch
         self.graphs = graphs
         self.visible = visible
-        self.device = next(G.parameters()).device
         self._repeated = Repeated(G, graphs)
 
     def chunks(self, count: int) -> list[range]:
@@ -102,8 +125,16 @@ class Samples:
 
     def _groups(self, which: range) -> Iterator[torch.Tensor]:
         for start in range(which.start, which.stop, self._group):
-            z = latents(self.seed, "metrics/z", start, self._group, self.G.z_dim).to(self.device)
-            c = self.labels(start, self._group).to(self.device)
-            seed_torch(self.seed, "metrics/noise", start)
-            images = framed(self._repeated(z, c, noise_mode="random"), self.visible)
+            count = min(self._group, which.stop - start)
+            z = latents(self.seed, "metrics/z", start, count, self.G.z_dim).to(self.device)
+            c = self.labels(start, count).to(self.device)
+            with self._noise(start):
+                images = framed(self._repeated(z, c, noise_mode="random"), self.visible)
             yield possible(images) if has_alpha(self.G.img_channels) else quantized(images)
+
+    def _noise(self, start: int) -> AbstractContextManager[object]:
+        """Inside, layer noise is that of the images from `start` on."""
+        if self.device.type == "cpu" and self._has_noise:
+            return _Drawing(torch.Generator().manual_seed(derive_seed(self.seed, "metrics/noise", start)))
+        seed_torch(self.seed, "metrics/noise", start)
+        return nullcontext()

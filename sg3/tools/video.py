@@ -11,7 +11,7 @@ Keyframes are numbered tile by tile: with K for each tile, the first K belong to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isqrt
 
@@ -21,7 +21,8 @@ import torch
 from sg3.canvas import Size
 from sg3.errors import DataError, UsageError
 from sg3.models.repeated import Repeated
-from sg3.sampling import class_labels, to_uint8
+from sg3.sampling import class_labels, pieces_of, to_uint8
+from sg3.side_by_side import side_by_side
 from sg3.tools.files import without_bars
 from sg3.tools.interpolation import Interpolation
 from sg3.tools.latent_as_w import Walkable
@@ -160,23 +161,28 @@ def render(
     with alpha are laid on `background`, or with None give frames [.., 4] with straight alpha. `visible`: height and
     width of the middle of each image that is shown.
 
-    G makes `batch` images at a time, across frames; another batch size may change the rounding of pixels. Random
-    noise is drawn image by image from a seed of its own, so that it does not depend on the batch either. `graphs`: by
-    CUDA graphs on a GPU, see `Repeated`.
+    G makes `batch` images at a time, across frames, on a CPU side by side (see `pieces_of`); another batch size may
+    change the rounding of pixels. Random noise is drawn image by image from a seed of its own, so that it does not
+    depend on the batch either. `graphs`: by CUDA graphs on a GPU, see `Repeated`.
     """
     synthesis = Repeated(G.synthesis, graphs)
     columns, rows = grid
     tiles = columns * rows
     total = len(times) * tiles
-    batch = 1 if noise_mode == "random" else batch
-    frame = np.empty(0, dtype=np.uint8)
-    for start in range(0, total, batch):
-        stop = min(start + batch, total)
+    device = next(G.parameters()).device
+    piece, most = (1, 1) if noise_mode == "random" else pieces_of(G, batch, device)  # torch's generator is everybody's
+    starts = range(0, total, piece)
+
+    def make(start: int) -> np.ndarray:
+        stop = min(start + piece, total)
         first, last = start // tiles, (stop - 1) // tiles
         ws = walk(times[first : last + 1]).flatten(0, 1)[start - first * tiles : stop - first * tiles]
         with _noise_of_image(start, ws.device) if noise_mode == "random" else nullcontext():
-            images = to_frames(synthesis(ws, noise_mode=noise_mode), background)
-        for index, image in enumerate(images, start):
+            return to_frames(synthesis(ws, noise_mode=noise_mode), background)
+
+    frame = np.empty(0, dtype=np.uint8)
+    with closing(side_by_side(make, starts, len(starts), device, most)) as made:
+        for index, image in enumerate(image for images in made for image in images):
             image = without_bars(image, visible)
             h, w, channels = image.shape
             row, column = divmod(index % tiles, columns)
