@@ -278,7 +278,11 @@ def create(outdir: Path, name: str) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError."""
+    """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError where
+    another one does, DataError where the run's files are none, and whoever opens them would wait."""
+    for path in sorted(folder.iterdir()):
+        if is_special(path):
+            raise DataError(f"{path}: is no file, but a device or a pipe; remove it")
     try:
         opened = open_plain(folder / LOCK, "a+")
     except OSError as error:

@@ -180,6 +180,13 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert other() == "locked"
 
 
+@pytest.mark.parametrize("name", [run_folder.LOG, "stats.jsonl", run_folder.OPTIONS, "metric-fid50k_full.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: is no file, but a device or a pipe; remove it"):
+        run_folder.locked(tmp_path).__enter__()
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     good = ["training-state-0000000004.pt", "training-state-0000000004.pt.sha256", "mine.tmp", "log.txt"]
     touch(tmp_path, *good, ".training-state-0000000008.pt.new.01ab.tmp", "training-state-0000000008.pt.new",
