@@ -57,28 +57,34 @@ def real_batches(
     items = iter(loader)
     processes = set(multiprocessing.active_children()) - others
     try:
-        for item in items:
-            if isinstance(item, Sg3Error):
-                raise item
-            images, labels, skipped = item
-            for line in sorted(set(skipped) - known):
-                warn(f"warning: {line}; another image takes its place (--on-error=skip)")
-            known.update(skipped)
-            yield images, labels
-    except (RuntimeError, ConnectionError, EOFError) as error:  # (the last two: while it handed over an image)
+        try:
+            for item in items:
+                if isinstance(item, Sg3Error):
+                    raise item
+                images, labels, skipped = item
+                for line in sorted(set(skipped) - known):
+                    warn(f"warning: {line}; another image takes its place (--on-error=skip)")
+                known.update(skipped)
+                yield images, labels
+        finally:
+            signals.over()
+            last_resort = threading.Timer(HUNG_SECONDS, _end_all, [processes])
+            try:
+                last_resort.start()
+            finally:
+                del items  # ends the processes, and waits for them
+                last_resort.cancel()
+    # PyTorch raises a RuntimeError when it hears of a dead process, be it in `finally`; the others come where an image
+    # was being handed over.
+    except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         cause = (str(error) or type(error).__name__).splitlines()[0]
+        error.__traceback__ = None  # which knows the loader, whose processes would stay as long as it
         raise Sg3Error(
             f"a process that loads images has ended ({cause}): out of memory, or of shared memory "
             "(/dev/shm; docker run --shm-size); fewer --workers need less, continue from the last state"
         ) from error
-    finally:
-        signals.over()
-        last_resort = threading.Timer(HUNG_SECONDS, _end_all, [processes])
-        last_resort.start()
-        del items  # ends the processes, and waits for them
-        last_resort.cancel()
 
 
 class _Guarded(Dataset[Any]):

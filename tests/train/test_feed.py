@@ -49,6 +49,26 @@ def test_a_loader_process_killed_while_it_hands_over_an_image(discs: Path, monke
         raise error
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", broken)
+    before = set(active_children())
     batches = real_batches(ImageFolderDataset(discs), batch=2, seed=0, start=0, workers=1, pin_memory=False)
     with closing(batches), pytest.raises(Sg3Error, match=r"a process that loads images has ended .*--workers"):
         next(batches)
+    assert set(active_children()) <= before
+
+
+def test_a_loader_process_whose_death_is_known_when_the_others_are_ended(discs: Path, monkeypatch) -> None:
+    """PyTorch's handler of SIGCHLD raises wherever the main thread is."""
+
+    def late(self: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def broken(self: object) -> object:
+        monkeypatch.setattr("sg3.train.feed.threading.Timer.start", late)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", broken)
+    before = set(active_children())
+    batches = real_batches(ImageFolderDataset(discs), batch=2, seed=0, start=0, workers=1, pin_memory=False)
+    with closing(batches), pytest.raises(Sg3Error, match=r"a process that loads images has ended .*--workers"):
+        next(batches)
+    assert set(active_children()) <= before
