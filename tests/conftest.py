@@ -58,6 +58,15 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums of the tests that follow depend on it."""
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 1, "the test leaves PyTorch another number of threads"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _checked_memory() -> Iterator[None]:
     """Every interpreted kernel of every test has its loads and stores checked."""

@@ -74,13 +74,13 @@ def test_threads_are_shared_out_where_memory_holds_fewer_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "count", "most", "device"),
+    ("number", "count", "most", "device"),
     [(1, 8, MANY, "cpu"), (2, 8, 1, "cpu"), (2, 8, 0, "cpu"), (2, 9, MANY, "cpu"), (4, 2, MANY, "cpu"),
      (2, 1, MANY, "cpu"), (2, 8, MANY, "meta")],
 )  # fmt: skip
-def test_in_turn_where_threads_would_be_idle(threads: int, count: int, most: int, device: str) -> None:
+def test_in_turn_where_threads_would_be_idle(number: int, count: int, most: int, device: str) -> None:
     """Or where there is one, or no CPU."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(number)
     found = list(side_by_side(lambda i: (i, threading.get_ident(), torch.is_grad_enabled()), range(count), count,
                               torch.device(device), most))  # fmt: skip
     assert found == [(i, threading.get_ident(), False) for i in range(count)]

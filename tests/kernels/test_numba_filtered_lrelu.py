@@ -158,6 +158,7 @@ def test_the_users_number_of_numba_threads_stays() -> None:
         assert numba.get_num_threads() == 1
     finally:
         numba.set_num_threads(before)
+        torch.set_num_threads(1)  # with OpenMP as its pool, this was PyTorch's number, too
 
 
 def child(script: str, **variables: str) -> str:
