@@ -170,9 +170,14 @@ def require_space(run_dir: Path, state_bytes: int) -> None:
     free = shutil.disk_usage(run_dir).free
     if free < needed:
         raise StorageError(
-            f"{run_dir}: {free / 2**30:.2f} GiB free on this disk, training states need {needed / 2**30:.2f}; "
+            f"{run_dir}: {_size(free)} free on this disk, training states need {_size(needed)}; "
             "make room or choose another --outdir"
         )
+
+
+def _size(count: int) -> str:
+    """A number of bytes in words."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
 
 
 class _Hashing:

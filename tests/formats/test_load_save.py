@@ -38,6 +38,12 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         sg3.save(sg3.Snapshot(D=tiny.discriminator()), tmp_path / "folder" / "a.pkl")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.pkl")
+    with pytest.raises(DataError, match=r"net\.pkl: is no file, but a device or a pipe"):
+        sg3.load(tmp_path / "net.pkl")
+
+
 def test_addresses_and_short_names_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sg3.save(sg3.Snapshot(G_ema=tiny.stylegan2_generator()), tmp_path / "a.pkl")
     fetched: list[str] = []

@@ -171,7 +171,7 @@ def test_space_is_looked_at_before_the_run(discs: Path, run: Run, tmp_path: Path
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=100_000))
     result = run("train", f"--data={discs}", f"--outdir={tmp_path}", "--minutes=0.0001", *ARGS)
     assert result.code == 74
-    assert re.search(r"GiB free on this disk, training states need .*; make room", result.error_line())
+    assert re.search(r": 0\.1 MiB free on this disk, training states need [\d.]+ MiB; make room", result.error_line())
 
 
 def test_what_a_killed_process_left_is_removed(started: Path, run: Run, tmp_path: Path) -> None:
