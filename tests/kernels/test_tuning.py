@@ -221,3 +221,5 @@ def test_configurations_with_a_cap_on_registers() -> None:
     by_rule = tiles.rule(kind, 90)
     assert by_rule.registers is None
     assert tiles.rule(kind, 100) == replace(by_rule, registers=tiles.MOST_REGISTERS)
+    radial = tiles.Kind(2, 12, 2, -12, "float32", "fp16x3", "with signs")
+    assert tiles.rule(radial, 86) == replace(tiles.rule(radial, 80), registers=tiles.MOST_REGISTERS_RADIAL)

@@ -221,8 +221,9 @@ EXACT = {
 }
 EXACT_OTHER = (Config(Tile(128, 64, 32), 32, 16, 8),)
 # Of a thread, on other architectures than those two: by itself ptxas spills a register or two there, to fit one more
-# program onto a multiprocessor. Told this number it does not, for any class of sm_86, 89, 100 and 120.
+# program onto a multiprocessor. Told these numbers it does not, for any class of sm_86, 89, 100 and 120.
 MOST_REGISTERS = 240
+MOST_REGISTERS_RADIAL = 248  # of float32 in parts
 
 
 class Kind(NamedTuple):
@@ -272,7 +273,9 @@ def rule(kind: Kind, arch: int) -> Config:
         rows = TENSOR_CORES_FLOAT32
     for row in rows:
         if _has_room(row, kind):
-            return row if arch in (80, 90) else replace(row, registers=MOST_REGISTERS)
+            in_parts = kind.precision == "fp16x3" and kind.down_taps < 0
+            most = MOST_REGISTERS_RADIAL if in_parts else MOST_REGISTERS
+            return row if arch in (80, 90) else replace(row, registers=most)
     raise ValueError(
         f"fu, fd: got {abs(kind.up_taps)} and {abs(kind.down_taps)} taps with up={kind.up}, down={kind.down}; "
         "impl='triton' has room for 32 with factors up to 4; use impl='torch'"
