@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from sg3.errors import DataError
+
 _FLAGS = {"r": os.O_RDONLY, "a": os.O_WRONLY | os.O_APPEND | os.O_CREAT, "a+": os.O_RDWR | os.O_APPEND | os.O_CREAT}
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -20,6 +22,12 @@ def is_special(path: Path) -> bool:
     """Whether something is there that is neither a file nor a folder: opening a pipe waits for somebody who writes,
     reading a device need not end."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def refuse_special(path: Path, shown: str = "", advice: str = "") -> None:
+    """Raise DataError for such a thing in place of a file, `shown` as the user knows it, with what to do about it."""
+    if is_special(path):
+        raise DataError(f"{shown or path}: is no file, but a device or a pipe{advice}")
 
 
 class NotPlainError(OSError):

@@ -29,7 +29,7 @@ from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.errors import DataError, MissingInputError, StorageError, UsageError
 from sg3.named_paths import Kind, nothing_at, to_read
-from sg3.plain_files import is_special, open_plain
+from sg3.plain_files import open_plain, refuse_special
 from sg3.portable import lock_for_this_process
 
 OPTIONS = "training_options.json"
@@ -232,8 +232,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 def _read_all(path: Path) -> bytes:
     """Raises FileNotFoundError, DataError, StorageError."""
     try:
-        if is_special(path):
-            raise DataError(f"{path}: is no file, but a device or a pipe")
+        refuse_special(path)
         if path.stat().st_size > limits.RUN_FILE:
             raise DataError(f"{path}: has more than {limits.RUN_FILE >> 20} MiB, which no run writes there")
         return path.read_bytes()
@@ -281,8 +280,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends. Raises UsageError where
     another one does, DataError where the run's files are none, and whoever opens them would wait."""
     for path in sorted(folder.iterdir()):
-        if is_special(path):
-            raise DataError(f"{path}: is no file, but a device or a pipe; remove it")
+        refuse_special(path, advice="; remove it")
     try:
         opened = open_plain(folder / LOCK, "a+")
     except OSError as error:

@@ -33,7 +33,7 @@ from sg3.formats.pickle_values import read_pickle
 from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.named_paths import Kind, to_write
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 from sg3.run_folder import going_on, newest_snapshot
 from sg3.terminal import printable
 
@@ -193,8 +193,7 @@ def _local_path(source: str | Path) -> Path:
     path = Path(source)
     if path.is_dir():
         path = newest_snapshot(path)
-    if is_special(path):
-        raise DataError(f"{path}: is no file, but a device or a pipe")
+    refuse_special(path)
     if not path.is_file():
         meant = closest(str(source))
         hint = f"; did you mean the published network {meant}?" if meant else ""

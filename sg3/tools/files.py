@@ -18,7 +18,7 @@ from sg3 import limits
 from sg3.atomic import write_atomic
 from sg3.canvas import Size, middle
 from sg3.errors import DataError, MissingInputError, Sg3Error, StorageError, UsageError
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 from sg3.terminal import clean, printable
 from sg3.transparency import RULE, has_alpha, opaque
 
@@ -107,8 +107,7 @@ def _check_bytes(count: int, path: Path) -> None:
 
 @contextmanager
 def _failures(path: Path, kind: str) -> Iterator[None]:
-    if is_special(path):
-        raise DataError(f"{path}: is no file, but a device or a pipe")
+    refuse_special(path)
     try:
         yield
     except FileNotFoundError:

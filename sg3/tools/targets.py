@@ -16,7 +16,7 @@ from sg3.data.image_files import open_images, refuse_other_formats
 from sg3.data.transforms import Convert, Crop, ImagePlan
 from sg3.errors import DataError, StorageError
 from sg3.named_paths import nothing_at
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 from sg3.tools.files import Pixels
 
 CONVERT: dict[int, Convert] = {1: "gray", 2: "la", 3: "rgb", 4: "rgba"}
@@ -51,8 +51,7 @@ def open_targets(path: Path) -> list[Target]:
     """An image file, or the images of a folder or zip. Raises MissingInputError, DataError, StorageError."""
     if not path.exists():
         raise nothing_at(path, name="--target")
-    if is_special(path):
-        raise DataError(f"--target={path}: is no file, but a device or a pipe")
+    refuse_special(path, f"--target={path}")
     if not is_collection(path):
         return [Target(path.stem, str(path), partial(_read, path))]
     files = open_images(path)
