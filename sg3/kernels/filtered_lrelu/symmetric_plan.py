@@ -91,22 +91,14 @@ SHAPES_FLOAT32: Shapes = {
 }
 # What else, or more columns, an architecture's compiler fits into a thread's registers, in float32. 2 stands for any
 # number of terms beyond one, which takes as many registers as two do.
-OF_ARCHITECTURE: dict[int, Shapes] = {
-    80: {
-        (2, 1, 4, 1): ((2, 1), (2, 1), (3, 1)),
-        (2, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
-        (2, 2, 2, 1): ((3, 1), (3, 1), (3, 1)),
-        (4, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
-        (2, 2, 4, 1): ((3, 1), (3, 1), (3, 1)),
-    },
-    90: {
-        (2, 1, 4, 1): ((2, 1), (2, 1), (3, 1)),
-        (2, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
-        (2, 2, 2, 1): ((3, 1), (3, 1), (3, 1)),
-        (4, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
-        (2, 2, 4, 1): ((3, 1), (3, 1), (4, 1)),
-    },
+ON_SERVERS: Shapes = {
+    (2, 1, 4, 1): ((2, 1), (2, 1), (3, 1)),
+    (2, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
+    (2, 2, 2, 1): ((3, 1), (3, 1), (3, 1)),
+    (4, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
+    (2, 2, 4, 1): ((3, 1), (3, 1), (3, 1)),
 }
+OF_ARCHITECTURE: dict[int, Shapes] = {80: ON_SERVERS, 90: {**ON_SERVERS, (2, 2, 4, 1): ((3, 1), (3, 1), (4, 1))}}
 
 
 def shape_by_rule(kind: Kind, arch: int) -> Shape | None:
