@@ -28,9 +28,9 @@ def shared_out(options: Options) -> Options:
     """The same, with the processes and threads for this machine's CPUs, where the run is for these and the user says
     nothing of either; loaders, too, since every process has its own."""
     said = options.gpus, options.threads, find_place(os.environ), os.environ.get(SETTING)
-    if said != (None, None, None, None) or sys.platform == "win32" or not (backends()["gloo"] and can_meet()):
+    if said != (None, None, None, None) or sys.platform == "win32":
         return options
-    if choose_device(options.device or "auto").type != "cpu":
+    if choose_device(options.device or "auto").type != "cpu" or not (backends()["gloo"] and can_meet()):
         return options
     cpus, there = most_threads(), memory()
     most = min(cpus, MOST, MOST if there is None else there[0] // MEMORY_BYTES)
