@@ -120,6 +120,8 @@ class Watchdog:
                     code, rank, message = store.get("failed").decode().split(" ", 2)
                     if int(rank) != self._world.rank:
                         self._exit(message, [int(rank)], int(code), is_said=True)
+                if store.check(["left"]):  # by a rank that found out first, and has ended since
+                    self._exit("another rank has ended; continue from the last state", [])
                 if dead := self.dead_ranks():
                     self._exit(f"{_name(dead)} died; continue from the last state", dead)
                 limit = self._timeout * self._patience
@@ -143,6 +145,8 @@ class Watchdog:
         return [rank for rank, count in enumerate(beats) if count < max(beats)]
 
     def _exit(self, message: str, ranks: list[int], code: int = 70, is_said: bool = False) -> None:
+        if not is_said:
+            message, ranks = self._first_to_leave(message, ranks)
         others = [rank for rank in range(self._world.size) if rank not in ranks]
         if not others or self._world.rank == others[0]:  # one of them is enough to say it
             if not (is_said and 0 in ranks):  # rank 0 has left it itself
@@ -152,6 +156,16 @@ class Watchdog:
         if self._world.rank == 0:
             time.sleep(2 * LOOK_SECONDS)  # as above
         os._exit(code)
+
+
+    def _first_to_leave(self, message: str, ranks: list[int]) -> tuple[str, list[int]]:
+        """The reason of the rank that ends first, and the ranks it blames: to the others it would look like a dead
+        one, for it may leave it to one of them to say why."""
+        mine = f"{','.join(map(str, ranks))} {message}"
+        with suppress(RuntimeError):  # without a store each speaks for itself
+            blamed, message = self._store.compare_set("left", "", mine).decode().split(" ", 1)
+            ranks = [int(rank) for rank in blamed.split(",") if rank]
+        return message, ranks
 
 
 def _machine() -> str:
