@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sg3.models.features import efficientnet_lite
 from sg3.models.features.efficientnet_lite import LITE0, LiteLayers
 from sg3.models.projected import MultiScaleD, ProjectedDiscriminator, RandomProjection
 from sg3.models.projected_heads import SingleDisc, SingleDiscCond
+from tests.conftest import ROOT
 from tests.helpers.golden_gan import GoldenGan, buffer_starts, diffaug_draws, fill, gradient_norms, makers, one_hot
 
 TYPES = (torch.float64, torch.float32)
@@ -233,6 +235,18 @@ def test_another_feature_network() -> None:
     assert not any(p.requires_grad for p in D.feature_network.parameters())
     with pytest.raises(TypeError, match="feature_network: has no CHANNELS"):
         ProjectedDiscriminator(feature_network=nn.Identity())
+
+
+def test_the_documents_feature_network() -> None:
+    text = (ROOT / "docs" / "other-systems.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["logits"].shape == (8, 32)
+    assert "# [8, 32]: 4 x 4 from each map" in program
+    D = names["D"].train().requires_grad_(True)
+    assert not D.feature_network.training
+    assert {key.partition(".")[0] for key, p in D.named_parameters() if p.requires_grad} == {"discriminator"}
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
