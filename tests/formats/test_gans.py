@@ -165,12 +165,22 @@ def test_there_and_back(system: str, c_dim: int, tmp_path: Path) -> None:
     assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
-@pytest.mark.parametrize("name", ["r3gan-16", pytest.param("pg-fastgan256-cond-best", marks=pytest.mark.slow)])
-def test_a_golden_file_there_and_back(golden: Path, name: str, tmp_path: Path) -> None:
-    original = sg3.load(decompressed(golden, name, tmp_path))
-    sg3.save(original, tmp_path / "a.safetensors")
-    sg3.save(sg3.load(tmp_path / "a.safetensors"), tmp_path / "b.pkl")
-    assert_same(original, sg3.load(tmp_path / "b.pkl"))
+BACK_QUICK = ("r3gan-16", "r3gan-16-cond-bf16", "r3gan-16-oldnames")
+BACK_LARGER = ("pg-stylegan2-32", "pg-fastgan256-cond-best", *LARGER)
+
+
+@pytest.mark.parametrize("name", [*BACK_QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in BACK_LARGER)])
+def test_a_golden_file_there_and_back(golden: Path, name: str, run, tmp_path: Path) -> None:
+    """Each of them, by the command."""
+    path = decompressed(golden, name, tmp_path)
+    for source, dest in ((path, tmp_path / "a.safetensors"), (tmp_path / "a.safetensors", tmp_path / "b.pkl")):
+        result = run("convert", source, dest)
+        assert (result.code, result.out) == (0, f"{dest}\n"), result.err
+    original, back = sg3.load(path), sg3.load(tmp_path / "b.pkl")
+    assert_same(original, back)
+    assert (original.augment_pipe is None) == (back.augment_pipe is None)
+    if original.augment_pipe is not None:
+        assert_same_state(original.augment_pipe, back.augment_pipe)
 
 
 @pytest.mark.parametrize("system", ["r3gan", "projected"])

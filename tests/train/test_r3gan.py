@@ -13,6 +13,7 @@ import torch
 import sg3
 from sg3 import resources
 from sg3.models import r3gan
+from sg3.models.layers import count_parameters
 from sg3.train.losses import gradient_penalty
 from sg3.train.recipes import presets, resolve
 from sg3.train.recipes.r3gan import system as r3gan_system
@@ -114,6 +115,26 @@ def test_presets_make_the_published_networks(gan: GoldenGan, name: str) -> None:
     for kwargs, key in ((config.generator_kwargs(), "G_kwargs"), (config.discriminator_kwargs(), "D_kwargs")):
         known = {k: v for k, v in expected[key].items() if k not in ("FP16Stages", "c_dim")}
         assert {k: kwargs[k] for k in known} == known
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters", "batch"),
+    [
+        ("CIFAR10", 10, (20_781_952, 21_280_512), 512),
+        ("FFHQ-64", 0, (22_429_824, 22_381_440), 256),
+        ("FFHQ-256", 0, (23_057_952, 23_009_568), 256),
+        ("ImageNet-32", 1000, (82_914_304, 86_548_992), 4096),
+        ("ImageNet-64", 1000, (103_570_432, 107_205_120), 4096),
+    ],
+)
+def test_presets_have_the_published_sizes(name: str, classes: int, parameters: tuple[int, int], batch: int) -> None:
+    """Of G and D, and of a batch; nothing else is said but the data."""
+    data = facts(resolution=SIZES[name], label_dim=classes, has_labels=classes > 0)
+    config = resolve(presets()[PRESETS[name]].options, data)
+    assert (config.batch, config.cond) == (batch, classes > 0)
+    with torch.device("meta"):
+        networks = r3gan.Generator(**config.generator_kwargs()), r3gan.Discriminator(**config.discriminator_kwargs())
+    assert tuple(map(count_parameters, networks)) == parameters
 
 
 # Of the original's option dictionaries: what each value is here, and what has no counterpart and why.
