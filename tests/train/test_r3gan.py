@@ -290,6 +290,30 @@ def test_clamped_images_are_those_that_files_hold(clamped: bool) -> None:
     assert sum(torch.equal(images, expected) for images in seen) == 2
 
 
+def test_channels_last_changes_nothing_but_rounding() -> None:
+    """--nhwc: both phases, with R1 and R2."""
+    plain, last = system(), system(nhwc=True)
+    torch.manual_seed(2)
+    for network, other in ((plain.G, last.G), (plain.D, last.D)):
+        for parameter in network.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))  # (some layers begin with zeros)
+        other.load_state_dict(network.state_dict())
+        laid_out = [p for p in other.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+        assert len(laid_out) > 2
+        assert all(p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in laid_out)
+    none = torch.zeros(4, 0)
+    mb = MicroBatch(torch.rand(4, 3, 16, 16), none, torch.randn(4, 8), none, np.random.default_rng(0))
+    for recipe in (plain, last):
+        for network, term in ((recipe.D, recipe.d_loss), (recipe.G, recipe.g_loss)):
+            recipe.G.requires_grad_(network is recipe.G)
+            recipe.D.requires_grad_(network is recipe.D)
+            term(mb).mean().backward()
+    for network, other in ((plain.G, last.G), (plain.D, last.D)):
+        for (key, parameter), like in zip(network.named_parameters(), other.parameters(), strict=True):
+            assert float(parameter.grad.norm()) > 0, key
+            assert float((parameter.grad - like.grad).norm() / parameter.grad.norm()) < 1e-4, key
+
+
 def test_defaults() -> None:
     config = resolve(R3GANOptions(cfg="r3gan"), facts(resolution=256))
     assert isinstance(config, R3GANConfig)
