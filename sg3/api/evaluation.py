@@ -17,7 +17,7 @@ from sg3.errors import UsageError
 from sg3.formats import Snapshot, averaged_generator, name_of
 from sg3.metrics import compute, parse
 from sg3.metrics.detector_files import SOURCES
-from sg3.metrics.detectors import open_detector
+from sg3.metrics.detectors import Detector
 from sg3.metrics.intervals import differences
 from sg3.metrics.memorization import Authenticity
 from sg3.metrics.network_files import (
@@ -25,12 +25,14 @@ from sg3.metrics.network_files import (
     find_snapshots,
     measure,
     measure_in_processes,
+    open_named,
     real_images_of,
     test_images,
     visible_of,
 )
 from sg3.models import Generator
 from sg3.named_paths import Kind, to_read, to_write
+from sg3.processes import already_met
 from sg3.progress import Progress
 from sg3.resources import loaders
 from sg3.run_folder import append_line, read_lines
@@ -147,8 +149,9 @@ def _measured(job: Job, network: Network, gpus: int) -> list[dict[str, Any]]:
 def _measure_in_memory(job: Job, snapshot: Snapshot) -> list[dict[str, Any]]:
     G = averaged_generator(snapshot, "the network")
     real = real_images_of(job, Path("the network"), snapshot, G)
-    device, used = device_for_work(job.device), {metric.detector for metric in job.metrics}
-    detectors = {name: open_detector(name, device, source=source) for name, source in job.weights if name in used}
+    device = device_for_work(job.device)
+    detectors: dict[str, Detector] = {}
+    open_named(job, job.metrics, already_met(device), detectors)
     with Progress() as progress:
         results = compute(
             job.metrics, G, real, device=device, seed=job.seed, batch=job.batch, workers=job.workers,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from sg3.metrics.results import MetricResult
 from sg3.metrics.views import OVER, over_colour
 from sg3.models import Generator
 from sg3.named_paths import nothing_at
-from sg3.processes import already_met, meet_in
+from sg3.processes import World, already_met, meet_in
 from sg3.run_folder import is_run, newest_snapshot, snapshots
 from sg3.terminal import say
 
@@ -138,10 +139,7 @@ def _measure(job: Job, display: Display) -> None:
 
         due = [metric for metric in job.metrics if metric.name not in known]
         if due:
-            used = {metric.detector for metric in due}
-            for name, source in job.weights:
-                if name in used and name not in detectors:
-                    detectors[name] = world.together(partial(open_detector, name, device, source=source))
+            open_named(job, due, world, detectors)
             compute(
                 due, G, dataset, device=device, seed=job.seed, batch=job.batch, workers=job.workers,
                 detector_dir=job.detector_dir, detectors=detectors, on_result=finished, cache=job.cache,
@@ -149,6 +147,15 @@ def _measure(job: Job, display: Display) -> None:
                 intervals=job.intervals, background=job.background, visible=visible, bars=job.bars, sheet=job.sheet,
                 test=test_images(job, dataset),
             )  # fmt: skip
+
+
+def open_named(job: Job, metrics: Sequence[Metric], world: World, opened: dict[str, Detector]) -> None:
+    """Add to the `opened` detectors those of `metrics` whose file or address the job names. If one of several
+    processes cannot, all raise what `open_detector` raises."""
+    used = {metric.detector for metric in metrics}
+    for name, source in job.weights:
+        if name in used and name not in opened:
+            opened[name] = world.together(partial(open_detector, name, world.device, source=source))
 
 
 def measure_in_processes(job: Job, display: Display, count: int) -> None:

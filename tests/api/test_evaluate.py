@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import sg3
-from sg3.api import evaluation
 from sg3.errors import UsageError
 from sg3.metrics import network_files
 from tests.helpers import tiny_networks
@@ -41,7 +40,6 @@ def test_files_of_detectors(in_memory: bool, tmp_path: Path, monkeypatch: pytest
         asked.append((name, source))
         return pixel_detectors()[name]
 
-    monkeypatch.setattr(evaluation, "open_detector", open_detector)
     monkeypatch.setattr(network_files, "open_detector", open_detector)
     data = write_dataset(tmp_path / "data.zip", size=16)
     network = tiny_networks.generator3()
