@@ -37,6 +37,16 @@ def test_extras_are_known_to_the_doctor() -> None:
     assert set(EXTRAS) == set(extras) - {"test", "bench", "docs", "dev"}
 
 
+def test_the_source_archive_has_what_its_tests_and_documents_name() -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a checkout")
+    top = {name.split("/")[0] for name in listing.stdout.splitlines()}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {name.lstrip("/") for name in included} == top - {".gitignore"}  # which hatch adds
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_the_package_alone_and_its_types(tmp_path) -> None:
     pytest.importorskip("build")
