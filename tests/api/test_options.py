@@ -45,7 +45,6 @@ ONLY_PARAMETERS = {
 DIFFERENT_DEFAULTS: dict[str, dict[str, tuple[object, object]]] = {
     "generate": {"translate": ("0,0", (0.0, 0.0))},  # as one types it
     "metrics": {"metrics": (None, "fid50k_full"), "gpus": (None, 1)},  # the command comes to the same by itself
-    "export": {"verify": (False, True)},  # in a program nobody looks at what was written
 }
 WITHOUT_A_FUNCTION = {
     "info": "sg3.open_run, sg3.load", "convert": "sg3.load and sg3.save", "pull": "sg3.load",
