@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3.errors import MissingInputError
-from sg3.metrics.results import meaning, read, unlike
+from sg3.metrics.results import by_meaning, read, unlike
 from sg3.plotting import check_plot, new_figure, save_figure
 from sg3.run_folder import METRICS, kimg_of, metric_names
 
@@ -70,14 +70,7 @@ def _bands(folder: Path, name: str) -> dict[str, dict[float, tuple[float, float]
 def _told_apart(folder: Path, name: str) -> list[tuple[dict[str, Any], str]]:
     """The lines of a metric, each with words for its label: none, unless some cannot be compared with others."""
     lines = list(read(folder, name))
-    kinds: list[dict[str, str]] = []
-    kind_of = []
-    for line in lines:
-        means = meaning(line)
-        found = next((index for index, kind in enumerate(kinds) if not unlike(means, kind)), len(kinds))
-        if found == len(kinds):
-            kinds.append(means)
-        kind_of.append(found)
+    kind_of, kinds = by_meaning(lines)
     words = [unlike(kind, kinds[-1 if kind is kinds[0] else 0]) for kind in kinds]
     return [(line, f" ({words[kind]})" if words[kind] else "") for line, kind in zip(lines, kind_of, strict=True)]
 

@@ -11,7 +11,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,26 @@ def meaning(line: Mapping[str, Any]) -> dict[str, str]:
 def unlike(one: Mapping[str, str], other: Mapping[str, str]) -> str:
     """How the first of two meanings differs from the second, in words; nothing if numbers can be compared."""
     names = [name for name in MEANING if name in one and name in other and one[name] != other[name]]
-    return ", ".join(f"{MEANING[name]} {_short(one[name])}" for name in names)
+    return ", ".join(f"{MEANING[name]} {short(one[name])}" for name in names)
 
 
-def _short(value: str) -> str:
-    """A checksum by its beginning."""
+def by_meaning(lines: Iterable[Mapping[str, Any]]) -> tuple[list[int], list[dict[str, str]]]:
+    """Of lines of metric-NAME.jsonl, the number of the kind that each is of, and what each kind means. Within a kind
+    all can be compared with its first. Kinds are in the order in which they come up, so lines that follow change none.
+    """
+    kinds: list[dict[str, str]] = []
+    kind_of = []
+    for line in lines:
+        means = meaning(line)
+        found = next((index for index, kind in enumerate(kinds) if not unlike(means, kind)), len(kinds))
+        if found == len(kinds):
+            kinds.append(means)
+        kind_of.append(found)
+    return kind_of, kinds
+
+
+def short(value: str) -> str:
+    """A checksum by its beginning; anything else as it is, printable."""
     return value[:8] if re.fullmatch("[0-9a-f]{32,}", value) else printable(value)
 
 

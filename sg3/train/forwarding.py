@@ -9,26 +9,35 @@ from __future__ import annotations
 import math
 import threading
 import uuid
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from sg3.atomic import write_json
 from sg3.errors import Sg3Error
-from sg3.run_folder import LOGGED, STATS, fakes, kimg_of, metric_names, metric_path, read_lines, read_object
+from sg3.metrics.results import by_meaning, read, unlike
+from sg3.run_folder import LOGGED, STATS, fakes, kimg_of, metric_names, read_lines, read_object
 from sg3.terminal import printable
 from sg3.train.sinks import SINKS, Sink
 from sg3.train.tick import Moment
 
+T = TypeVar("T")
+OPEN_SECONDS = 120.0  # for a sink to be there; services have shorter limits of their own, where they have some
+GIVE_SECONDS = 60.0  # for it to take something: training waits, at the end of a tick
 CLOSE_SECONDS = 15.0  # for a sink to send what is left: whoever has stopped the run waits for that
 NOTHING = {"nimg": -1, "measured": -1, "pictured": -1}  # images at the last tick; kimg of the last metrics and grid
 
 
 class Forwarding:
-    """Feeds the sinks at the end of a tick, on rank 0. One that fails is left out from then on, with a warning."""
+    """Feeds the sinks at the end of a tick, on rank 0. One that fails or hangs is left out from then on, with a
+    warning."""
 
     what = "passing on statistics"
 
@@ -45,7 +54,7 @@ class Forwarding:
             most = {"nimg": nimg, "measured": nimg // 1000, "pictured": nimg // 1000}
             had.update({key: min(had[key], limit) for key, limit in most.items()})
             with self._surviving(name):
-                self._sinks[name] = SINKS[name][0](run_dir, config, had["id"], nimg)
+                self._sinks[name] = in_time(partial(SINKS[name][0], run_dir, config, had["id"], nimg), OPEN_SECONDS)
 
     def __enter__(self) -> Forwarding:
         return self
@@ -73,28 +82,29 @@ class Forwarding:
         pictures = fakes(self._run_dir)
         for name in list(self._sinks):
             had = self._had[name]
-            for nimg, values in ticks:
-                if nimg > had["nimg"]:
-                    self._give(name, partial(_numbers, values, nimg))
-                    had["nimg"] = nimg
+            ends = [nimg for nimg, _ in ticks if nimg > had["nimg"]]
+
+            def end_of(kimg: int, ends: list[int] = ends) -> int:
+                """Of the tick after which there was a snapshot or a grid of that name, in images."""
+                place = bisect_left(ends, kimg * 1000)
+                return ends[place] if place < len(ends) else kimg * 1000
+
+            new = [(nimg, "nimg", nimg, partial(_numbers, values)) for nimg, values in ticks if nimg > had["nimg"]]
+            new += [(end_of(kimg), "measured", kimg, partial(_numbers, values))
+                    for kimg, values in measured.items() if kimg > had["measured"]]  # fmt: skip
+            new += [(end_of(kimg), "pictured", kimg, partial(_picture, path))
+                    for kimg, path in pictures.items() if kimg > had["pictured"]]  # fmt: skip
             # Steps only go forward, so what comes late counts for the last tick.
-            for kimg, values in measured.items():
-                if kimg > had["measured"]:
-                    at = max(kimg * 1000, had["nimg"])
-                    self._give(name, partial(_numbers, values, at))
-                    had["measured"] = kimg
-            for kimg, path in pictures.items():
-                if kimg > had["pictured"]:
-                    at = max(kimg * 1000, had["nimg"])
-                    self._give(name, partial(_picture, path, at))
-                    had["pictured"] = kimg
+            for at, kind, reached, give in sorted(new, key=itemgetter(0)):
+                self._give(name, partial(give, max(at, had["nimg"])))
+                had[kind] = reached
         with suppress(Sg3Error):  # a full disk ends the run where something is lost by it
             write_json(self._run_dir / LOGGED, self._had)
 
     def _give(self, name: str, give: Callable[[Sink], object]) -> None:
         if name in self._sinks:
             with self._surviving(name):
-                give(self._sinks[name])
+                in_time(partial(give, self._sinks[name]), GIVE_SECONDS)
 
     def _close(self, name: str) -> None:
         with suppress(Exception):
@@ -109,6 +119,25 @@ class Forwarding:
             self._sinks.pop(name, None)
             cause = printable(f"{type(error).__name__}: {error}", limit=200)
             self._warn(f"warning: --log-to={name}: {cause}; it gets nothing more of this run, training goes on")
+
+
+def in_time(work: Callable[[], T], seconds: float) -> T:
+    """The result of `work`, or what it raises; TimeoutError if that takes longer, and then it goes on unheard."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():  # it is the work's own
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def _numbers(values: Mapping[str, float], nimg: int, sink: Sink) -> None:
@@ -148,13 +177,17 @@ def _ticks(run_dir: Path, after: int) -> list[tuple[int, dict[str, float]]]:
 
 
 def _measured(run_dir: Path) -> dict[int, dict[str, float]]:
-    """By kimg of snapshots: all results of metrics, named Metrics/NAME."""
+    """By kimg of snapshots: all results of metrics, named Metrics/NAME. What cannot be compared with a metric's first
+    lines, such as images over another background, has a name of its own that says so: sinks keep what they once had."""
     found: dict[int, dict[str, float]] = {}
     for metric in metric_names(run_dir):
-        for line in read_lines(metric_path(run_dir, metric)):
-            kimg, results = kimg_of(line.get("snapshot_pkl")), line.get("results")
-            if kimg is not None and isinstance(results, dict):
-                values = {f"Metrics/{name}": float(value) for name, value in results.items() if _is_number(value)}
+        lines = list(read(run_dir, metric))
+        kind_of, kinds = by_meaning(lines)
+        for line, kind in zip(lines, kind_of, strict=True):
+            kimg, words = kimg_of(line.get("snapshot_pkl")), unlike(kinds[kind], kinds[0])
+            if kimg is not None:
+                values = {f"Metrics/{name}{f' ({words})' if words else ''}": float(value)
+                          for name, value in line["results"].items() if _is_number(value)}  # fmt: skip
                 found.setdefault(kimg, {}).update(values)
     return dict(sorted(found.items()))
 

@@ -112,7 +112,7 @@ class Trackio:
     def close(self) -> None:
         """Send what is left."""
         with redirect_stdout(sys.stderr):
-            self._trackio.finish()
+            self._run.finish()  # (trackio.finish() knows only runs that were begun in the same thread)
 
 
 # By their names in --log-to: the class, and the extra that brings the package of the same name.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 import types
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from sg3.train import forwarding, sinks
 from sg3.train.forwarding import Forwarding
 from sg3.train.sinks import require_sinks, sink_names, sink_problems
 
+CUT = "cut off, 256x144 left"
+
 
 class Recorder:
     """A sink that remembers."""
@@ -27,11 +31,13 @@ class Recorder:
         self.identity = identity
         self.got: list[tuple[str, int]] = []
         self.fails = ""
+        self.takes = 0.0
         self.closes_in = 0.0
 
     def numbers(self, values: Mapping[str, float], nimg: int) -> None:
         if self.fails:
             raise RuntimeError(self.fails)
+        time.sleep(self.takes)
         self.got.append((" ".join(f"{name}={value:g}" for name, value in values.items()), nimg))
 
     def picture(self, name: str, path: Path, nimg: int) -> None:
@@ -58,8 +64,8 @@ def write_ticks(folder: Path, *kimg: float) -> None:
             file.write(json.dumps(line) + "\n")
 
 
-def write_metric(folder: Path, kimg: int, value: float | None) -> None:
-    line = {"results": {"fid1k": value}, "snapshot_pkl": f"network-snapshot-{kimg:06d}.pkl"}
+def write_metric(folder: Path, kimg: int, value: float | None, **recipe: object) -> None:
+    line = {"results": {"fid1k": value}, "snapshot_pkl": f"network-snapshot-{kimg:06d}.pkl", "recipe": recipe}
     with open(folder / "metric-fid1k.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -76,11 +82,11 @@ def forward(run_dir: Path, nimg: int, monkeypatch, warnings: list[str] | None = 
     return Forwarding(run_dir, ["trackio"], {}, nimg, said.append), made[0]
 
 
-ALL = [("Progress/kimg=0.064", 64), ("Progress/kimg=4.096", 4096), ("Progress/kimg=8.128", 8128),
-       ("Metrics/fid1k=300", 8128), ("fakes fakes000000.png", 8128), ("fakes fakes000008.png", 8128)]  # fmt: skip
+ALL = [("Progress/kimg=0.064", 64), ("Metrics/fid1k=300", 64), ("fakes fakes000000.png", 64),
+       ("Progress/kimg=4.096", 4096), ("Progress/kimg=8.128", 8128), ("fakes fakes000008.png", 8128)]  # fmt: skip
 
 
-def test_a_sink_that_comes_late_gets_everything(run_dir, monkeypatch) -> None:
+def test_a_sink_that_comes_late_gets_everything_at_its_place(run_dir, monkeypatch) -> None:
     forwarded, sink = forward(run_dir, 8128, monkeypatch)
     forwarded.pass_on()
     assert sink.got == ALL
@@ -97,6 +103,29 @@ def test_each_thing_comes_once_and_steps_go_forward(run_dir, monkeypatch) -> Non
     write_metric(run_dir, 12, 200.0)
     forwarded.pass_on()
     assert sink.got == [("Progress/kimg=12.16", 12160), ("Metrics/fid1k=200", 12160)]
+
+
+def test_what_is_measured_late_counts_for_the_last_tick(run_dir, monkeypatch) -> None:
+    forwarded, sink = forward(run_dir, 0, monkeypatch)
+    forwarded.pass_on()
+    sink.got.clear()
+    write_metric(run_dir, 4, 250.0)
+    write_metric(run_dir, 9, 200.0)  # of a tick whose line is not there yet
+    forwarded.pass_on()
+    assert sink.got == [("Metrics/fid1k=250", 8128), ("Metrics/fid1k=200", 9000)]
+
+
+def test_metrics_that_cannot_be_compared_have_names_of_their_own(run_dir, monkeypatch) -> None:
+    write_metric(run_dir, 8, 30.0, background="#ffffff", seed=1)  # another seed is no other metric
+    write_metric(run_dir, 8, 20.0, bars=CUT)
+    forwarded, sink = forward(run_dir, 8128, monkeypatch)
+    forwarded.pass_on()
+    write_metric(run_dir, 12, 25.0, bars=CUT, mirrored=True)
+    write_metric(run_dir, 12, 15.0)
+    forwarded.pass_on()
+    assert [what for what, _ in sink.got if what.startswith("Metrics")] == [
+        "Metrics/fid1k=300", f"Metrics/fid1k=30 Metrics/fid1k (bars {CUT})=20",
+        f"Metrics/fid1k (bars {CUT})=25 Metrics/fid1k=15"]  # fmt: skip
 
 
 def test_the_next_life_goes_on_where_the_last_one_was(run_dir, monkeypatch) -> None:
@@ -138,6 +167,30 @@ def test_a_sink_that_fails_is_left_out_and_said_once(run_dir, monkeypatch) -> No
         "warning: --log-to=trackio: RuntimeError: no ?[31mroute; it gets nothing more of this run, training goes on"
     ]
     assert sink.got == []
+
+
+def test_a_sink_that_hangs_is_left_out_too(run_dir, monkeypatch) -> None:
+    monkeypatch.setattr(forwarding, "GIVE_SECONDS", 0.1)
+    warnings: list[str] = []
+    forwarded, sink = forward(run_dir, 0, monkeypatch, warnings)
+    sink.takes = 30
+    began = time.monotonic()
+    with forwarded:
+        forwarded.pass_on()
+        forwarded.pass_on()
+    assert time.monotonic() - began < 10
+    (warning,) = warnings
+    assert warning.startswith("warning: --log-to=trackio: TimeoutError: no answer within 0.1 s; it gets nothing more")
+
+
+def test_a_sink_that_never_opens_is_left_out_too(run_dir, monkeypatch) -> None:
+    monkeypatch.setattr(forwarding, "OPEN_SECONDS", 0.1)
+    monkeypatch.setitem(sinks.SINKS, "trackio", (lambda *_: time.sleep(30), "trackio"))
+    warnings: list[str] = []
+    with Forwarding(run_dir, ["trackio"], {}, 0, warnings.append) as forwarded:
+        forwarded.pass_on()
+    assert [line.partition(";")[0] for line in warnings] == [
+        "warning: --log-to=trackio: TimeoutError: no answer within 0.1 s"]  # fmt: skip
 
 
 def test_nobody_waits_long_for_a_sink_to_close(run_dir, monkeypatch) -> None:
@@ -203,13 +256,15 @@ def test_tensorboard_itself(run_dir) -> None:
     with Forwarding(run_dir, ["tensorboard"], {}, 8128, pytest.fail) as forwarded:
         forwarded.pass_on()
     write_ticks(run_dir, 12.16)
+    write_metric(run_dir, 12, 20.0, bars=CUT)
     with Forwarding(run_dir, ["tensorboard"], {}, 12160, pytest.fail) as forwarded:
         forwarded.pass_on()
     events = EventAccumulator(str(run_dir)).Reload()
     assert [(e.step, round(e.value, 3)) for e in events.Scalars("Progress/kimg")] == [
         (0, 0.064), (4, 4.096), (8, 8.128), (12, 12.16)]  # fmt: skip
-    assert [e.step for e in events.Images("fakes")] == [8, 8]
+    assert [e.step for e in events.Images("fakes")] == [0, 8]
     assert [e.value for e in events.Scalars("Metrics/fid1k")] == [300]
+    assert [e.value for e in events.Scalars(f"Metrics/fid1k (bars {CUT})")] == [20]
 
 
 @pytest.mark.slow
@@ -219,6 +274,7 @@ def test_weights_and_biases_itself(run_dir, monkeypatch) -> None:
     with Forwarding(run_dir, ["wandb"], {"batch": 4}, 8128, pytest.fail) as forwarded:
         forwarded.pass_on()
     assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
+    assert len(list(run_dir.glob("wandb/offline-run-*/files/media/images/*.png"))) == 2
 
 
 @pytest.mark.slow
@@ -228,4 +284,12 @@ def test_trackio_itself(run_dir, monkeypatch, capsys) -> None:
     with Forwarding(run_dir, ["trackio"], {"batch": 4}, 8128, pytest.fail) as forwarded:
         forwarded.pass_on()
     assert capsys.readouterr().out == ""
-    assert any(path.stat().st_size for path in (run_dir / "trackio").rglob("*") if path.is_file())
+    # All of it is there when the run ends, without another program's help.
+    (database,) = (run_dir / "trackio").glob("*.db")
+    with closing(sqlite3.connect(database)) as opened:
+        rows = opened.execute("select step, metrics from metrics order by step").fetchall()
+    values = [(step, name, value) for step, text in rows for name, value in json.loads(text).items()]
+    for expected in ((64, "Progress/kimg", 0.064), (8128, "Progress/kimg", 8.128), (64, "Metrics/fid1k", 300.0)):
+        assert expected in values
+    assert sum(name == "fakes" for _, name, _ in values) == 2
+    assert len(list((run_dir / "trackio").rglob("*.png"))) == 2
