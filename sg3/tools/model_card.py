@@ -12,6 +12,7 @@ from typing import Any
 from sg3._version import __version__
 from sg3.canvas import size_of
 from sg3.formats.hub import NETWORK
+from sg3.metrics.results import short
 from sg3.models import Generator, family_of
 from sg3.models.layers import count_parameters
 from sg3.run_folder import kimg_of, metric_names, metric_path, read_lines
@@ -23,6 +24,11 @@ RECIPE_LEAVES_OUT = {
     "dataset", "device", "threads", "workers", "nobench", "timeout", "restart_every", "profile", "gpus", "batch_gpu",
     "tick", "snap", "grid", "metrics", "detector_dir", "keep_snapshots", "log_to", "desc", "resume", "resume_least",
     "on_error", "compile", "minutes",
+}  # fmt: skip
+# Of a metric's recipe: what has a column of its own, what says where it was computed and not what, and notes.
+HOW_LEAVES_OUT = {
+    "num_gen", "num_real", "dataset", "detector", "detector_sha256", "seed", "device", "batch", "network_sha256",
+    "cur_nimg", "notes",
 }  # fmt: skip
 DATA_FACTS = ("name", "size", "resolution", "channels", "label_dim")
 
@@ -63,13 +69,14 @@ def model_card(
         lines += ["| option | |", "|---|---|", *(f"| `{k}` | {_cell(v)} |" for k, v in said.items()), ""]
     lines += ["## Metrics", ""]
     if measured:
-        lines += ["| metric | value | generated | real | detector (sha256) | seed |", "|---|--:|--:|--:|---|--:|"]
+        lines += ["| metric | value | generated | real | detector (sha256) | seed | how |",
+                  "|---|--:|--:|--:|---|--:|---|"]  # fmt: skip
         for name, value, recipe in measured:
             detector = f"{_cell(recipe.get('detector', ''))} ({_cell(str(recipe.get('detector_sha256', ''))[:12])})"
             counts = " | ".join(_cell(recipe.get(key, "")) for key in ("num_gen", "num_real"))
             lines.append(f"| {name} | {value:.6g} | {counts} | {detector if recipe.get('detector') else ''} | "
-                         f"{_cell(recipe.get('seed', ''))} |")
-        lines += ["", "Values of other detectors, counts or datasets are not comparable.", ""]
+                         f"{_cell(recipe.get('seed', ''))} | {_cell(_how(recipe))} |")
+        lines += ["", "Values of other detectors, counts or datasets, or measured otherwise, are not comparable.", ""]
     else:
         lines += ["Not measured.", ""]
     lines += ["## Licence", "", f"{licence}. The networks' method and the training images have terms of their own.", ""]
@@ -91,6 +98,15 @@ def _measured(run: Path, snapshot: str) -> Iterator[tuple[str, float, Mapping[st
                     if isinstance(value, (int, float)):
                         yield printable(name), float(value), recipe if isinstance(recipe, dict) else {}
                 break
+
+
+def _how(recipe: Mapping[str, Any]) -> str:
+    """What else a value depends on: the real images, background, bars, the constants of its definition ..."""
+    data = recipe.get("dataset")
+    said = {name: value for name, value in recipe.items() if name not in HOW_LEAVES_OUT}
+    said = {"data": data.get("sha256") if isinstance(data, dict) else None, **said}
+    plain = {name: value for name, value in said.items() if isinstance(value, str | int | float)}
+    return ", ".join(f"{name} {short(str(value))}" for name, value in plain.items())
 
 
 def _model_index(repo: str, measured: list[tuple[str, float, Mapping[str, Any]]]) -> list[str]:

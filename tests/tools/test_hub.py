@@ -58,7 +58,10 @@ def run_dir(network: sg3.Snapshot, tmp_path: Path) -> Path:
     config = {"cfg": "stylegan2", "gamma": 0.5, "device": "cuda:3", "detector_dir": "/home/x", "dataset": data}
     (folder / "training_options.json").write_text(json.dumps({"options": {}, "config": config}))
     sg3.save(network, folder / "network-snapshot-000004.pkl")
-    recipe = {"num_gen": 1000, "num_real": 12, "seed": 0, "detector": "inception", "detector_sha256": "ab" * 32}
+    recipe = {"num_gen": 1000, "num_real": 12, "seed": 0, "detector": "inception", "detector_sha256": "ab" * 32,
+              "dataset": {"name": "cats", "sha256": "cd" * 32, "channels": 4}, "mirrored": True, "ddof": 0,
+              "background": "#ffffff", "bars": "cut off, 16x9 left", "layer_noise": None, "notes": ["singular"],
+              "device": "cuda:3", "versions": {"sg3": "0.1.0"}}  # fmt: skip
     line = {"results": {"fid1k_full": 12.5}, "snapshot_pkl": "network-snapshot-000004.pkl", "recipe": recipe}
     (folder / "metric-fid1k_full.jsonl").write_text(json.dumps(line) + "\n")
     return folder
@@ -76,7 +79,8 @@ def test_a_run_goes_there_and_comes_back(hub, hub_run, run_dir, network, tmp_pat
     card = files["README.md"].decode()
     assert card.startswith('---\nlicense: "cc-by-4.0"\nlibrary_name: sg3\n')
     for words in ("# cats", "A StyleGAN2 generator of 16 x 16 pictures", "| `gamma` | 0.5 |", "| name | cats |",
-                  "| fid1k_full | 12.5 | 1000 | 12 | inception (abababababab) | 0 |", "4 kimg were shown"):  # fmt: skip
+                  "| fid1k_full | 12.5 | 1000 | 12 | inception (abababababab) | 0 | data cdcdcdcd, mirrored True, "
+                  "ddof 0, background #ffffff, bars cut off, 16x9 left |", "4 kimg were shown"):  # fmt: skip
         assert words in card, card
     (tmp_path / "samples.png").write_bytes(files["samples.png"])
     assert Image.open(tmp_path / "samples.png").size == (6 * 16, 3 * 16)
