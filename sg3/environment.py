@@ -22,6 +22,7 @@ OURS: dict[str, tuple[str, ...] | None] = {
     "SG3_COMMAND": None,
     "SG3_LAUNCHER": None,
     "SG3_RUN_DIR_FILE": None,
+    "SG3_CHOSEN": None,
 }
 ALIKE = 0.85  # a letter or two are missing, wrong or too many
 INSTEAD = {"SG3_THREADS": "; the option --threads sets their number"}

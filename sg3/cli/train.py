@@ -112,18 +112,18 @@ def command(
         raise UsageError("--outdir: needed, the folder that will hold the run folder")
     from sg3.train.sharing import shared_out
 
-    options = shared_out(options)
+    shared = shared_out(options)
     if dry_run:
         from sg3.train.launch import configure, preview
 
-        config = configure(options, outdir)
+        config = configure(shared, outdir)
         lines = preview(config)
         _print_plan(config, where)
         show(*lines)
         return 0
     from sg3.train.spawn import run_new
 
-    return _say_where(run_new(options, outdir))
+    return _say_where(run_new(shared, outdir, chosen=sorted(shared.said().keys() - options.said().keys())))
 
 
 def _say_where(ended: Ended) -> int:

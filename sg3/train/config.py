@@ -67,7 +67,7 @@ class TrainConfig(ABC):
     """A complete run. Lengths ending in _kimg count thousands of real images shown to the discriminator."""
 
     # Fields that may differ between a run and the state that it continues from, beside the options that may change.
-    FREE: ClassVar[frozenset[str]] = frozenset({"resume", "desc", "ada_kimg"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"resume", "desc", "ada_kimg", "chosen"})
 
     cfg: str
     dataset: DatasetFacts
@@ -118,6 +118,7 @@ class TrainConfig(ABC):
     keep_snapshots: int | None
     posthoc_ema: bool = False
     desc: str | None
+    chosen: tuple[str, ...] = ()  # options that sg3 set for the CPUs of the machine, on which the run begins
 
     @classmethod
     @abstractmethod
@@ -205,8 +206,9 @@ class TrainConfig(ABC):
         """The inverse of `to_dict`. Raises TypeError for missing or unknown fields, ValueError for wrong values."""
         dataset = DatasetFacts(**_checked(DatasetFacts, data["dataset"]))
         metrics = tuple(check_kind(str, name) for name in data["metrics"])
-        plain = {name: value for name, value in data.items() if name not in ("dataset", "metrics")}
-        return cls(**_checked(cls, plain), dataset=dataset, metrics=metrics)
+        chosen = tuple(check_kind(str, name) for name in data.get("chosen", ()))
+        plain = {name: value for name, value in data.items() if name not in ("dataset", "metrics", "chosen")}
+        return cls(**_checked(cls, plain), dataset=dataset, metrics=metrics, chosen=chosen)
 
 
 def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

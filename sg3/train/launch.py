@@ -20,6 +20,7 @@ from sg3.cpu_sharing import share_cpus
 from sg3.durations import format_time_brief
 from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
+from sg3.resources import loaders
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
 from sg3.terminal import printable
 from sg3.threads import leave_cpus_to_others
@@ -44,6 +45,7 @@ from sg3.train.transfer import matches, transfer_weights
 from sg3.train.watchdog import Watchdog
 
 RUN_DIR_FILE = "SG3_RUN_DIR_FILE"  # variable: where rank 0 writes the run folder's name, for the launcher
+CHOSEN = "SG3_CHOSEN"  # variable: names of the options that the launcher has set, and not the user
 
 
 def configure(options: Options, outdir: Path) -> TrainConfig:
@@ -71,6 +73,7 @@ def start(options: Options, outdir: Path, callbacks: Callbacks = NO_CALLBACKS) -
         config = configure(dataclasses.replace(options, gpus=world.size), outdir)
         check_metrics(config)
         check_device(config.compile, world.device)
+        config = dataclasses.replace(config, chosen=tuple(filter(None, os.environ.get(CHOSEN, "").split(","))))
         notes = []
         if world.device.type == "cpu" and config.threads is None:
             most = torch.get_num_threads()
@@ -97,8 +100,12 @@ def continue_run(
         older: list[str] = []
         run_dir = find_run(run, outdir, lambda newer: older.append(f"passed over: {newer}, it has no training state"))
         config, _ = read_run(run_dir)
-        gpus = world.size if world.size != config.gpus or changes.gpus else None
-        changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus))
+        gpus, workers = world.size if world.size != config.gpus or changes.gpus else None, changes.workers
+        if gpus is not None and workers is None and "workers" in config.chosen:
+            workers = loaders()
+        changed, notes = apply_changes(config, dataclasses.replace(changes, gpus=gpus, workers=workers))
+        if gpus is not None:
+            changed = dataclasses.replace(changed, chosen=())
         if changed.gpus != config.gpus and changes.threads is None and config.threads is not None:
             changed = dataclasses.replace(changed, threads=torch.get_num_threads())  # those of each process
         check_metrics(changed)
@@ -242,7 +249,8 @@ def _set_up(
 
 def _write_options(config: TrainConfig, options: Options, run_dir: Path) -> None:
     record = {
-        "options": options.said(),  # what --config=training_options.json takes up
+        # what --config=training_options.json takes up, for another machine, too
+        "options": {name: value for name, value in options.said().items() if name not in config.chosen},
         "config": config.to_dict(),
         "command": sys.argv,
         "versions": {"sg3": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},

@@ -28,9 +28,9 @@ def shared_out(options: Options) -> Options:
     """The same, with the processes and threads for this machine's CPUs, where the run is for these and the user says
     nothing of either; loaders, too, since every process has its own."""
     said = options.gpus, options.threads, find_place(os.environ), os.environ.get(SETTING)
-    if said != (None, None, None, None) or sys.platform == "win32":
+    if said != (None, None, None, None):
         return options
-    if choose_device(options.device or "auto").type != "cpu" or not (backends()["gloo"] and can_meet()):
+    if not can_share(options.device or "auto"):
         return options
     cpus, there = most_threads(), memory()
     most = min(cpus, MOST, MOST if there is None else there[0] // MEMORY_BYTES)
@@ -40,6 +40,12 @@ def shared_out(options: Options) -> Options:
     threads = 1 if count == cpus else max(threads_left() // count, 1)
     workers = 1 if options.workers is None else options.workers
     return dataclasses.replace(options, gpus=count, threads=threads, workers=workers)
+
+
+def can_share(device: str) -> bool:
+    """Whether a run on that device is for CPUs whose processes can meet. Raises UsageError where it is not there."""
+    on_cpus = sys.platform != "win32" and choose_device(device).type == "cpu"
+    return on_cpus and backends()["gloo"] and can_meet()
 
 
 def _fits(options: Options, count: int) -> bool:

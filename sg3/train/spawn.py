@@ -16,9 +16,10 @@ from sg3.local_ranks import start_processes
 from sg3.processes import find_place
 from sg3.run_folder import EXIT, find_run, read_object
 from sg3.train.callbacks import NO_CALLBACKS, Callbacks
-from sg3.train.launch import RUN_DIR_FILE, continue_run, read_run, start
+from sg3.train.launch import CHOSEN, RUN_DIR_FILE, continue_run, read_run, start
 from sg3.train.options import Options
 from sg3.train.recipes import options_of
+from sg3.train.sharing import can_share
 from sg3.train.stop import SIGNALS
 
 INTERRUPTED = 130  # exit code: asked to end, before a state could be saved
@@ -46,28 +47,37 @@ class Ended:
         raise kind(self.reason or f"the processes of the run ended with exit code {self.code}")
 
 
-def run_new(options: Options, outdir: Path, callbacks: Callbacks = NO_CALLBACKS) -> Ended:
-    """Train in a new run folder. Raises what goes wrong here; processes of its own speak for themselves."""
+def run_new(
+    options: Options, outdir: Path, callbacks: Callbacks = NO_CALLBACKS, chosen: Sequence[str] = ()
+) -> Ended:
+    """Train in a new run folder. Raises what goes wrong here; processes of its own speak for themselves.
+
+    `chosen`: names of options that are not the user's, but set for the CPUs of this machine (`sg3.train.sharing`).
+    """
     count = options.gpus or 1
     if count > 1 and find_place(os.environ) is None:
-        return _in_processes(count, ["train", f"--outdir={outdir}", *options.as_flags()], callbacks)
+        return _in_processes(count, ["train", f"--outdir={outdir}", *options.as_flags()], callbacks, chosen)
     return Ended(0, start(options, outdir, callbacks))
 
 
 def run_on(
     run: str, outdir: Path | None, said: Mapping[str, Any], callbacks: Callbacks = NO_CALLBACKS
 ) -> Ended:
-    """Continue a run, or for 'latest' the newest one under `outdir`, with these options changed. Raises likewise."""
+    """Continue a run, or for 'latest' the newest one under `outdir`, with these options changed. Raises likewise.
+
+    It keeps its number of processes; one that sg3 has chosen for CPUs means nothing on a GPU, where there is one.
+    """
     config, _ = read_run(find_run(run, outdir))
     changes = options_of(said, config.cfg)
-    count = changes.gpus or config.gpus
+    keeps = "gpus" not in config.chosen or can_share(changes.device or config.device)
+    count = changes.gpus or (config.gpus if keeps else 1)
     if count > 1 and find_place(os.environ) is None:
         where = [f"--outdir={outdir}"] if outdir is not None else []
         return _in_processes(count, ["train", f"--continue={run}", *where, *changes.as_flags()], callbacks)
     return Ended(0, continue_run(run, outdir, changes, callbacks))
 
 
-def _in_processes(count: int, words: Sequence[str], callbacks: Callbacks) -> Ended:
+def _in_processes(count: int, words: Sequence[str], callbacks: Callbacks, chosen: Sequence[str] = ()) -> Ended:
     if callbacks:
         raise UsageError(
             f"gpus={count}: on_tick and on_snapshot are not called in the processes that this starts; start the "
@@ -75,11 +85,13 @@ def _in_processes(count: int, words: Sequence[str], callbacks: Callbacks) -> End
         )
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "run_dir"
-        os.environ.update({RUN_DIR_FILE: str(report), COMMAND: sg3_command()})
+        told = {RUN_DIR_FILE: str(report), COMMAND: sg3_command(), CHOSEN: ",".join(chosen)}
+        os.environ.update(told)
         try:
             code = start_processes(count, words)
         finally:
-            del os.environ[RUN_DIR_FILE], os.environ[COMMAND]
+            for name in told:
+                del os.environ[name]
         return _left_behind(report, INTERRUPTED if code - 128 in SIGNALS else code)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import torch
 import sg3.cli
 from sg3.device import choose_device
 from sg3.errors import UsageError
-from sg3.train import sharing, spawn
+from sg3.resources import usable_cpus
+from sg3.train import launch, sharing, spawn
+from sg3.train.launch import CHOSEN, read_run, start
 from sg3.train.recipes import options_of, presets
 from sg3.train.sharing import shared_out
 from tests.helpers.image_files import write_dataset
+from tests.helpers.runs import TINY_ARGS, tiny_options
 from tests.helpers.tiny_systems import ARGS
 
 GIB = 2**30
@@ -109,14 +115,78 @@ def test_the_command_says_and_does_it(machine: Any, monkeypatch, capsys, tmp_pat
     assert sg3.cli._run([*words, "--dry-run"], False) == 0
     plan = json.loads(capsys.readouterr().out.partition("Options")[0])
     assert (plan["gpus"], plan["threads"], plan["batch_gpu"], plan["workers"]) == (2, 1, 4, 1)
-    started: list[tuple[int, list[str]]] = []
+    started: list[tuple[int, list[str], str]] = []
 
     def start(count: int, said: list[str]) -> int:
-        started.append((count, said))
+        started.append((count, said, os.environ[CHOSEN]))
         return 0
 
     monkeypatch.setattr(spawn, "start_processes", start)
     assert sg3.cli._run(words, False) == 0
-    ((count, said),) = started
-    assert count == 2
-    assert {"--gpus=2", "--threads=1", "--workers=1"} <= set(said)
+    assert sg3.cli._run([*words, "--workers=2"], False) == 0
+    assert sg3.cli._run([*words, "--gpus=2"], False) == 0
+    assert CHOSEN not in os.environ
+    assert [count for count, _, _ in started] == [2, 2, 2]
+    assert {"--gpus=2", "--threads=1", "--workers=1"} <= set(started[0][1])
+    assert [chosen for _, _, chosen in started] == ["gpus,threads,workers", "gpus,threads", ""]
+
+
+def test_what_was_chosen_for_cpus_is_left_behind_on_a_gpu(discs: Path, tmp_path: Path, monkeypatch) -> None:
+    """Both for the run that continues and for one that takes up its options; what the user has said stays."""
+    monkeypatch.setenv(CHOSEN, "gpus,threads,workers")
+    run_dir = start(tiny_options(discs, gpus=1, threads=1, workers=0, minutes=0.0001), tmp_path)
+    monkeypatch.delenv(CHOSEN)
+    file = run_dir / "training_options.json"
+    record = json.loads(file.read_text())
+    assert not {"gpus", "threads", "workers"} & set(record["options"])
+    record["config"] |= {"gpus": 2, "batch_gpu": 2, "workers": 1}  # as rank 0 of two processes leaves it
+    file.write_text(json.dumps(record))
+
+    counts = []
+    monkeypatch.setattr(spawn, "start_processes", lambda count, _: counts.append(count) or 0)
+    run, longer = str(run_dir), {"minutes": 0.0002}
+    if not torch.cuda.is_available():
+        spawn.run_on(run, None, longer)
+        assert counts == [2]  # here it goes on as it was
+    monkeypatch.setattr(spawn, "can_share", lambda device: False)
+    spawn.run_on(run, None, {**longer, "gpus": 3})
+    assert counts[-1] == 3
+    file.write_text(json.dumps({**record, "config": {**record["config"], "chosen": []}}))
+    spawn.run_on(run, None, longer)
+    assert counts[-1] == 2  # which the user has said
+    file.write_text(json.dumps(record))
+
+    monkeypatch.setattr(launch, "loaders", lambda: 0)
+    assert spawn.run_on(run, None, longer).code == 0
+    config, _ = read_run(run_dir)
+    assert (config.gpus, config.batch_gpu, config.workers, config.chosen, config.minutes) == (1, 2, 0, (), 0.0002)
+    log = (run_dir / "log.txt").read_text()
+    assert "changed: --gpus 2 -> 1 (sums are taken in another order, which changes their rounding)" in log
+    assert "changed: --workers 1 -> 0" in log
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="begins where there is no GPU")
+def test_a_run_moves_from_two_processes_to_one(discs: Path, tmp_path: Path, monkeypatch) -> None:
+    """Begun by the command itself, with nothing said; continued as it is where there is a GPU."""
+    if usable_cpus() < 2 or not sharing.can_share("cpu"):
+        pytest.skip("this machine trains in one process")
+    args = [word for word in TINY_ARGS if not word.startswith(("--batch=", "--workers", "--device"))]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+
+    def train(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sg3", "train", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    run_dir = Path(train(f"--outdir={tmp_path}", f"--data={discs}", *args, "--batch=8", "--kimg=1").stdout.strip())
+    assert read_run(run_dir)[0].chosen == ("gpus", "threads", "workers")
+    done = train(f"--continue={run_dir}", "--kimg=2")
+    assert read_run(run_dir)[0].gpus == 2
+    assert "changed: --gpus" not in done.stderr
+    monkeypatch.setattr(spawn, "can_share", lambda device: False)
+    assert spawn.run_on(str(run_dir), None, {"kimg": 3}).code == 0
+    config, _ = read_run(run_dir)
+    assert (config.gpus, config.batch_gpu, config.chosen) == (1, 4, ())
+    assert "finished at 3.00 kimg" in (run_dir / "log.txt").read_text()
