@@ -62,7 +62,7 @@ def generate(
     with transformed(G, translate, rotate):
         if file is not None:
             moved = translate != (0.0, 0.0) or rotate != 0.0
-            (count,), pictures = pictures_of_files(
+            ((_, count),), pictures = pictures_of_files(
                 G, [file], class_idx=class_idx, truncation_psi=trunc, noise_mode=noise_mode, batch=batch,
                 keep_transform=moved, note=lambda note: say(f"note: {note}"),
             )  # fmt: skip

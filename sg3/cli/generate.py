@@ -71,26 +71,26 @@ def command(
     from sg3.models import StyleGenerator
     from sg3.progress import track
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
-    from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, without_bars
+    from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, with_class, without_bars
     from sg3.tools.latent_files import pictures_of_files
 
     if (seeds is not None) + bool(latents) != 1:
         raise UsageError("--seeds, --latents: give one of them, the images come from it")
     _check_room(grid, len(seeds or ()))
     settings = {
-        "network": Path(network).name, "trunc": truncation_psi, "class": class_idx, "noise_mode": noise_mode,
+        "network": Path(network).name, "trunc": truncation_psi, "class": None, "noise_mode": noise_mode,
         "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,
     }  # fmt: skip
     with ranks(device) as world:
         G, visible = world.together(lambda: open_framed(network, str(world.device), class_idx, bars))
-        settings["class"] = class_idx if G.c_dim else None
+        shown_class = class_idx if G.c_dim else None
         if world.is_main:
             note_truncation(isinstance(G, StyleGenerator), truncation_psi)
         set_transform(G, translate, rotate)
-        names: list[tuple[str, dict[str, object]]]
+        names: list[tuple[str, dict[str, object], int | None]]  # of files, what made their pictures, class
         if seeds is not None:
             class_labels(G, class_idx, 1)
-            names = [(f"seed{seed:04d}.png", {"seed": seed}) for seed in seeds]
+            names = [(f"seed{seed:04d}.png", {"seed": seed}, shown_class) for seed in seeds]
             mine = list(world.mine(seeds))
             pictures = generate(
                 G, seed_latents(mine, G.z_dim), class_labels(G, class_idx, len(mine)), truncation_psi=truncation_psi,
@@ -98,22 +98,23 @@ def command(
             ) if mine else iter(())  # fmt: skip
         else:
             moved = translate != (0.0, 0.0) or rotate != 0.0
-            counts, pictures = world.together(lambda: pictures_of_files(
+            held, pictures = world.together(lambda: pictures_of_files(
                 G, latents, class_idx=class_idx, truncation_psi=truncation_psi, noise_mode=noise_mode, batch=batch,
                 keep_transform=moved, share=(world.rank, world.size),
                 note=lambda note: say(f"note: {note}") if world.is_main else None,
             ))  # fmt: skip
-            sources = [(path.name, k) for path, count in zip(latents, counts, strict=True) for k in range(count)]
-            names = [(f"latent{i:04d}.png", {"latents": path, "index": k}) for i, (path, k) in enumerate(sources)]
+            sources = [({"latents": path.name, "index": k}, shown_class if space == "z" else None)  # w holds its own
+                       for path, (space, count) in zip(latents, held, strict=True) for k in range(count)]  # fmt: skip
+            names = [(f"latent{i:04d}.png", *source) for i, source in enumerate(sources)]
             _check_room(grid, len(names))
         due = world.mine(names)
 
         def write() -> list[Pixels]:
             make_folder(outdir)
             kept: list[Pixels] = []
-            for (name, more), whole in track(zip(due, pictures, strict=True), "images", len(due)):
+            for (name, more, of_class), whole in track(zip(due, pictures, strict=True), "images", len(due)):
                 pixels = without_bars(whole, visible)
-                save_png(outdir / name, pixels, {**more, **settings})
+                save_png(outdir / name, pixels, {**more, **settings, "class": of_class})
                 show(outdir / name)
                 if grid is not None:
                     kept.append(pixels)
@@ -128,13 +129,14 @@ def command(
     pixels_of = [everyone[i % world.size][i // world.size] for i in range(len(names))]
     places = [*pixels_of, *[None] * (columns * rows - len(pixels_of))]
     more = {"seeds": seeds} if seeds is not None else {"latents": [path.name for path in latents]}
-    shown_class = class_idx if G.c_dim else None
-    words = [" ".join(map(str, said.values())) for _, said in names]
     if seeds is not None:
         words = [seed_caption(seed, shown_class) for seed in seeds]
+    else:
+        words = [with_class(" ".join(map(str, said.values())), of_class) for _, said, of_class in names]
     words += [""] * (columns * rows - len(words))
     picture = sheet(_in_rows(places, columns), _in_rows(words, columns) if captions else None, scale)
-    save_png(outdir / "grid.png", picture, {**more, **settings})
+    any_class = next((of_class for *_, of_class in names if of_class is not None), None)
+    save_png(outdir / "grid.png", picture, {**more, **settings, "class": any_class})
     show(outdir / "grid.png")
 
 

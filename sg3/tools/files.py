@@ -155,7 +155,12 @@ def sheet(
 
 def seed_caption(seed: int, class_idx: int | None) -> str:
     """What a picture of a seed is of; the class is None for networks without classes."""
-    return f"seed {seed}" if class_idx is None else f"seed {seed}, class {class_idx}"
+    return with_class(f"seed {seed}", class_idx)
+
+
+def with_class(text: str, class_idx: int | None) -> str:
+    """What a picture is of, and its class, if it has one."""
+    return text if class_idx is None else f"{text}, class {class_idx}"
 
 
 def _width(text: str) -> int:

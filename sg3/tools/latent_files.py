@@ -71,8 +71,8 @@ def pictures_of_files(
     keep_transform: bool = False,
     share: tuple[int, int] = (0, 1),
     note: Note = lambda _: None,
-) -> tuple[list[int], Iterator[Pixels]]:
-    """How many latents each file holds, and the pictures [H, W, C] of all of them, in order.
+) -> tuple[list[tuple[str, int]], Iterator[Pixels]]:
+    """The space (z or w) and number of each file's latents, and the pictures [H, W, C] of all of them, in order.
 
     Noise maps and transform of a projection come from its file, too (`keep_transform`: but for the transform), and are
     drawn in float32, as they were found. `truncation_psi` pulls w towards its mean. `share` (k, n): of all pictures
@@ -81,6 +81,7 @@ def pictures_of_files(
     """
     walkable = G if isinstance(G, StyleGenerator) else LatentAsW(G).eval().to(next(G.parameters()).device)
     space = "w" if isinstance(G, StyleGenerator) else "z"
+    held: list[tuple[str, int]] = []
     parts: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
     for path in paths:
         found, points = load_latents([path], walkable, space, note)
@@ -95,6 +96,7 @@ def pictures_of_files(
         if found == "w" and G.c_dim and class_idx is not None:
             note("--class has no effect, w holds a class already")
         c = class_labels(G, class_idx, len(points)) if found == "z" else torch.zeros(len(points), G.c_dim)
+        held.append((found, len(points)))
         parts.append((_ws(walkable, found, points, c, truncation_psi), beside))
 
     def render() -> Iterator[Pixels]:
@@ -111,7 +113,7 @@ def pictures_of_files(
                     images: torch.Tensor = functional_call(walkable.synthesis, replaced, part, options)
                 yield from to_uint8(images)
 
-    return [len(ws) for ws, _ in parts], render()
+    return held, render()
 
 
 @torch.no_grad()

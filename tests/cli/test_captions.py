@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_grids_say_the_class(classes: int, said: str, networks, run, tmp_path: P
     text = f"seed 123456{said}: -5"
     assert np.array_equal(shown, head(text, shown.shape[1]))
     assert shown.shape[1] >= head(text, 500).max(axis=0).nonzero()[0].max()  # nothing is cut off
+
+
+def test_grids_of_latents_say_the_class_where_it_counts(networks, run, tmp_path: Path) -> None:
+    """In z; w holds a class already, whatever is said."""
+    for name in "zw":
+        np.savez(tmp_path / f"{name}.npz", **{name: np.ones([2, 8], np.float32)})
+    said = [f"--network={networks[3]}", "--captions", "--class=2", "--grid=2x1"]
+    for name, words, of_class in (("z", ", class 2", 2), ("w", "", None)):
+        outdir = tmp_path / name
+        assert run("generate", *said, f"--outdir={outdir}", f"--latents={tmp_path / f'{name}.npz'}").code == 0
+        for number, shown in enumerate(heads(outdir / "grid.png", 2, 1)[0]):
+            assert np.array_equal(shown, head(f"{name}.npz {number}{words}", shown.shape[1]))
+        for file in ("grid.png", "latent0001.png"):
+            settings = json.loads(Image.open(outdir / file).info["sg3"])
+            assert settings["class"] == of_class
 
 
 def test_pictures_are_as_wide_as_their_captions() -> None:
