@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from sg3.cli import doctor, main
+from sg3.cli import doctor, doctor_devices, main
 from sg3.kernels import dispatch, toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         noted.append(words)
         return True, ""
 
-    monkeypatch.setattr(doctor, "_in_own_process", note)
+    monkeypatch.setattr(doctor_devices, "in_own_process", note)
     return noted
 
 
@@ -94,6 +94,28 @@ def test_json_says_what_the_text_says(report: Report, monkeypatch: pytest.Monkey
     assert all(isinstance(note, str) for note in facts["notes"])
 
 
+def test_what_runs_where_each_thread_has_work_of_its_own(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two threads each takes whole batches on one, where Numba is the faster one for upfirdn2d."""
+    monkeypatch.setattr(dispatch, "numba_status", lambda device: toolchain.Status(device.type == "cpu", "Numba 1.2"))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        answers = report()["implementations"]["cpu"]
+        assert torch.get_num_threads() == 2
+        lines = [row.text for row in doctor_devices.implementation_rows([]) if row.name == "cpu"]
+        torch.set_num_threads(1)
+        alone = report()["implementations"]["cpu"]
+    finally:
+        torch.set_num_threads(threads)
+    assert answers["upfirdn2d"] == {"impl": "torch", "reason": "the fastest on several threads",
+                                    "on_one_thread": {"impl": "numba", "reason": "Numba 1.2"}}
+    assert {op for op, answer in answers.items() if "on_one_thread" in answer} == dispatch.NUMBA_ON_ONE_THREAD
+    assert lines[-1] == ("numba for upfirdn2d, conv2d_resample: Numba 1.2, in threads that take whole batches "
+                         "(generate, video, metrics) and in processes of one thread (train)")
+    assert alone == {op: {"impl": answer.get("on_one_thread", answer)["impl"],
+                          "reason": answer.get("on_one_thread", answer)["reason"]} for op, answer in answers.items()}
+
+
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name in ("test", "bench", "docs", "dev"):
@@ -120,7 +142,8 @@ def test_missing_compiler_and_headers(
 
 def test_without_triton(report: Report, monkeypatch: pytest.MonkeyPatch, quick: list[list[str]]) -> None:
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor, "_installed", lambda name: None if name == "triton" else "1.0")
+    for module in (doctor, doctor_devices):
+        monkeypatch.setattr(module, "installed", lambda name: None if name == "triton" else "1.0")
     facts = report()
     assert facts["versions"]["triton"]["version"] is None
     assert any("pip install triton" in note for note in facts["notes"])
@@ -159,7 +182,7 @@ def test_with_a_gpu(
 
 
 def test_a_gpu_that_this_pytorch_cannot_use(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_nvidia_driver", lambda: "580.1")
+    monkeypatch.setattr(doctor_devices, "_nvidia_driver", lambda: "580.1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert any("driver 580.1" in note and "install one for CUDA" in note for note in report()["notes"])
@@ -206,23 +229,24 @@ def test_outdir_that_cannot_be_written(
 
 def test_a_command_in_its_own_process() -> None:
     def outcome(code: str, seconds: float = 60) -> tuple[bool, str]:
-        return doctor._in_own_process([sys.executable, "-c", code], seconds=seconds)
+        return doctor_devices.in_own_process([sys.executable, "-c", code], seconds=seconds)
 
     assert outcome("print(1)") == (True, "1\n")
     assert outcome("raise ValueError('no')") == (False, "ValueError: no")
     assert outcome("import os; os.abort()") == (False, "killed by signal 6")
     assert outcome("raise SystemExit(3)") == (False, "exit code 3")
     assert outcome("import time; time.sleep(60)", seconds=0.2) == (False, "no answer within 0.2 s")
-    assert doctor._in_own_process(["/nowhere/cc"], seconds=1)[0] is False
+    assert doctor_devices.in_own_process(["/nowhere/cc"], seconds=1)[0] is False
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton kernels run on Linux only")
 def test_the_trial_kernel_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU through Triton's interpreter: the part of the script that a GPU will run."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert doctor._in_own_process([sys.executable, "-P", str(doctor.TRIAL_KERNEL), "cpu"], seconds=120) == (True, "")
+    words = [sys.executable, "-P", str(doctor_devices.TRIAL_KERNEL), "cpu"]
+    assert doctor_devices.in_own_process(words, seconds=120) == (True, "")
 
 
 def test_a_command_of_several_words_becomes_one(tmp_path: Path) -> None:
-    script = doctor._as_one_word((sys.executable, "-c", "'import sys; print(sys.argv[1:])'", "cc"), tmp_path)
-    assert doctor._in_own_process([str(script), "a b.c", "-o"], seconds=60) == (True, "['cc', 'a b.c', '-o']\n")
+    script = doctor_devices._as_one_word((sys.executable, "-c", "'import sys; print(sys.argv[1:])'", "cc"), tmp_path)
+    assert doctor_devices.in_own_process([str(script), "a b.c", "-o"], seconds=60) == (True, "['cc', 'a b.c', '-o']\n")
