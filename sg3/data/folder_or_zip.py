@@ -25,7 +25,7 @@ from sg3.data.image_kind import HEAD
 from sg3.data.unused import Unused
 from sg3.errors import DataError, StorageError
 from sg3.named_paths import nothing_at
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 
 _LEFT_BEHIND = {
     "__MACOSX": "made by macOS",
@@ -101,7 +101,7 @@ class FolderStore:
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would hang
-                raise DataError(f"{path}: not a plain file; remove it")
+                refuse_special(path, advice="; remove it")
             if max_bytes is not None:
                 _check_size(status.st_size, max_bytes, str(path))
             with path.open("rb") as file:
@@ -254,8 +254,7 @@ def open_store(path: Path) -> Store:
         raise nothing_at(path)
     if path.is_dir():
         return FolderStore(path)
-    if is_special(path):
-        raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
+    refuse_special(path)
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return ZipStore(path)
     raise DataError(f"{path}: neither a folder nor a zip; `sg3 dataset` makes one from further formats")

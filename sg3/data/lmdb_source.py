@@ -11,7 +11,7 @@ from pathlib import Path
 from sg3 import limits
 from sg3.errors import DataError, MissingInputError, StorageError
 from sg3.extras import install
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 
 _CHILD = Path(__file__).with_name("lmdb_child.py")
 _KEY_BYTES = 511  # LMDB's own limit
@@ -22,8 +22,7 @@ class LmdbImages:
     """The values of a database by their keys, as text. Raises MissingInputError without the package, DataError."""
 
     def __init__(self, path: Path) -> None:
-        if is_special(path / "data.mdb"):  # opening a pipe would wait for whoever writes to it
-            raise DataError(f"{path / 'data.mdb'}: no file, but a device or a pipe; copy it again")
+        refuse_special(path / "data.mdb", advice="; copy it again")  # LMDB would wait for a pipe's writer
         self._path = path
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts_left = _RESTARTS

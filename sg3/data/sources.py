@@ -31,7 +31,7 @@ from sg3.data.transforms import Size
 from sg3.data.unused import Unused
 from sg3.errors import DataError, UsageError
 from sg3.named_paths import nothing_at
-from sg3.plain_files import is_special
+from sg3.plain_files import refuse_special
 
 Payload = bytes | NDArray[np.uint8]  # an encoded image, or pixels [H, W] or [H, W, C]
 OPENMOJI_SIDE = 64  # drawn at this size if none is asked for
@@ -76,8 +76,7 @@ def open_source(source: str | Path, size: Size | None = None, with_labels: bool 
             wanted = size or (OPENMOJI_SIDE, OPENMOJI_SIDE)
             return _openmoji_source(subset or "faces", wanted, ground)
         raise nothing_at(source)
-    if is_special(path):
-        raise DataError(f"{path}: neither a folder nor a file, but a device or a pipe")
+    refuse_special(path)
     if path.is_dir() and (path.name.endswith("_lmdb") or (path / "data.mdb").is_file()):
         return _lmdb_source(path, side)
     if path.name.endswith((".tar.gz", ".tgz")):

@@ -224,7 +224,7 @@ def test_link_to_nothing_is_named(tmp_path: Path) -> None:
 def test_pipe_in_the_folder_does_not_hang(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "x", FILES)
     os.mkfifo(path / "z.png")
-    refuses(65, r"z\.png: not a plain file", path)
+    refuses(65, r"z\.png: is no file, but a device or a pipe; remove it", path)
 
 
 @pytest.mark.parametrize(("content", "message"), [

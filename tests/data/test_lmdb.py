@@ -53,7 +53,7 @@ def test_keys_and_values(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a_lmdb").mkdir()
     os.mkfifo(tmp_path / "a_lmdb" / "data.mdb")
-    with pytest.raises(DataError, match=r"data\.mdb: no file, but a device or a pipe"):
+    with pytest.raises(DataError, match=r"data\.mdb: is no file, but a device or a pipe; copy it again"):
         LmdbImages(tmp_path / "a_lmdb")
 
 
