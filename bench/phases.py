@@ -24,6 +24,7 @@ import torch
 
 from bench.steps import noise_dataset, wait
 from sg3.data.dataset import ImageFolderDataset
+from sg3.device import keep_freed_memory
 from sg3.models import r3gan
 from sg3.processes import World
 from sg3.train.config import DatasetFacts
@@ -159,6 +160,8 @@ def main() -> None:
     parser.add_argument("--only", help="variants whose name has this in it")
     parser.add_argument("--full", action="store_true", help="networks as wide as published")
     said = parser.parse_args()
+    if said.device == "cpu":
+        keep_freed_memory()  # as the commands do
     {"phases": phases, "penalty": penalty}[said.what](said)
 
 

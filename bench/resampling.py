@@ -24,6 +24,7 @@ import torch
 
 from bench.phases import Clock
 from bench.steps import Run, noise_dataset
+from sg3.device import keep_freed_memory
 from sg3.kernels import dispatch, setup_filter, upfirdn2d
 from sg3.train.recipes.stylegan.presets import PRESETS
 
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--preset", default="demo", choices=["demo", "demo-stylegan3"])
     said = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     torch.set_num_threads(said.threads)
     if said.what == "calls":
         calls(said.rounds)

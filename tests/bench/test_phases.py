@@ -30,7 +30,10 @@ def test_variants_take_turns(capsys: pytest.CaptureFixture[str], monkeypatch: py
 def test_approximated_penalties(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["phases", "penalty", "--batch=2"])
     monkeypatch.setattr(phases, "DRAWS", 32)
+    kept = []
+    monkeypatch.setattr(phases, "keep_freed_memory", lambda: kept.append(True))
     phases.main()
+    assert kept == [True], "the process is set up as that of a command"
     out = capsys.readouterr().out
     (scatter,) = re.findall(r"scatters by ([\d.]+)", out)
     assert 0.8 < float(scatter) < 2.2, "sqrt(2) with many directions"
