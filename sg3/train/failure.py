@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ class BadStepsWatch:
         self._run_dir = run_dir
         self._display = display
         self._saving = saving
+        self._began = trainer.step
+        self._left_out: Counter[str] = Counter()  # by phase, in this life of the run
 
     def is_due(self, moment: Moment) -> bool:
         """Now and then, and before anything is written."""
@@ -39,6 +42,7 @@ class BadStepsWatch:
         """Raises NumericalError, with the state saved, if a phase has had too many in a row."""
         t = self._trainer
         for found in t.bad_steps.look():
+            self._left_out[found.phase] += found.count
             if t.world.is_main:  # the same on all ranks
                 t.stats.report(f"Gradient/skipped/{found.phase}", float(found.count))
                 phase = next(phase for phase in t.phases if phase.name == found.phase)
@@ -57,6 +61,17 @@ class BadStepsWatch:
                     f"{self._run_dir}: {found.longest} steps of {found.phase} in a row without a finite gradient, at "
                     f"{t.nimg} images; see {where.name}, and try {REMEDIES.get(found.phase, OTHERWISE)}"
                 )
+
+    def sum_up(self) -> None:
+        """Say at the end of the run of which phases most steps were left out: its losses look as if all were well."""
+        t = self._trainer
+        for phase in t.phases:
+            had = -(-t.step // phase.interval) + (-self._began // phase.interval)
+            left_out = self._left_out[phase.name]
+            if 2 * left_out > had:
+                of_all = f"{left_out} of {had} step{'s' if had > 1 else ''} of {phase.name}"
+                remedy = REMEDIES.get(phase.name, OTHERWISE)
+                self._display.message(f"warning: left out {of_all}, the gradient was not finite; try {remedy}")
 
 
 def write_failure(run_dir: Path, trainer: Trainer, phase: str) -> Path:

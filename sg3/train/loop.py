@@ -64,6 +64,7 @@ class Loop:
         self.tick_end = TickEnd(trainer)
         self.saving = Saving(trainer, run_dir)
         self.snapshots = Snapshots(trainer, run_dir)
+        self.bad_steps = BadStepsWatch(trainer, run_dir, display, self.saving)
         self.telling = Telling(trainer, run_dir, callbacks)
         names = sink_names(self.config.log_to) if self.world.is_main else ()
         self.forwarding = Forwarding(run_dir, names, self.config.to_dict(), trainer.nimg, display.message)
@@ -130,13 +131,14 @@ class Loop:
                 self.saving.save()
         with self.display.doing("saving the state"):
             self.saving.finish()
+        self.bad_steps.sum_up()
 
     def parts(self, stop: StopSignals) -> Sequence[Part]:
         """What may be due after a step, in this order."""
         t, keep = self.trainer, self.config.keep_snapshots
         parts: list[Part] = [
             LiveLine(t, self.display, self.outlook),
-            BadStepsWatch(t, self.run_dir, self.display, self.saving),
+            self.bad_steps,
             self.tick_end,
             Agreement(t),
             self.saving,

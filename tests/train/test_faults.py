@@ -175,6 +175,21 @@ def test_a_loss_that_has_had_no_effect(
     assert [("so its loss has had no effect yet" in line) for line in said] == [False, True], said
 
 
+def test_the_end_says_what_hardly_took_part(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of this life of the run; the phases that went well are not mentioned."""
+    trainer = new_trainer(tiny_config(discs, layers=3, kimg=10, gamma=1e30))
+    monkeypatch.setattr(Trainer, "is_over", property(lambda self: self.step in (18, 35)))
+    for steps in (2, 1):  # Dreg's, at steps 0 and 16, and at 32
+        run_loop(trainer, tmp_path, StopAfter(10**9))
+        said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+        of_all = f"{steps} of {steps} step{'s' if steps > 1 else ''}"
+        remedy = "try a smaller --gamma or --dlr"
+        assert said[-1] == f"warning: left out {of_all} of Dreg, the gradient was not finite; {remedy}"
+        assert sum(line.startswith("warning: left out") for line in said) == 1, said
+
+
 def last_parameter_of_d(trainer: Trainer) -> torch.Tensor:
     (phase,) = [phase for phase in trainer.phases if phase.name == "Dmain"]
     return list(phase.module.parameters())[-1]
