@@ -7,6 +7,7 @@ failure is one line, `error: cause, place, fix`, and an exit code of `sg3.errors
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -14,6 +15,7 @@ import select
 import signal
 import sys
 from types import FrameType
+from typing import TextIO
 
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
@@ -183,10 +185,10 @@ def _run(args: list[str], debug: bool) -> int:
         shown = shortage_behind(error) or error
         return _fail(str(shown), shown.exit_code, debug)
     except BrokenPipeError:
-        return _reader_gone()
+        return _reader_gone(debug)
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # click has caught it and chosen 1
-            return _reader_gone()
+            return _reader_gone(debug)
         raise
     except FileNotFoundError as error:
         return _fail(f"{error.filename or error}: no such file or folder", 66, debug)
@@ -204,18 +206,28 @@ def _run(args: list[str], debug: bool) -> int:
         return _fail(f"{type(error).__name__}: {error} (a bug in sg3; --debug shows where)", 70, debug)
 
 
-def _reader_gone() -> int:
-    """The reader of our stdout has closed it (`sg3 info | head -1`): stop; what is unwritten goes nowhere. Without a
-    word, with the code that a shell gives to any program that the signal for this, SIGPIPE, has ended."""
-    gone = hasattr(select, "poll") and _has_no_reader(sys.stdout.fileno())
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE if gone else 74
+def _reader_gone(debug: bool) -> int:
+    """The reader of our stdout or stderr has closed it (`sg3 info | head -1`): stop; what is unwritten goes nowhere.
+    Without a word, with the code that a shell gives to any program that the signal for this, SIGPIPE, has ended."""
+    gone = [stream.fileno() for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    for file in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file)
+    if gone:
+        return 128 + signal.SIGPIPE
+    return _fail(f"input/output: {os.strerror(errno.EPIPE)}", 74, debug)  # another pipe, or a system without the signal
 
 
-def _has_no_reader(pipe: int) -> bool:
+def _has_no_reader(stream: TextIO | None) -> bool:
+    """Whether it is a pipe or a socket that nobody reads any more."""
+    try:
+        file = -1 if stream is None else stream.fileno()
+    except OSError:  # it is no file, as in a notebook
+        return False
+    if file < 0 or not hasattr(select, "poll"):  # as on Windows
+        return False
     poll = select.poll()
-    poll.register(pipe, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    poll.register(file, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _fail(message: str, code: int, debug: bool, said: str = "error: ") -> int:

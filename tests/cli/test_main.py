@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -177,13 +178,35 @@ def test_debug_shows_the_traceback(outcome: Outcome) -> None:
     assert "--debug" in run("--help").stdout
 
 
-def test_a_reader_that_has_gone_is_no_news() -> None:
-    for words in (["--help"], ["completion", "bash"]):
+def unread(kind: str) -> int:
+    """What is written there nobody will read."""
+    if kind == "pipe":
         reader, writer = os.pipe()
-        os.close(reader)
-        done = subprocess.run([*SG3, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-        os.close(writer)
-        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"], ["train", "--list-presets"]])
+def test_a_reader_that_has_gone_is_no_news(words: list[str], kind: str) -> None:
+    writer = unread(kind)
+    done = subprocess.run([*SG3, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_reader_of_messages_that_has_gone() -> None:
+    writer = unread("pipe")
+    misspelt = {**os.environ, "SG3_CHACHE": "a warning"}
+    done = subprocess.run([*SG3, "--version"], stdout=subprocess.PIPE, stderr=writer, env=misspelt, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGPIPE, b"")
+
+
+def test_another_broken_pipe_is_an_error(outcome: Outcome) -> None:
+    assert outcome(BrokenPipeError()) == (74, "error: input/output: Broken pipe\n")
 
 
 def test_every_command_in_the_overview_can_be_looked_up() -> None:
