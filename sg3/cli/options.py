@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class SwitchesAnywhere(click.RichCommand):
         options = [p for p in self.params if isinstance(p, click.Option) and p.type is click.BOOL]
         switches = {name for option in options for name in option.opts}
         words = []
-        for word, after in zip(args, [*args[1:], ""], strict=True):
+        for word, after in zip_longest(args, args[1:], fillvalue=""):
             alone = word in switches and after.lower() not in click.BOOL.bool_states
             words.append(f"{word}=true" if alone else word)
         return super().parse_args(ctx, words)

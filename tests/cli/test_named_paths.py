@@ -95,6 +95,15 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     assert list(inside.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", [name for name, command in all_commands() if any(p.required for p in command.params)])
+def test_a_command_by_itself(name: str, run) -> None:
+    """Nothing that works on words may take for granted that there are some."""
+    outcome = run(*name.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: Missing ")
+    assert outcome.err.count("\n") == 1
+
+
 def refused(run, command: str, name: str, value: str) -> tuple[int, str]:
     """Exit code and error of `sg3 COMMAND`, where all that it needs besides may be missing."""
     parts = command.split()
