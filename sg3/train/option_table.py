@@ -17,6 +17,7 @@ Each can be said on the command line, in a file (`--config`; without the dashes)
 last column is about `sg3 train --continue`: what cannot change there, and what a change does to the numbers. How to
 start, continue and list presets: `sg3 train --help`.
 """
+BAR = r"\|"  # within a cell
 KINDS = {bool: "`1` or `0`", int: "whole number", float: "number", str: "text", GRID: "`8x4`"}
 
 
@@ -38,7 +39,8 @@ def _row(option: Option) -> str:
     belongs = "" if len(owners) == len(recipes.RECIPES) else f" (only {cfgs})"
     default = option.shown_default or ("0" if option.kind is bool else "")
     continued = "fixed" if option.changes is None else ": ".join(filter(None, ["may change", option.changes]))
-    return f"| `{option.flag}` | {value} | {default} | {option.help}{belongs} | {continued} |"
+    cells = (f"`{option.flag}`", value, default, f"{option.help}{belongs}", continued)
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ def show(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return "x".join(map(str, value))
+    if value is True:
+        return "1"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
