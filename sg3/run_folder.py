@@ -145,11 +145,13 @@ def snapshots(folder: Path) -> list[Path]:
 
 
 def newest_snapshot(folder: Path) -> Path:
-    """Raises MissingInputError if there is none."""
+    """Raises MissingInputError if there is none, with the newest run that has some where the folder holds runs."""
     paths = snapshots(folder)
-    if not paths:
-        raise MissingInputError(f"{folder}: holds no {SNAPSHOTS}")
-    return paths[-1]
+    if paths:
+        return paths[-1]
+    runs = [run for run in sorted(folder.glob("[0-9]" * 5 + "-*"), reverse=True) if is_run(run) and snapshots(run)]
+    meant = f"one of the runs in it, such as {runs[0]}" if runs else "a run folder, which has some, or a network file"
+    raise MissingInputError(f"{folder}: holds no {SNAPSHOTS}; name {meant}")
 
 
 def going_on(snapshot: Path) -> str | None:

@@ -98,6 +98,16 @@ def test_finding_a_run(tmp_path: Path) -> None:
         run_folder.find_run(str(tmp_path / "x"), None)
 
 
+def test_a_folder_of_runs_is_none_itself(tmp_path: Path) -> None:
+    for number, files in (("00000-a", ["network-snapshot-000000.pkl"]), ("00001-b", [])):
+        (tmp_path / number).mkdir()
+        touch(tmp_path / number, "training_options.json", *files)
+    with pytest.raises(MissingInputError, match=r"; name one of the runs in it, such as .*00000-a$"):
+        run_folder.newest_snapshot(tmp_path)
+    with pytest.raises(MissingInputError, match=r"; name a run folder, which has some, or a network file$"):
+        run_folder.newest_snapshot(tmp_path / "00001-b")
+
+
 def test_snapshots_go_by_their_numbers(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"holds no network-snapshot-\*\.pkl"):
         run_folder.newest_snapshot(tmp_path)

@@ -9,7 +9,7 @@ import rich_click as click
 
 from sg3.cli import options
 from sg3.cli.options import switch
-from sg3.terminal import console, show
+from sg3.terminal import console, say, show
 
 
 @click.command("list")
@@ -44,6 +44,9 @@ def command(words: tuple[str, ...], sizes: bool, as_json: bool) -> None:
     ]
     if as_json:
         show(*json.dumps(rows, indent=2).splitlines())
+        return
+    if not rows:
+        say(f"note: no published network has {' and '.join(words)} in its name; `sg3 list` shows all of them")
         return
     from rich.table import Table
 

@@ -21,7 +21,8 @@ _MODES: dict[str, Mode] = {"rgb": "RGB", "gray": "L", "rgba": "RGBA", "la": "LA"
 Size = tuple[int, int]  # width, height
 
 
-SMALLEST = 8  # pixels of R3GAN's images; the other systems take 16 and more
+SMALLEST = 8  # pixels of R3GAN's images
+SMALLEST_OF_MOST = 16  # of the other systems'
 SIDES = f"powers of two from {SMALLEST} to {limits.RESOLUTION}"
 
 
@@ -82,7 +83,8 @@ class ImagePlan:
             raise UsageError(f"{given}: no network has this size, {reason}, e.g. --resolution={near}; give "
                              "that, equal sides, or --transform=center-crop-wide for wide images between black bars")
         if width == height and not is_trainable_size((width, height)):
-            side, other = nearest_side(width), nearest_size((width, height))[0]
+            other = nearest_size((width, height))[0]
+            side = other if is_plain((other, other)) and width > SMALLEST_OF_MOST else nearest_side(width)
             others = "" if is_plain((other, other)) else f"; StyleGAN2 and 3 have --resolution={other}x{other}, too"
             raise UsageError(f"{given}: the networks take {SIDES}, e.g. --resolution={side}x{side}{others}")
 

@@ -135,9 +135,12 @@ def is_to_be_downloaded(name: str, folder: Path | None) -> bool:
 
 
 def _in_folders(source: Source, folder: Path | None) -> Path | None:
-    for place in [Path(place) for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]:
+    for said_by, named in (("--detector-dir", folder), (FOLDER_VARIABLE, os.environ.get(FOLDER_VARIABLE))):
+        if not named:
+            continue
+        place = Path(named)
         if not place.is_dir():
-            raise nothing_at(place, Kind.FOLDER, "detectors")
+            raise nothing_at(place, Kind.FOLDER, said_by)
         for file in source.files:
             if (place / file).is_file():
                 return place / file

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 
 from sg3 import limits
 from sg3.errors import UsageError
@@ -101,9 +102,10 @@ def parse(name: str) -> Metric:
             if metric.num_gen > limits.MEASURED:
                 raise UsageError(f"metric {name}: takes at most {limits.MEASURED} generated images")
             return metric
+    close = get_close_matches(name[:100], STANDARD, n=1, cutoff=0.75)
     raise UsageError(
         f"metric {printable(repr(name))}: unknown; choose from {' '.join(STANDARD)}, or one of them with another "
-        "number of images, like fid1k_full"
+        f"number of images, like fid1k_full{f'; did you mean {close[0]}?' if close else ''}"
     )
 
 

@@ -46,6 +46,7 @@ def test_command(sg3: Run, source: Path, dest: Path) -> None:
     (["--source={in}", "--dest={out}", "--resolution=12"], 2,
      "powers of two from 8 to 8192, e.g. --resolution=8x8"),
     (["--source={in}", "--dest={out}", "--resolution=4"], 2, "e.g. --resolution=8x8"),
+    (["--source={in}", "--dest={out}", "--resolution=63"], 2, "e.g. --resolution=64x64\n"),
     (["--source={in}", "--dest={out}", "--resolution=65536"], 2, "e.g. --resolution=8192x8192"),
     (["--source=openmoji", "--dest={out}", "--resolution=2048"], 2, "openmoji: is drawn up to 1024 x 1024"),
     (["--source={in}", "--dest={in}"], 2, "not empty"),

@@ -20,6 +20,9 @@ def test_the_list_of_published_networks(run, tmp_path, monkeypatch) -> None:
     assert {row["bytes"] for row in rows} == {None}
     assert not any(row["kept"] for row in rows)
     assert "stylegan2-cifar10-32x32  " in run("list").out
+    nothing = run("list", "stylegan3", "nope")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert nothing.err.startswith("note: no published network has stylegan3 and nope in its name")
 
 
 def test_the_list_asks_for_sizes(run, server, monkeypatch) -> None:

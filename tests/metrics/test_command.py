@@ -362,6 +362,7 @@ class TestErrors:
         ("words", "code", "message"),
         [
             (["--metrics=fidd"], 2, "metric 'fidd': unknown; choose from fid50k_full"),
+            (["--metrics=fid5k_ful"], 2, "; did you mean fid5k_full?"),
             (["--metrics="], 2, "--metrics: names none"),
             (["--metrics=fid9_full"], 2, "name them with --data"),
             (["--metrics=fid9_full", "--data=nowhere.zip"], 66, "nowhere.zip: there is no such file or folder"),

@@ -397,7 +397,7 @@ class TestErrors:
     def test_missing_dataset_and_detector(self, real16: RealImages, tmp_path: Path) -> None:
         with pytest.raises(MissingInputError, match="nowhere"):
             run(["fid9_full"], generator3(), RealImages(tmp_path / "nowhere.zip"))
-        with pytest.raises(MissingInputError):
+        with pytest.raises(MissingInputError, match=r"^--detector-dir=\S*no-such-folder: there is no such folder"):
             run(["fid9_full"], generator3(), real16, detectors=None, detector_dir=tmp_path / "no-such-folder")
 
     @pytest.mark.parametrize("workers", [0, 1])
