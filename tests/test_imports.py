@@ -10,7 +10,7 @@ SG3 = Path(__file__).parent.parent / "sg3"
 # From the bottom up: a room imports itself and what stands before it. Rooms of one line know nothing of each other.
 ROOMS = """kernels | _version extras terminal | errors cpu_sharing resources
     canvas durations environment limits portable shortage threads transparency | pickle_scan | pickle_size
-    atomic plain_files | cache device invocation local_ranks named_paths progress randomness
+    atomic plain_files | cache device invocation local_ranks named_paths progress published randomness
     plotting processes run_folder
     models side_by_side | sampling
     data formats | metrics | train | tools | viewer | api | sg3 | cli | __main__ | compat"""

@@ -52,6 +52,9 @@ def command(
 
         sg3 convert stylegan2.pt stylegan2.pkl --network-slot=G_ema
     """
+    from sg3.cli.network import require_network
+
+    require_network(source)
     import sg3
     from sg3.errors import DataError, NumericalError, UsageError
 

@@ -64,11 +64,13 @@ def command(
 
         sg3 directions --network=net.pkl --method=pca --num=4 --layers=coarse --outdir=out
     """
+    from sg3.cli.network import open_framed_style, require_network
+
+    require_network(network)
     import numpy as np
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_framed_style
     from sg3.progress import track
     from sg3.sampling import class_labels, seed_latents
     from sg3.tools.directions import principal_components, sefa, step_labels, strip

@@ -7,7 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import open_framed_style
+from sg3.cli.network import open_framed_style, require_network
 from sg3.cli.video import Bitrate
 from sg3.progress import track
 from sg3.terminal import say, show
@@ -69,6 +69,7 @@ def command(
 
         sg3 equivariance-video --network=net.pkl --transform=translate-x --translate-max=0.25 --output=x.webm
     """
+    require_network(network)
     import json
 
     import torch

@@ -34,6 +34,9 @@ def command(network: str, output: Path, part: str, half: bool, verify: bool) -> 
 
         sg3 export --network=net.pkl --output=synthesis.pt2 --part=synthesis
     """
+    from sg3.cli.network import require_network
+
+    require_network(network)
     from sg3.api.sharing import export
 
     show(export(network, output, part=part, half=half, verify=verify, report=say))

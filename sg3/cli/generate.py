@@ -64,19 +64,21 @@ def command(
 
         sg3 generate --network=net.pkl --latents=out/projected_w.npz --outdir=out
     """
-    import sg3
-    from sg3.cli.network import note_truncation, open_framed
-    from sg3.cli.ranks import ranks
+    from sg3.cli.network import note_truncation, open_framed, require_network
     from sg3.errors import UsageError
+
+    if (seeds is not None) + bool(latents) != 1:
+        raise UsageError("--seeds, --latents: give one of them, the images come from it")
+    _check_room(grid, len(seeds or ()))
+    require_network(network)
+    import sg3
+    from sg3.cli.ranks import ranks
     from sg3.models import StyleGenerator
     from sg3.progress import track
     from sg3.sampling import class_labels, generate, seed_latents, set_transform
     from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, with_class, without_bars
     from sg3.tools.latent_files import pictures_of_files
 
-    if (seeds is not None) + bool(latents) != 1:
-        raise UsageError("--seeds, --latents: give one of them, the images come from it")
-    _check_room(grid, len(seeds or ()))
     settings = {
         "network": Path(network).name, "trunc": truncation_psi, "class": None, "noise_mode": noise_mode,
         "translate": list(translate), "rotate": rotate, "sg3": sg3.__version__,

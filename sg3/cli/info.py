@@ -46,7 +46,7 @@ def describe(source: str) -> dict[str, Any]:
 
     path = Path(source)
     if not path.exists():
-        from sg3.formats import is_remote
+        from sg3.published import is_remote
 
         if is_remote(source):
             return describe_network(source)

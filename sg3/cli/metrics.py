@@ -106,11 +106,18 @@ def command(
 
         sg3 metrics --network=runs/00000-... --all --metrics=fd_efflite --plot=fd.png
     """
+    from sg3.cli.ranks import may_be_one_of_several, ranks
+    from sg3.errors import UsageError
+    from sg3.named_paths import nothing_at
+    from sg3.published import is_remote
+
+    if plot_path is not None and not Path(network).is_dir():
+        raise UsageError(f"--plot: needs a run folder, which {network} is not")
+    if not (may_be_one_of_several() or Path(network).exists() or is_remote(network)):
+        raise nothing_at(network)  # now rather than after PyTorch's import
     import os
     from dataclasses import replace
 
-    from sg3.cli.ranks import ranks
-    from sg3.errors import UsageError
     from sg3.metrics import parse
     from sg3.metrics.network_files import Job, find_snapshots, measure, measure_in_processes
     from sg3.metrics.plot import plot
@@ -121,8 +128,6 @@ def command(
     from sg3.transparency import colour
 
     colour(background)
-    if plot_path is not None and not Path(network).is_dir():
-        raise UsageError(f"--plot: needs a run folder, which {network} is not")
     if plot_path is not None:
         check_plot(plot_path, "--plot")  # now rather than after the work
     if sheet is not None and (every or against is not None):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sg3.cli.ranks import may_be_one_of_several
+from sg3.published import require_there
 from sg3.terminal import say
 
 if TYPE_CHECKING:
@@ -12,6 +15,16 @@ if TYPE_CHECKING:
     from sg3.models import Generator, StyleGenerator
     from sg3.tools.latent_as_w import Walkable
     from sg3.transparency import Colour
+
+
+def require_network(network: str) -> None:
+    """Raise MissingInputError for a name of nothing now, rather than after PyTorch's import, which takes seconds.
+
+    Processes that torchrun or srun may have started find out together, so that one says so.
+    """
+    if not may_be_one_of_several():
+        with suppress(OSError):  # a name that cannot be looked up: whoever reads it has words for that
+            require_there(network)
 
 
 def open_generator(network: str, device: str, class_idx: int | None = None) -> Generator:

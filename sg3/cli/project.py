@@ -63,8 +63,10 @@ def command(
 
         sg3 project --network=net.pkl --target=photos/ --space=w+ --num-steps=500 --save-video --outdir=out
     """
+    from sg3.cli.network import open_framed_style, require_network
+
+    require_network(network)
     from sg3._version import __version__
-    from sg3.cli.network import open_framed_style
     from sg3.sampling import class_labels
     from sg3.tools import project as projection
     from sg3.tools.files import make_folder, save_arrays, save_png, without_bars

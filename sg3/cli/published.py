@@ -30,8 +30,8 @@ def command(words: tuple[str, ...], sizes: bool, as_json: bool) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from sg3.formats.download import is_kept
-    from sg3.formats.published import published
     from sg3.formats.web_request import size_of
+    from sg3.published import published
 
     chosen = [n for n in published().values() if all(word.lower() in n.name for word in words)]
     found: list[int | None] = [None] * len(chosen)

@@ -28,16 +28,16 @@ def command(source: str, output: Path | None) -> None:
     """
     from sg3.atomic import write_atomic
     from sg3.errors import MissingInputError
-    from sg3.formats import fetch_remote, is_remote
-    from sg3.formats.hub import SCHEME
-    from sg3.formats.published import closest
+    from sg3.published import closest, is_remote
 
     if not is_remote(source):
         if source.count("/") != 1 or Path(source).exists():
             meant = closest(source)
             hint = f"; did you mean {meant}?" if meant else ""
             raise MissingInputError(f"{source}: is neither OWNER/NAME, nor an address, nor a name of sg3 list{hint}")
-        source = SCHEME + source
+        source = f"hf://{source}"
+    from sg3.formats import fetch_remote
+
     path = fetch_remote(source)
     if output is not None:
         with path.open("rb") as file:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from sg3.processes import World
 
 
+def may_be_one_of_several() -> bool:
+    """Whether torchrun or srun may have started this process, without asking PyTorch, whose import takes seconds."""
+    return "RANK" in os.environ or "SLURM_STEP_ID" in os.environ
+
+
 @contextmanager
 def ranks(device: str, gpus: int | None = None) -> Iterator[World]:
     """All processes of this command: those that torchrun or srun started, or this one alone. What goes wrong is said

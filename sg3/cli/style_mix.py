@@ -55,18 +55,20 @@ def command(
 
         sg3 style-mix --network=net.pkl --rows=0-3 --cols=10-13 --styles=fine --trunc=0.7 --outdir=out
     """
+    from sg3.cli.network import open_framed_style, require_network
+    from sg3.errors import UsageError
+
+    if len(rows) * len(cols) > MOST_PICTURES:
+        raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
+    require_network(network)
     import torch
 
     from sg3._version import __version__
-    from sg3.cli.network import open_framed_style
-    from sg3.errors import UsageError
     from sg3.progress import track
     from sg3.tools.files import Pixels, make_folder, save_png, seed_caption, sheet, without_bars
     from sg3.tools.latents import choose_layers
     from sg3.tools.style_mix import style_mix
 
-    if len(rows) * len(cols) > MOST_PICTURES:
-        raise UsageError(f"--rows, --cols: {len(rows)} x {len(cols)} pictures are more than {MOST_PICTURES}")
     G, visible = open_framed_style(network, device, class_idx, bars)
     layers = choose_layers(G, styles or f"0-{min(6, G.num_ws // 2 - 1)}")
     pictures = style_mix(

@@ -12,9 +12,11 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 from sg3.cli.options import INPUT_FILE, NAME, OUTPUT_FOLDER
+from sg3.cli.ranks import may_be_one_of_several
 from sg3.errors import UsageError
+from sg3.run_folder import find_run
 from sg3.terminal import console, show
-from sg3.train.config import TrainConfig
+from sg3.train.config import TrainConfig, check_data
 from sg3.train.option_file import layered
 from sg3.train.options import GRID, PANELS, RUN, Option, check_value, read_value
 from sg3.train.recipes import known_options, presets, recipe_of
@@ -103,6 +105,8 @@ def command(
     if continue_ is not None:
         if preset is not None or config_file is not None or dry_run:
             raise UsageError("--continue: takes its options from the run; leave out --preset, --config and --dry-run")
+        if not may_be_one_of_several():
+            find_run(continue_, outdir)  # now rather than after PyTorch's import
         from sg3.train.spawn import run_on
 
         return _say_where(run_on(continue_, outdir, words))
@@ -110,6 +114,8 @@ def command(
     options, where = layered(words, config_file, preset)
     if outdir is None:
         raise UsageError("--outdir: needed, the folder that will hold the run folder")
+    if not may_be_one_of_several():
+        check_data(options.data)
     from sg3.train.sharing import shared_out
 
     shared = shared_out(options)

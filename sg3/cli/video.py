@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from sg3.cli import options
-from sg3.cli.network import background_of, note_truncation, open_walkable
+from sg3.cli.network import background_of, note_truncation, open_walkable, require_network
 from sg3.cli.options import GridSize, IntRangeList, switch
 from sg3.progress import track
 from sg3.terminal import say, show
@@ -124,17 +124,7 @@ def command(
 
         sg3 video --network=net.pkl --latents=a/projected_w.npz --latents=b/projected_w.npz --no-loop --output=frames/
     """
-    import json
-
-    import sg3
-    from sg3.canvas import size_of
     from sg3.errors import UsageError
-    from sg3.sampling import seed_latents
-    from sg3.tools import video
-    from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
-    from sg3.tools.latent_as_w import LatentAsW
-    from sg3.tools.latent_files import load_latents
-    from sg3.transparency import has_alpha
 
     if (seeds is not None) + bool(latents) + (endpoint is not None) != 1:
         raise UsageError("--seeds, --latents, --endpoint: give exactly one of them, the keyframes come from it")
@@ -144,6 +134,18 @@ def command(
         raise UsageError("--num-keyframes, --shuffle-seed: belong to --seeds, --latents are taken as they come")
     if loop and no_loop:
         raise UsageError("--loop, --no-loop: contradict each other")
+    require_network(network)
+    import json
+
+    import sg3
+    from sg3.canvas import size_of
+    from sg3.sampling import seed_latents
+    from sg3.tools import video
+    from sg3.tools.encode import encoder_name, even_size, open_output, output_kind
+    from sg3.tools.latent_as_w import LatentAsW
+    from sg3.tools.latent_files import load_latents
+    from sg3.transparency import has_alpha
+
     if loop is None:
         loop = not no_loop and show_mode == "sequence" and endpoint is None
     if endpoint is not None:

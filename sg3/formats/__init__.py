@@ -10,7 +10,6 @@ A format is a module that turns a file into a `Snapshot`; `networks.build` makes
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +33,7 @@ from sg3.formats.snapshot import Snapshot, averaged_generator, style_generator
 from sg3.formats.torch_file import LEGACY_TORCH
 from sg3.named_paths import Kind, to_write
 from sg3.plain_files import refuse_special
+from sg3.published import is_remote, published_url, require_there
 from sg3.run_folder import going_on, newest_snapshot
 from sg3.terminal import printable
 
@@ -164,21 +164,10 @@ def _what_others_read(size: Size) -> str:
     return "a side only, which the programs that read them take for a power of two"
 
 
-def is_remote(source: str | Path) -> bool:
-    """Whether `load` would download this: an address (hf://, too), or the short name of a published network that is no
-    file."""
-    from sg3.formats.published import published_url
-
-    if re.match("[a-z]+://", str(source)):
-        return True
-    return published_url(str(source)) is not None and not Path(source).exists()
-
-
 def fetch_remote(source: str | Path) -> Path:
     """The local copy of what `is_remote`. Raises what `fetch` and `fetch_from_hub` raise."""
     from sg3.formats.download import fetch
     from sg3.formats.hub import SCHEME, fetch_from_hub
-    from sg3.formats.published import published_url
 
     name = str(source)
     return fetch_from_hub(name) if name.startswith(SCHEME) else fetch(published_url(name) or name)
@@ -186,18 +175,13 @@ def fetch_remote(source: str | Path) -> Path:
 
 def _local_path(source: str | Path) -> Path:
     """The file itself, after downloading it or choosing it from a run folder."""
-    from sg3.formats.published import closest
-
     if is_remote(source):
         return fetch_remote(source)
+    require_there(source)
     path = Path(source)
     if path.is_dir():
         path = newest_snapshot(path)
     refuse_special(path)
-    if not path.is_file():
-        meant = closest(str(source))
-        hint = f"; did you mean the published network {meant}?" if meant else ""
-        raise MissingInputError(f"{path}: there is no such file{hint}")
     return path
 
 

@@ -10,15 +10,20 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from sg3 import limits
 from sg3.canvas import Size, is_plain, is_possible, nearest_possible, spelled
+from sg3.errors import UsageError
+from sg3.named_paths import nothing_at
 from sg3.resources import loaders
 from sg3.terminal import printable
 from sg3.train.options import Options, check_kind, kind_of
 from sg3.train.sinks import sink_problems
+
+BUILTIN = "openmoji"  # --data that is drawn rather than read, with what of it after a colon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +255,12 @@ def image_problems(data: DatasetFacts, least: int, rectangles: bool = False) -> 
 def metric_names(text: str) -> tuple[str, ...]:
     """`fid50k_full,eqr50k` -> its names; none for 'none'."""
     return tuple(name for name in text.split(",") if name and name != "none")
+
+
+def check_data(data: str | None) -> str:
+    """The --data of a run, unless there is none. Raises UsageError, MissingInputError."""
+    if data is None:
+        raise UsageError("--data: needed, a folder or zip of images (or --preset=demo for a ready-made start)")
+    if data.partition(":")[0] != BUILTIN and not Path(data).exists():
+        raise nothing_at(data)
+    return data

@@ -9,7 +9,7 @@ from pathlib import Path
 from sg3.data.dataset import ImageFolderDataset
 from sg3.errors import DataError, StorageError, UsageError
 from sg3.terminal import say
-from sg3.train.config import DatasetFacts, TrainConfig
+from sg3.train.config import BUILTIN, DatasetFacts, TrainConfig, check_data
 from sg3.train.options import Options
 
 
@@ -19,7 +19,7 @@ def render_builtin(data: str | None, outdir: Path) -> str | None:
 
     Any other `data` comes back as it is.
     """
-    if data is None or data.split(":")[0] != "openmoji" or Path(data).exists():
+    if data is None or data.split(":")[0] != BUILTIN or Path(data).exists():
         return data
     words = data.split(":")[1:]
     sizes = [int(word) for word in words if re.fullmatch("[0-9]{1,6}", word)]
@@ -63,15 +63,14 @@ def probe_dataset(options: Options) -> DatasetFacts:
 
     Raises what the dataset raises.
     """
-    if options.data is None:
-        raise UsageError("--data: needed, a folder or zip of images (or --preset=demo for a ready-made start)")
+    data_path = check_data(options.data)
     cond = bool(options.cond)
-    data = ImageFolderDataset(options.data, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
+    data = ImageFolderDataset(data_path, max_size=options.subset, use_labels=cond, xflip=bool(options.mirror))
     for note in data.notes():
         say(f"note: {options.data}: {note}")
     height, width = data.size
     return DatasetFacts(
-        path=str(Path(options.data).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
+        path=str(Path(data_path).resolve()), name=data.name, resolution=data.resolution, channels=data.num_channels,
         size=len(data), label_dim=data.label_dim if cond and data.has_labels else 0, has_labels=data.labels_available,
         content=data.training_hash(), height=None if height == width else height,
         width=None if height == width else width, visible_height=data.visible[0] if data.visible else None,

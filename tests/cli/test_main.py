@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -176,6 +177,35 @@ def test_debug_shows_the_traceback(outcome: Outcome) -> None:
     assert text.startswith("Traceback")
     assert text.endswith("error: broken\n")
     assert "--debug" in run("--help").stdout
+
+
+MISTAKES = {  # -> exit code
+    "--version": 0, "train --nosuch": 2, "train --outdir=o": 2, "train --outdir=o --data=none.zip": 66,
+    "train --continue=none": 66, "train --continue=latest --outdir=none": 66,
+    "generate --network=none.pkl --outdir=o": 2, "generate --network=none.pkl --seeds=0 --outdir=o": 66,
+    "video --network=none.pkl --seeds=0 --output=o.mp4": 66, "project --network=none.pkl --target=o.png --outdir=o": 66,
+    "style-mix --network=none.pkl --rows=0 --cols=1 --outdir=o": 66, "directions --network=none.pkl --outdir=o": 66,
+    "equivariance-video --network=none.pkl --output=o.mp4": 66, "export --network=none.pkl --output=o.onnx": 66,
+    "convert none.pkl o.pkl": 66, "metrics --network=none.pkl --metrics=fid50k": 66, "info none.pkl": 66,
+    "pull none": 66, "dataset --source=none --dest=o.zip": 66,
+}  # fmt: skip
+
+
+def test_cheap_mistakes_do_not_wait_for_pytorch(tmp_path: Path) -> None:
+    """Whose import takes seconds."""
+    code = """
+import sys, sg3.cli
+for words in sys.argv[1:]:
+    code = sg3.cli._run(words.split(), False)
+    print(f"\\n{code} {'torch' in sys.modules}: {words}")
+"""
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "SLURM_STEP_ID")}
+    done = subprocess.run([sys.executable, "-c", code, *MISTAKES], capture_output=True, text=True, cwd=tmp_path,
+                          check=True, env=alone)  # fmt: skip
+    told = [line for line in done.stdout.splitlines() if line.endswith(tuple(MISTAKES)) and ": " in line]
+    assert told == [f"{code} False: {words}" for words, code in MISTAKES.items()], done.stderr
+    assert done.stderr.count("error: ") == len(MISTAKES) - 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def unread(kind: str) -> int:

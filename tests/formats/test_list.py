@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sg3.formats.published import Published
+from sg3.published import Published
 from tests.helpers.webserver import status
 
 
@@ -28,5 +28,5 @@ def test_the_list_of_published_networks(run, tmp_path, monkeypatch) -> None:
 def test_the_list_asks_for_sizes(run, server, monkeypatch) -> None:
     server.steps = [status(200, b"x" * (3 << 20))]
     published = Published("here", server.url, "us", "none"), Published("gone", "http://127.0.0.1:9/", "us", "-")
-    monkeypatch.setattr("sg3.formats.published.published", lambda: {network.name: network for network in published})
+    monkeypatch.setattr("sg3.published.published", lambda: {network.name: network for network in published})
     assert [row["bytes"] for row in json.loads(run("list", "--sizes", "--json").out)] == [3 << 20, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sg3.formats.published import closest, published, published_names, published_url
+from sg3.published import closest, published, published_names, published_url
 
 
 def test_published_names() -> None:

@@ -172,7 +172,7 @@ def test_every_preset_makes_a_configuration() -> None:
 
 
 def test_presets_that_fine_tune_name_published_networks() -> None:
-    from sg3.formats.published import published_url
+    from sg3.published import published_url
 
     sources = {preset.options.resume for preset in presets().values()} - {None}
     assert len(sources) >= 6

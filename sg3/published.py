@@ -7,7 +7,12 @@ those of StyleGAN3's and StyleGAN2's pages, mmagic's those of its model zoo's tw
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from sg3.errors import MissingInputError
 
 _NVIDIA = "https://api.ngc.nvidia.com/v2/models/nvidia/research/{family}/versions/1/files/{name}.pkl"
 _STYLEGAN3 = {  # dataset -> resolutions; each in configuration t and in r
@@ -110,3 +115,19 @@ def closest(name: str) -> str | None:
     """The short name that was probably meant, for the message about an unknown one; None if nothing is near."""
     found = difflib.get_close_matches(name.lower().removesuffix(".pkl"), published_names(), n=1, cutoff=0.75)
     return found[0] if found else None
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether `sg3.load` would download this: an address (hf://, too), or the short name of a published network that is
+    no file."""
+    if re.match("[a-z]+://", str(source)):
+        return True
+    return published_url(str(source)) is not None and not Path(source).exists()
+
+
+def require_there(source: str | os.PathLike[str]) -> None:
+    """Raise MissingInputError for what is neither here nor remote; it names a published network if one is meant."""
+    if not Path(source).exists() and not is_remote(source):
+        meant = closest(str(source))
+        hint = f"; did you mean the published network {meant}?" if meant else ""
+        raise MissingInputError(f"{Path(source)}: there is no such file{hint}")
