@@ -15,6 +15,8 @@ import torch
 Scaling = int | Sequence[int]   # int, or [x, y]
 Padding = int | Sequence[int]   # int, [x, y], or [x0, x1, y0, y1]
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of 8 bits there are more
+
 
 def integer(name: str, value: object) -> int:
     """An int or anything that stands for one exactly (np.int64, ...); bool and float are refused."""
@@ -55,12 +57,18 @@ def parse_padding(value: Padding) -> tuple[int, int, int, int]:
     return x0, x1, y0, y1
 
 
+def check_type(name: str, x: torch.Tensor, shape: str) -> None:
+    """`x` must be a tensor of one of the `FLOATS`. `shape`: what to say of it where it is no tensor."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor{shape}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor (float16, bfloat16, float32 "
+                        "or float64)")  # fmt: skip
+
+
 def check_image(name: str, x: torch.Tensor) -> None:
     """`x` must be a floating-point tensor [N, C, H, W]; N = 0 is fine, an empty image is not."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor [N, C, H, W]")
-    if not x.is_floating_point():
-        raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor")
+    check_type(name, x, " [N, C, H, W]")
     if x.ndim != 4:
         raise ValueError(f"{name}: got shape {list(x.shape)}, expected four dimensions [N, C, H, W]")
     if 0 in x.shape[1:]:

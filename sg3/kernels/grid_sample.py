@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from sg3.kernels.arguments import check_image, check_same, no_autocast
 from sg3.kernels.dispatch import resolve
-from sg3.kernels.registration import register
+from sg3.kernels.registration import may_be_differentiated, register
 
 
 def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> torch.Tensor:
@@ -30,7 +30,7 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
         raise ValueError(f"grid: got shape {list(grid.shape)}, expected [{input.shape[0]}, OH, OW, 2]")
     check_same("grid", grid, like=input, like_name="input")
 
-    is_constant = not (torch.is_grad_enabled() and grid.requires_grad)
+    is_constant = not may_be_differentiated(grid)
     if resolve("grid_sample", impl, input.device) == "torch" and (is_constant or impl == "torch"):
         y: torch.Tensor = grid_sample_torch(input, grid)
         return y

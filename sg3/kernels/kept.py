@@ -22,12 +22,14 @@ PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def unobserved() -> bool:
-    """Whether nothing looks on as operations run: no mode (fake tensors, export), functorch, tracer or compiler."""
+    """Whether nothing looks on as operations run: no mode (fake tensors, export), functorch, forward-mode
+    differentiation, tracer or compiler."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
     )
 

@@ -24,4 +24,9 @@ def new_image(
 
 def is_channels_last(x: torch.Tensor) -> bool:
     """Whether [N, C, H, W] has its channels side by side in memory; no where both formats are the same."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if x.is_contiguous():
+        return False
+    try:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    except RuntimeError:  # within torch.vmap PyTorch does not say
+        return False

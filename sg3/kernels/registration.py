@@ -8,9 +8,11 @@ autograd.Function loses parameter gradients under torch.compile without a word.
 
 Where nobody watches (nothing is traced or transformed), calling an op calls its implementation, and where a gradient is
 wanted one autograd.Function around it and the same derivative: torch.library's way there takes longer than a launch.
+What transforms functions (torch.func.grad, vjp, jacrev, vmap) takes another autograd.Function, of the kind that it asks
+for; torch.library's is not.
 
 What is plain PyTorch throughout (`impl='ref'`) is left to PyTorch's own autograd. Forward-mode derivatives (jvp) exist
-there only: PyTorch drops the tangents of registered ops.
+there only: PyTorch would drop the tangents of registered ops without a word, so asking for them raises.
 """
 
 from __future__ import annotations
@@ -52,14 +54,19 @@ def register(
     op = getattr(torch.ops.sg3, name).default
     converters = [_CONVERTERS.get(str(argument.real_type)) for argument in op._schema.arguments]
     differentiable = _differentiable(name, run, save, backward)
+    transformable = _transformable(name, run, op, save, backward)
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or _is_watched(args):  # the compiler need not look into the second
+        if torch.compiler.is_compiling():  # the compiler need not look into what follows
+            return op(*args)
+        transformed = _is_transformed()
+        if not transformed and _is_watched(args):
             return op(*args)
         converted = [a if convert is None or a is None else convert(a)
                      for a, convert in zip(args, converters, strict=True)]  # fmt: skip
-        recorded = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
-        return differentiable(*converted) if recorded else run(*converted)
+        if transformed:
+            return transformable(*converted)
+        return differentiable(*converted) if _is_recorded(args) else run(*converted)
 
     call.__name__ = call.__qualname__ = name
     return call
@@ -80,9 +87,55 @@ def _differentiable(
     return apply
 
 
+def _transformable(
+    name: str, run: Callable[..., Any], op: Callable[..., Any], save: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same for torch.func, which asks that `forward` does not see the context. PyTorch takes longer to call it.
+
+    Where anybody still watches, as torch.vmap does, which runs `op` for each image of its batch, it is `op` that runs.
+    """
+
+    def forward(*args: Any) -> Any:
+        return op(*args) if _is_watched(args) else run(*args)
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(f"{name}: has no forward-mode derivative (jvp); use impl='ref'")
+
+    members = {
+        "forward": staticmethod(forward), "setup_context": staticmethod(save), "backward": staticmethod(backward),
+        "jvp": staticmethod(jvp), "generate_vmap_rule": True,
+    }  # fmt: skip
+    apply: Callable[..., Any] = type(name, (torch.autograd.Function,), members).apply  # type: ignore[attr-defined]
+    return apply
+
+
+def may_be_differentiated(*tensors: torch.Tensor | None) -> bool:
+    """Whether a gradient of a call with these may be asked for; torch.vmap hides whether they require one."""
+    if _is_recorded(tensors):
+        return True
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    top = torch._C._functorch.peek_interpreter_stack()
+    return top is not None and bool(top.key() == torch._C._functorch.TransformType.Vmap)
+
+
+def _is_recorded(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func differentiates or batches what is called, or forward-mode differentiation is under way."""
+    top = torch._C._functorch.peek_interpreter_stack()
+    if top is not None:
+        return bool(top.key() != torch._C._functorch.TransformType.Functionalize)
+    return bool(torch.autograd.forward_ad._current_level >= 0)
+
+
 # What the dispatcher makes of arguments that are almost of the schema's types: implementations count on it.
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "int": int, "float": float, "bool": bool, "Optional[float]": float, "List[int]": list, "List[float]": list,
+    # What was saved within torch.func.grad comes wrapped when it is used behind it.
+    "Tensor": torch._C._functorch.unwrap_if_dead, "Optional[Tensor]": torch._C._functorch.unwrap_if_dead,
 }  # fmt: skip
 
 def _is_watched(args: tuple[Any, ...]) -> bool:

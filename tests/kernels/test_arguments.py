@@ -13,6 +13,9 @@ META = torch.zeros(2, 3, 8, 8, device="meta")
 
 WRONG = [
     (lambda: filtered_lrelu(X.int()), TypeError, r"x: got dtype torch.int32, expected a floating-point"),
+    (lambda: filtered_lrelu(X.to(torch.float8_e5m2)), TypeError, r"got dtype torch.float8_e5m2.*\(float16, bfloat16, "),
+    (lambda: bias_act(X.to(torch.float8_e5m2)), TypeError, r"x: got dtype torch.float8_e5m2.*or float64\)"),
+    (lambda: bias_act([1.0]), TypeError, r"x: got list, expected a tensor$"),
     (lambda: filtered_lrelu(X[0]), ValueError, r"x: got shape \[3, 8, 8\], expected four dimensions"),
     (lambda: filtered_lrelu([1.0]), TypeError, r"x: got list, expected a tensor"),
     (lambda: filtered_lrelu(X, b=torch.zeros(4)), ValueError, r"b: got shape \[4\], expected \[3\]"),

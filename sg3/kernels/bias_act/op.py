@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image
+from sg3.kernels.arguments import cast_parameter, check_bias, check_floating, check_image, check_type
 from sg3.kernels.bias_act.activations import ACTIVATIONS, clamped
 from sg3.kernels.bias_act.settings import Settings
 from sg3.kernels.dispatch import resolve
 from sg3.kernels.memory_format import is_channels_last
-from sg3.kernels.registration import register
+from sg3.kernels.registration import may_be_differentiated, register
 
 
 def bias_act(
@@ -45,9 +45,7 @@ def bias_act(
     Returns a tensor of x's shape and dtype; channels_last stays channels_last. First- and second-order gradients for x
     and b. Raises TypeError or ValueError naming the argument that does not fit.
     """
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        got = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
-        raise TypeError(f"x: got {got}, expected a floating-point tensor")
+    check_type("x", x, "")
     if not 0 <= dim < x.ndim:
         raise ValueError(f"dim: got {dim}, expected 0 <= dim < {x.ndim} for x of shape {list(x.shape)}")
     b = _checked_bias(b, x, dim)
@@ -170,7 +168,7 @@ def bias_act_triton(
     the smooth activations, whose derivatives are computed again; with scale always x and scale, as their product must.
     """
     channels_last = x.ndim == 4 and is_channels_last(x)
-    differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, b, scale, noise))
+    differentiable = may_be_differentiated(x, b, scale, noise)
     with_signs = differentiable and (act in ("relu", "lrelu") or (act == "linear" and clamp is not None))
     if noise is not None and noise.ndim == 2:
         noise = noise[None, None]

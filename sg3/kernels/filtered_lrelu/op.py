@@ -43,7 +43,7 @@ from sg3.kernels.filtered_lrelu.geometry import (
     signs_in_lines,
 )
 from sg3.kernels.memory_format import new_image
-from sg3.kernels.registration import register
+from sg3.kernels.registration import may_be_differentiated, register
 from sg3.kernels.repeats import float32_switches, may_repeat, place_of, repeats, stream_of, value_of
 from sg3.kernels.upfirdn2d.op import upfirdn2d_ref
 
@@ -106,7 +106,7 @@ def filtered_lrelu(
         with no_autocast(x):
             return filtered_lrelu_ref(x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter)
     op = {"triton": filtered_lrelu_triton, "numba": filtered_lrelu_numba, "torch": filtered_lrelu_torch}[impl]
-    with_signs = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    with_signs = may_be_differentiated(x, b)
     arguments = x, fu, fd, b, up, down, (x0, x1, y0, y1), gain, slope, clamp, flip_filter, with_signs
     y: torch.Tensor
     if impl == "triton" and key is not None:
@@ -267,8 +267,8 @@ class _Registration:
         slope: float, clamp: float | None, transposed: bool,
     ) -> torch.Tensor:  # fmt: skip
         if signs is not None and signs.ndim != 4:
-            raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran (vmap hides that x "
-                               "requires a gradient); use impl='torch'")  # fmt: skip
+            raise RuntimeError("filtered_lrelu: a derivative was not expected when the op ran, without signs; "
+                               "use impl='torch'")  # fmt: skip
         resampling = Resampling.of(up, down, up_padding, down_padding, filter_gains, flip_filter)
         y = new_image(g, size[0], size[1])
         _implementation(self.impl).grad(g, y, signs, x, b, fu, fd, resampling, gain, slope, clamp, transposed)
