@@ -94,8 +94,9 @@ def test_halves_of_a_register_are_neighbours_in_a_row(codes: dict[str, tuple[int
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_operands_are_as_wide_as_threads_have_them(compiling: dict[str, str]) -> None:
-    """Of float32 gradients (`unseen` in marching_products.py): if twice as wide, they and a matrix are shuffled."""
-    for name, (shared, code) in compiled(["2->4/float32/grad"], compiling).items():
+    """Of float32 (`unseen` in marching_products.py): if twice as wide, they and a matrix are shuffled."""
+    names = ["2->2/float32/grad", "4->2/float32/with signs", "2->4/float32/grad"]
+    for name, (shared, code) in compiled(names, compiling).items():
         assert shared == 0, name
         assert code.count("tt.dot ") > 30, name
         assert "kWidth = 2" in code, name

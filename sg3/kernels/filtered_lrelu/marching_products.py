@@ -123,7 +123,7 @@ def upsample_columns(
             right = pixels[A * PIECES + 2 * k + 1].to(VALUE) + bias
         both = tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), [16, 16])
         if PARTS == 2:
-            both = both * scale
+            both = unseen(both * scale)
         operands = operands + (parts(transposed(both, 16), TYPE, PARTS),)
     wide = ()
     for m in tl.static_range(COLUMNS):

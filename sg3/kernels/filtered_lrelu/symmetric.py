@@ -318,7 +318,7 @@ def _launch(
     by_column = down_held and \
         len(plan.down.parts) * math.ceil(layout.step / 16) * 2 < layout.columns * (2 if plan.powers else 1)
     ahead = plan.powers is None and not (len(plan.up.parts) == 3 and 100 <= architecture(x.device) < 120)
-    unseen = layout.down == 4 or not (up_held and down_held)
+    unseen = layout.down == 4 or plan.powers is not None
     matrices = plan.up.data, plan.down.data
     launch(
         _symmetric_kernel, (tiles * segments * n * c,),
