@@ -13,7 +13,7 @@ A symmetric filter's separable terms are the same taps along both axes, of which
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -107,7 +107,12 @@ def shape_by_rule(kind: Kind, arch: int) -> Shape | None:
     if kind.dtype == "float32":
         key = kind.up, min(kind.up_terms, 2), kind.down, min(kind.down_terms, 2)
         shapes = OF_ARCHITECTURE.get(arch, {}).get(key, SHAPES_FLOAT32.get(key))
-    return None if shapes is None else Shape(*shapes[MODES.index(kind.mode)])
+    if shapes is None:
+        return None
+    shape = Shape(*shapes[MODES.index(kind.mode)])
+    if arch in (86, 89) and kind.mode == "plain" and kind.dtype != "float32":
+        return replace(shape, registers=255)  # by itself ptxas spills two of 170, to fit more programs
+    return shape
 
 
 def lay_out(resampling: Resampling, up_taps: int, down_taps: int, columns: int) -> Layout:
