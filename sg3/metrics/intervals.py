@@ -110,14 +110,14 @@ def difference(first: dict[str, Any], second: dict[str, Any], name: str) -> tupl
     """How much larger a value is in the first line of metric-NAME.jsonl than in the second, with an interval that
     knows that both networks saw the same latents: it is narrower than both intervals let expect.
 
-    Raises ValueError unless both lines have jackknifed intervals, of one seed, the same real images and as many of both
-    kinds.
+    Raises ValueError unless both lines have jackknifed intervals, of one seed, the same real images, looked at in the
+    same way, and as many of both kinds.
     """
     records = [line.get("intervals", {}).get(name, {}).get("left_out") for line in (first, second)]
     recipes = [line["recipe"] for line in (first, second)]
     if not all(records) or None in records[0] + records[1] or len(records[0]) != len(records[1]):
         raise ValueError(f"{name}: both lines need a jackknifed interval (sg3 metrics --intervals)")
-    for key in ("seed", "num_gen", "num_real", "detector_sha256"):
+    for key in ("seed", "num_gen", "num_real", "detector_sha256", "resize", "mirrored", "background", "bars"):
         if recipes[0].get(key) != recipes[1].get(key):
             raise ValueError(f"{name}: {key} differs, {recipes[0].get(key)} and {recipes[1].get(key)}")
     sets = [(recipe.get("dataset") or {}).get("sha256") for recipe in recipes]

@@ -110,9 +110,10 @@ class TestFormulas:
             assert found[g] == pytest.approx(3 * 3 / 150 * total, rel=1e-9)
 
 
-def line(values: list[float], seed: int = 0, value: float = 1.0) -> dict:
+def line(values: list[float], seed: int = 0, value: float = 1.0, **recipe: object) -> dict:
     interval = Interval(0, 2, "jackknife", tuple(values)).as_dict()
-    return {"results": {"fid9": value}, "recipe": {"seed": seed, "num_gen": 9}, "intervals": {"fid9": interval}}
+    recipe = {"seed": seed, "num_gen": 9, **recipe}
+    return {"results": {"fid9": value}, "recipe": recipe, "intervals": {"fid9": interval}}
 
 
 class TestDifference:
@@ -127,6 +128,9 @@ class TestDifference:
 
     @pytest.mark.parametrize(("second", "words"), [
         (line([1.0] * 20, seed=1), "seed differs, 0 and 1"),
+        (line([1.0] * 20, mirrored=True), "mirrored differs, None and True"),
+        (line([1.0] * 20, background="#000000"), "background differs, None and #000000"),
+        (line([1.0] * 20, bars="cut off, 256x144 left"), "bars differs, None and cut off, 256x144 left"),
         ({**line([1.0] * 20), "recipe": {"seed": 0, "num_gen": 9, "dataset": {"sha256": "b"}}}, "real images differ"),
         (line([1.0] * 5), "both lines need a jackknifed interval"),
         ({"results": {"fid9": 1.0}, "recipe": {}}, "both lines need"),
