@@ -23,16 +23,23 @@ SMALL_NETWORK = 2_000_000  # weights; full ones have ten times as many, the demo
 
 
 def seed_latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
-    """Latents [len(seeds), z_dim], the same for a seed as in the original's tools."""
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
+    """Latents [len(seeds), z_dim], float64, the same for a seed as in the original's tools. Raises UsageError for a
+    seed that is none of 32 bits."""
+    rows = np.empty((len(seeds), z_dim))
+    for row, seed in zip(rows, seeds, strict=True):
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"seed {seed}: expected a whole number from 0 to {2**32 - 1}")
+        row[:] = np.random.RandomState(seed).randn(z_dim)
+    return torch.from_numpy(rows)
 
 
 class Labelled(Protocol):
     """What has labels of a width; 0 where there are none."""
 
     @property
-    def c_dim(self) -> int: ...
+    def c_dim(self) -> int:
+        """How many classes."""
+        ...
 
 
 def class_labels(G: Labelled, class_idx: int | None, count: int) -> torch.Tensor:

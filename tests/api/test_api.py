@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 import sg3
 from sg3.errors import MissingInputError, UsageError
 from sg3.run_folder import states
+from tests.conftest import ROOT
 from tests.helpers.compare import assert_same
 
 TINY = {
@@ -242,7 +244,28 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
         assert name == "__version__" or inspect.getdoc(value), name
     for name in (name for name in vars(sg3.Run) if not name.startswith("_") and name != "path"):
         assert inspect.getdoc(getattr(sg3.Run, name)), name
+    for name, value in vars(sg3.sampling).items():
+        if getattr(value, "__module__", "") == "sg3.sampling" and not name.startswith("_"):
+            assert inspect.getdoc(value), name
     assert (Path(sg3.__file__).parent / "py.typed").is_file()
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    words = set(re.findall(r"\w+", page))
+    assert set(sg3.__all__) - {"__version__"} <= words
+    assert {name for name in vars(sg3.Run) if not name.startswith("_")} <= words
+    assert {"stop", *(entry.name for entry in fields(sg3.TrainingEvent) if entry.name[0] != "_")} <= words
+    assert {name for name, kind in vars(sg3.errors).items() if isinstance(kind, type)} - {"RestartDue"} <= words
+
+
+def test_seeds_are_numbers_of_32_bits() -> None:
+    latents = sg3.sampling.seed_latents(np.array([7, 2**32 - 1]), 4)
+    assert latents[0].tolist() == np.random.RandomState(7).randn(4).tolist()
+    assert sg3.sampling.seed_latents([], 4).shape == (0, 4)
+    for seed in (-1, 2**32):
+        with pytest.raises(UsageError, match=f"seed {seed}: expected a whole number from 0 to 4294967295"):
+            sg3.sampling.seed_latents([seed], 4)
 
 
 def test_importing_is_cheap() -> None:
