@@ -141,7 +141,9 @@ def trace(G: Generator, part: Part = "whole", half: bool = False) -> tuple[Expor
     inputs = module.inputs()
     n = torch.export.Dim("n", min=1, max=MOST_PICTURES)
     shapes = {name: {0: n} if name in ("z", "c", "ws") else {} for name in inputs}
-    with asking_for("torch"), torch.no_grad():  # without kernels of Triton or Numba
+    # Without kernels of Triton or Numba, and without what PyTorch warns of in its own code.
+    with asking_for("torch"), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
         program = torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
         table = torch.export.default_decompositions()
         table.update({getattr(torch.ops.sg3, name).default: plain for name, plain in PLAIN.items()})
