@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sg3.kernels.filtered_lrelu import signs
+from sg3.kernels.filtered_lrelu import marching_products, signs
 from sg3.kernels.filtered_lrelu.marching_plan import factors
 from sg3.kernels.triton_launch import INTERPRETING
 
@@ -59,6 +61,35 @@ def run_ptx(text: str, registers: dict[str, np.ndarray]) -> np.ndarray:
         else:
             raise NotImplementedError(op)
     return registers["$0"]
+
+
+def inline_ptx() -> dict[str, set[str]]:
+    """By file, the first arguments of all inline assembly in sg3: text, or the name of a constant."""
+    found: dict[str, set[str]] = {}
+    package = Path(signs.__file__).parents[2]
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_text()
+        if "inline_asm" not in source:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "inline_asm" in node.func.attr:
+                text = node.args[0]
+                name = text.id if isinstance(text, ast.Name) else ast.literal_eval(text)
+                found.setdefault(path.relative_to(package).as_posix(), set()).add(name)
+    return found
+
+
+def test_all_that_stands_in_ptx_is_tested_here() -> None:
+    assert inline_ptx() == {
+        "kernels/filtered_lrelu/marching_products.py": {"MOVE"},
+        "kernels/filtered_lrelu/signs.py": {"NOT_POSITIVE", "NOT_POSITIVE_BFLOAT16", "FACTORS"},
+    }
+
+
+def test_what_triton_cannot_look_behind_is_a_move() -> None:
+    """`marching_products.unseen`, for which the interpreter has what went in."""
+    bits = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32)
+    assert np.array_equal(run_ptx(marching_products.MOVE.value, {"$1": bits}), bits)
 
 
 @triton.jit

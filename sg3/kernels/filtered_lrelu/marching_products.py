@@ -50,6 +50,9 @@ def parts(a, TYPE: tl.constexpr, PARTS: tl.constexpr):
         return (high, (a - high.to(tl.float32)).to(TYPE))
 
 
+MOVE = tl.constexpr("mov.b32 $0, $1;")
+
+
 @triton.jit
 def unseen(a):
     """The same numbers, of which Triton cannot see where they come from.
@@ -60,7 +63,7 @@ def unseen(a):
     if INTERPRETED:
         return a
     else:  # a register holds one number of 32 bits or two of 16
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [a], dtype=a.dtype, is_pure=False,
+        return tl.inline_asm_elementwise(MOVE, "=r,r", [a], dtype=a.dtype, is_pure=False,
                                          pack=32 // a.dtype.primitive_bitwidth)  # fmt: skip
 
 
