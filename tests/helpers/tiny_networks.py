@@ -65,3 +65,10 @@ def generator2(seed: int = 0) -> nn.Module:
         if name.endswith("noise_strength"):
             parameter.fill_(0.5)
     return G
+
+
+GENERATORS = {
+    "t": stylegan3_generator,
+    "r": lambda: stylegan3_generator(radial=True),
+    "sg2": stylegan2_generator,
+}
