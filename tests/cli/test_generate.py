@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_same_images_as_the_original_for_a_seed(networks, run, tmp_path: Path) -
         difference = np.abs(pixels(tmp_path / f"seed{seed:04d}.png").astype(int) - expected)
         assert difference.max() <= 1  # batching changes the last bits, which truncation may show
         assert (difference > 0).mean() < 0.01
+
+
+def test_a_run_that_has_gone_on_since_its_snapshot_says_so(networks, run, tmp_path: Path) -> None:
+    """A stopped run leaves a state and no new network. No word where these belong together."""
+    folder = tmp_path / "00000-run"
+    folder.mkdir()
+    shutil.copy(networks["sg2"], folder / "network-snapshot-000012.pkl")
+    args = ["generate", f"--network={folder}", "--seeds=3", f"--outdir={tmp_path / 'out'}"]
+    gone_on = "the run went on to 13.50 kimg; this network, its newest, is of 12 kimg"
+    for images, said in ((12032, []), (13500, [gone_on])):
+        (folder / f"training-state-{images:010d}.pt").touch()
+        result = run(*args)
+        assert result.code == 0, result.err
+        assert [line for line in result.err.splitlines() if "kimg" in line] == [f"note: {note}" for note in said]
 
 
 def test_translate_moves_the_picture(networks, run, tmp_path: Path) -> None:
