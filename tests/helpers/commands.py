@@ -59,9 +59,12 @@ def spent_seconds(pid: int) -> float:
 
 
 def wait_for_state(outdir: Path, process: subprocess.Popen[str], seconds: float = 60) -> Path:
-    """The run folder, once its first state is complete."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """The run folder, once its first state is complete. On a busy machine, where the run has spent less of the
+    processor in that time, it gets ten times as long."""
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < seconds or (
+        waited < 10 * seconds and spent_seconds(process.pid) < seconds
+    ):
         states = list(outdir.glob("*/training-state-*.pt"))
         if states:
             return states[0].parent
