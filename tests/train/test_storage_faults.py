@@ -17,7 +17,7 @@ import pytest
 import sg3.cli
 from sg3.errors import StorageError
 from sg3.train.state import load_state, save_state
-from tests.helpers import lives
+from tests.helpers import lives, tiny_systems
 from tests.helpers.commands import Result
 from tests.helpers.runs import TINY_ARGS
 
@@ -29,8 +29,11 @@ Run = Callable[..., Result]
 @pytest.fixture(scope="module")
 def started(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, and room to continue it."""
-    outdir = tmp_path_factory.mktemp("started")
-    assert sg3.cli._run(["train", f"--outdir={outdir}", f"--data={discs}", "--minutes=0.0001", *ARGS], False) == 0
+    return one_step(discs, tmp_path_factory.mktemp("started"), ARGS)
+
+
+def one_step(data: Path, outdir: Path, words: list[str]) -> Path:
+    assert sg3.cli._run(["train", f"--outdir={outdir}", f"--data={data}", "--minutes=0.0001", *words], False) == 0
     (run_dir,) = outdir.iterdir()
     return run_dir
 
@@ -94,18 +97,29 @@ def continue_with_fault(run: Run, started: Path, folder: Path, number: int, code
     return result
 
 
-def test_every_kind_of_file_can_fail(run: Run, started: Path, tmp_path: Path) -> None:
+def every_kind_of_file_can_fail(run: Run, started: Path, tmp_path: Path, *more: str) -> None:
     """A call on each kind of file, the kinds of calls and the three errors in turns, failing once or from then on."""
     probe = Path(shutil.copytree(started, tmp_path / "probe" / started.name))
     calls = calls_of(run, probe, one_more_step(probe))
     assert {name for _, name in calls} >= {
         "log.txt", "stats.jsonl", "fakesN.png", "network-snapshot-N.pkl", "training-state-N.pt",
-        "training-state-N.pt.new", "training-state-N.pt.sha256", "metric-eqt4_int.jsonl", "exit.json",
+        "training-state-N.pt.new", "training-state-N.pt.sha256", "exit.json", *more,
     }  # fmt: skip
     by_file = {name: sorted({kind for kind, other in calls if other == name}) for _, name in calls}
     for index, (name, kinds) in enumerate(by_file.items()):
         number = calls.index((kinds[index % len(kinds)], name))
         continue_with_fault(run, started, tmp_path, number, ERRORS[index % 3], once=index % 2 == 1)
+
+
+def test_every_kind_of_file_can_fail(run: Run, started: Path, tmp_path: Path) -> None:
+    every_kind_of_file_can_fail(run, started, tmp_path, "metric-eqt4_int.jsonl")
+
+
+@pytest.mark.slow
+def test_every_kind_of_file_of_r3gan_can_fail(run: Run, discs: Path, tmp_path: Path) -> None:
+    """Its snapshots hold optimizers; averages for later lie beside them."""
+    started = one_step(discs, tmp_path / "runs", [*tiny_systems.ARGS["r3gan"], "--posthoc-ema"])
+    every_kind_of_file_can_fail(run, started, tmp_path, "power-ema-N.pt")
 
 
 def test_a_state_that_cannot_get_its_name_is_named(tmp_path: Path) -> None:
