@@ -16,6 +16,7 @@ from sg3.formats.hub import NETWORK, Address, hub_errors, quiet_bars
 from sg3.models import Generator
 from sg3.run_folder import is_run, newest_snapshot, read_options
 from sg3.sampling import generate, seed_latents
+from sg3.terminal import printable
 from sg3.tools.files import save_png, sheet
 from sg3.tools.model_card import SAMPLES, model_card
 
@@ -75,7 +76,14 @@ def push(
         api = HfApi()
         with quiet_bars():
             url = api.create_repo(repo, private=private, exist_ok=True)
-            done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+            try:
+                done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+            except ValueError as error:  # which is how the package passes on what the Hub finds wrong with the card
+                if "README.md" not in str(error):
+                    raise
+                words = " ".join(str(error).split())
+                raise UsageError(f"{repo}: the Hub refuses the model card: {printable(words, limit=300)}; --licence "
+                                 "takes a licence as the Hub spells it, such as cc-by-4.0 or other") from None
         return Pushed(str(url), str(done.oid))
 
 

@@ -44,7 +44,8 @@ def model_card(
     measured = [] if run is None else list(_measured(run, snapshot.name))
     lines = [
         "---", f"license: {json.dumps(licence)}", "library_name: sg3", "pipeline_tag: unconditional-image-generation",
-        "tags:", "- sg3", f"- {family.lower().replace(' ', '-')}", "- gan", *_model_index(repo, measured), "---", "",
+        "tags:", "- sg3", f"- {family.lower().replace(' ', '-')}", "- gan", *_model_index(repo, measured, config),
+        "---", "",
         f"# {repo.partition('/')[2]}", "",
         f"A {family} generator of {side} pictures with {G.img_channels} channels, {count_parameters(G):,} parameters"
         + (f", {G.c_dim} classes" if G.c_dim else "") + f". Written by sg3 {__version__}.", "",
@@ -109,15 +110,31 @@ def _how(recipe: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {short(str(value))}" for name, value in plain.items())
 
 
-def _model_index(repo: str, measured: list[tuple[str, float, Mapping[str, Any]]]) -> list[str]:
-    """The metadata that the Hub shows beside the page."""
+def _model_index(
+    repo: str, measured: list[tuple[str, float, Mapping[str, Any]]], config: Mapping[str, Any] | None
+) -> list[str]:
+    """The metadata that the Hub shows beside the page, by data set: it refuses results without one."""
     if not measured:
         return []
-    lines = ["model-index:", f"- name: {json.dumps(repo.partition('/')[2])}", "  results:", "  - task:",
-             "      type: unconditional-image-generation", "    metrics:"]  # fmt: skip
-    for name, value, _ in measured:
-        lines += [f"    - type: {json.dumps(name)}", f"      value: {value!r}"]
+    trained_on = (config or {}).get("dataset")
+    by_data: dict[str, list[tuple[str, float]]] = {}
+    for name, value, recipe in measured:
+        said = next((facts["name"] for facts in (recipe.get("dataset"), trained_on)
+                     if isinstance(facts, dict) and isinstance(facts.get("name"), str)), "none")  # fmt: skip
+        by_data.setdefault(printable(said, 60), []).append((name, value))
+    lines = ["model-index:", f"- name: {json.dumps(repo.partition('/')[2])}", "  results:"]
+    for data, values in by_data.items():
+        lines += ["  - task:", "      type: unconditional-image-generation", "    dataset:",
+                  f"      type: {json.dumps(data)}", f"      name: {json.dumps(data)}", "    metrics:"]  # fmt: skip
+        for name, value in values:
+            lines += [f"    - type: {json.dumps(name)}", f"      value: {_yaml_number(value)}"]
     return lines
+
+
+def _yaml_number(value: float) -> str:
+    """With a point, without which YAML 1.1 takes 1e-05 for a text."""
+    text = repr(value)
+    return text if "." in text else text.replace("e", ".0e")
 
 
 def _cell(value: object) -> str:

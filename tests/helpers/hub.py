@@ -27,6 +27,19 @@ class Repository:
         return f"{len(self.commits):040x}"
 
 
+def card_errors(content: str) -> list[dict[str, str]]:
+    """What is wrong with the metadata of a model card: what the package cannot read, or a licence in other words."""
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard(content)
+    except ValueError as error:
+        return [{"message": str(error)}]
+    if not re.fullmatch(r"[a-z0-9.-]+", str(card.data.license)):
+        return [{"message": '"license" must be one of [apache-2.0, mit, cc-by-4.0, other, ...]'}]
+    return []
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Hub
@@ -60,7 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.repos.setdefault(name, Repository(private=bool(is_private)))
             return self.answer(200 if is_new else 409, {"url": f"{self.server.url}/{name}", "id": name, "name": name})
         if path == "/api/validate-yaml":
-            return self.answer(200, {"errors": [], "warnings": []})
+            errors = card_errors(json.loads(body)["content"])
+            return self.answer(400 if errors else 200, {"errors": errors, "warnings": []})
         if found := re.fullmatch(r"/large/(\w+)", path):
             assert hashlib.sha256(body).hexdigest() == found[1]
             self.server.large[found[1]] = body

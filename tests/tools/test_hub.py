@@ -82,6 +82,10 @@ def test_a_run_goes_there_and_comes_back(hub, hub_run, run_dir, network, tmp_pat
                   "| fid1k_full | 12.5 | 1000 | 12 | inception (abababababab) | 0 | data cdcdcdcd, mirrored True, "
                   "ddof 0, background #ffffff, bars cut off, 16x9 left |", "4 kimg were shown"):  # fmt: skip
         assert words in card, card
+    from huggingface_hub import ModelCard
+
+    (found,) = ModelCard(card).data.eval_results  # the metadata that the Hub shows
+    assert (found.metric_type, found.metric_value, found.dataset_name) == ("fid1k_full", 12.5, "cats")
     (tmp_path / "samples.png").write_bytes(files["samples.png"])
     assert Image.open(tmp_path / "samples.png").size == (6 * 16, 3 * 16)
 
@@ -118,6 +122,8 @@ def test_from_python(hub, hub_run, run_dir, monkeypatch) -> None:
     [
         (["push", "RUN", "me/cats"], 2, "--licence: needed"),
         (["push", "RUN", "cats", "--licence=mit"], 2, "expected"),
+        (["push", "RUN", "me/cats", "--licence=CC BY"], 2,
+         'me/cats: the Hub refuses the model card: Invalid metadata in README.md. - "license" must be one of'),
         (["push", "no.pkl", "me/cats", "--licence=mit"], 66, "no.pkl: there is no such file"),
         (["push", "hf://me/cats", "me/cats"], 2, "hf://me/cats: is not on this machine; expected a file or"),
         (["push", "hf://me/cats", "RUN"], 2, "the network comes first, then where it goes: RUN, me/cats"),
@@ -164,6 +170,18 @@ def test_a_hub_that_fails(hub, hub_run, run_dir, monkeypatch) -> None:
     nowhere = hub_run("info", "hf://me/cats")
     assert nowhere.code == 74
     assert "cannot be reached" in nowhere.error_line()
+
+
+def test_numbers_of_the_card_are_numbers() -> None:
+    from huggingface_hub import ModelCard
+
+    from sg3.tools.model_card import _model_index
+
+    values = [1e-05, 5e-324, 1e22, -0.25, 3.0]
+    measured = [(f"fwd{i}k_full", value, {"dataset": {"name": ["a: b", "c"][i % 2]}}) for i, value in enumerate(values)]
+    card = ModelCard("\n".join(["---", *_model_index("me/cats", measured, None), "---", ""]))
+    found = {result.metric_type: (result.metric_value, result.dataset_name) for result in card.data.eval_results}
+    assert found == {name: (value, recipe["dataset"]["name"]) for name, value, recipe in measured}
 
 
 def test_addresses() -> None:
