@@ -127,7 +127,7 @@ def find_run(run: str, outdir: Path | None, passed_over: Callable[[Path], object
         return folder
     if outdir is None:
         raise UsageError("--continue=latest: needs --outdir, the folder that holds the runs")
-    runs = sorted((p for p in outdir.glob("[0-9]" * 5 + "-*") if is_run(p)), reverse=True)
+    runs = _runs_in(outdir)
     if not runs:
         raise MissingInputError(f"--continue=latest: {outdir} holds no run")
     for folder in runs:
@@ -135,6 +135,11 @@ def find_run(run: str, outdir: Path | None, passed_over: Callable[[Path], object
             return folder
         passed_over(folder)
     raise MissingInputError(f"--continue=latest: no run in {outdir} has a training state to go on from")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs begun in a folder, the newest first."""
+    return sorted((path for path in folder.glob("[0-9]" * 5 + "-*") if is_run(path)), reverse=True)
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -149,7 +154,7 @@ def newest_snapshot(folder: Path) -> Path:
     paths = snapshots(folder)
     if paths:
         return paths[-1]
-    runs = [run for run in sorted(folder.glob("[0-9]" * 5 + "-*"), reverse=True) if is_run(run) and snapshots(run)]
+    runs = [run for run in _runs_in(folder) if snapshots(run)]
     meant = f"one of the runs in it, such as {runs[0]}" if runs else "a run folder, which has some, or a network file"
     raise MissingInputError(f"{folder}: holds no {SNAPSHOTS}; name {meant}")
 
@@ -195,7 +200,9 @@ def read_options(folder: Path) -> dict[str, Any]:
     try:
         return read_object(folder / OPTIONS)
     except FileNotFoundError:
-        raise MissingInputError(f"{folder}: is not a run folder, it has no {OPTIONS}") from None
+        runs = _runs_in(folder)
+        meant = f"; name one of the runs in it, such as {runs[0]}" if runs else ""
+        raise MissingInputError(f"{folder}: is not a run folder, it has no {OPTIONS}{meant}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

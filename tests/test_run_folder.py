@@ -104,6 +104,8 @@ def test_a_folder_of_runs_is_none_itself(tmp_path: Path) -> None:
         touch(tmp_path / number, "training_options.json", *files)
     with pytest.raises(MissingInputError, match=r"; name one of the runs in it, such as .*00000-a$"):
         run_folder.newest_snapshot(tmp_path)
+    with pytest.raises(MissingInputError, match=r"is not a run folder.*; name one of the runs in it, such as .*1-b$"):
+        run_folder.read_options(tmp_path)
     with pytest.raises(MissingInputError, match=r"; name a run folder, which has some, or a network file$"):
         run_folder.newest_snapshot(tmp_path / "00001-b")
 

@@ -93,6 +93,12 @@ def test_continue_after_the_end_needs_a_larger_kimg(finished: Path, run, tmp_pat
     refused = run("train", f"--continue={finished}", "--cmax=16", "--kimg=3")
     assert refused.code == 2
     assert "--cmax: cannot change in a run that continues" in refused.error_line()
+    before = sorted(finished.iterdir())
+    elsewhere = run("train", f"--continue={finished}", f"--outdir={tmp_path / 'elsewhere'}", "--kimg=3")
+    assert elsewhere.code == 2
+    assert "elsewhere: the run goes on where it is" in elsewhere.error_line()
+    assert run("train", f"--continue={finished}", f"--outdir={finished.parent}").code == 0
+    assert (sorted(finished.iterdir()), list(tmp_path.iterdir())) == (before, [])
 
 
 def test_continue_from_anywhere_and_after_the_data_moved(discs: Path, run, tmp_path: Path, monkeypatch) -> None:
