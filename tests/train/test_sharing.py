@@ -180,7 +180,7 @@ def test_a_run_moves_from_two_processes_to_one(discs: Path, tmp_path: Path, monk
         assert done.returncode == 0, done.stderr
         return done
 
-    run_dir = Path(train(f"--outdir={tmp_path}", f"--data={discs}", *args, "--batch=8", "--kimg=1").stdout.strip())
+    run_dir = Path(train(f"--outdir={tmp_path}", f"--data={discs}", *args, "--batch=200", "--kimg=1").stdout.strip())
     assert read_run(run_dir)[0].chosen == ("gpus", "threads", "workers")
     done = train(f"--continue={run_dir}", "--kimg=2")
     assert read_run(run_dir)[0].gpus == 2
@@ -188,5 +188,5 @@ def test_a_run_moves_from_two_processes_to_one(discs: Path, tmp_path: Path, monk
     monkeypatch.setattr(spawn, "can_share", lambda device: False)
     assert spawn.run_on(str(run_dir), None, {"kimg": 3}).code == 0
     config, _ = read_run(run_dir)
-    assert (config.gpus, config.batch_gpu, config.chosen) == (1, 4, ())
+    assert (config.gpus, config.batch_gpu, config.chosen) == (1, 100, ())
     assert "finished at 3.00 kimg" in (run_dir / "log.txt").read_text()
