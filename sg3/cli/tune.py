@@ -69,6 +69,7 @@ def command(
     if warmup and output is not None:
         raise UsageError("--output: --warmup compiles into Triton's cache and writes no table")
     target = machine.target(arch, needs_gpu=not warmup)
+    machine.check_cache()
     count = jobs or max(usable_cpus() - 1, 1)
     if warmup:
         _warm_up(target, _networks(network), batch, bf16, count)

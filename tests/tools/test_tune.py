@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +75,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: FakeClock) -> No
     if not INTERPRETING:
         pytest.skip("kernels are not interpreted here")
     monkeypatch.setenv("SG3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setattr(machine, "target", lambda arch, needs_gpu: Target(90, HERE))
     monkeypatch.setattr(machine, "device", lambda: CPU)
     monkeypatch.setattr(machine, "clock", clock)
@@ -206,7 +209,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_every_candidate_of_every_kernel_is_right() -> None:
     """Of all classes of a radial StyleGAN3, a StyleGAN2 and its discriminator: what may be chosen gives the values.
 
@@ -424,6 +427,28 @@ def test_warmup_of_a_network(network: Path, tmp_path: Path) -> None:
         kept.append(set(tmp_path.rglob("*.cubin")))
     assert len(kept[0]) >= 8
     assert kept[0] == kept[1]
+
+
+def test_a_cache_of_tritons_that_cannot_be_written_is_known_first(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, before a network is read or a kernel compiled; a disk that fills up later ends the work, too."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(machine, "INTERPRETING", False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    result = run("tune", "--warmup", "--arch=sm_90", "--network=none.pkl")
+    assert result.code == 74
+    assert result.error_line() == f"error: {tmp_path}/file/cache: Triton cannot keep compiled kernels there: Not a " \
+                                  "directory; TRITON_CACHE_DIR=FOLDER names another place"  # fmt: skip
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new" / "cache"))
+    assert run("tune", "--warmup", "--arch=sm_90", "--network=none.pkl").code == 66
+    assert list((tmp_path / "new" / "cache").iterdir()) == []
+
+    def compile(arch: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        ahead._compile_one(SimpleNamespace(compile=compile), Target(90, None), ahead.Outcome())
 
 
 def test_what_a_request_needs(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,8 @@ def _compile(calls: Sequence[Call], target: Target, every_candidate: bool) -> Ou
 def _compile_one(launch: Launch, target: Target, outcome: Outcome) -> None:
     try:
         launch.compile(target.arch)
+    except OSError:  # of the disk that Triton's cache is on, not of this kernel
+        raise
     except Exception as error:  # a candidate that asks for too much; of the compiler's errors there are many kinds
         outcome.failed.append(f"{launch.kernel.__name__}: {' '.join(str(error).split())[:200]}")
     else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
+import triton
 
-from sg3.errors import UsageError
+from sg3.errors import StorageError, UsageError
 from sg3.kernels import dispatch
 from sg3.kernels.triton_launch import INTERPRETING, architecture
 from sg3.tools.tune import ahead
@@ -34,6 +37,18 @@ def target(arch: str | None, needs_gpu: bool) -> Target:
         elsewhere = "; without a GPU, `sg3 tune --warmup --arch=sm_90` compiles for one" if needs_gpu else ""
         raise UsageError(f"sg3 tune: Triton's kernels cannot run here: {status.reason}{fix}{otherwise}{elsewhere}")
     return Target(architecture(device()), torch.cuda.get_device_name(device()))
+
+
+def check_cache() -> None:
+    """Raises StorageError if Triton cannot keep what it compiles, before it has compiled anything."""
+    folder = Path(triton.knobs.cache.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"{folder}: Triton cannot keep compiled kernels there: {error.strerror or error}; "
+                           "TRITON_CACHE_DIR=FOLDER names another place") from error  # fmt: skip
 
 
 def device() -> torch.device:
