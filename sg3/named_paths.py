@@ -86,12 +86,18 @@ def to_write(text: str | os.PathLike[str], kind: Kind, name: str = "") -> Path:
     except OSError as error:
         raise StorageError(f"{_at(text, name)}: cannot be written: {error.strerror or error}") from error
     if not writable:
-        raise StorageError(f"{_at(text, name)}: cannot be written: {folder}: Permission denied")
+        reason = "Read-only file system" if _is_read_only(folder) else "Permission denied"
+        raise StorageError(f"{_at(text, name)}: cannot be written: {folder}: {reason}")
     return path
 
 
 def _allows(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether nobody may write there, which no permission changes: `os.access` says no more than no."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _is_address(text: str | os.PathLike[str], kind: Kind, name: str) -> UsageError:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rich_click as click
@@ -159,6 +160,16 @@ def test_what_may_not_be_read_or_written(tmp_path: Path) -> None:
                 to_write(tmp_path / name, Kind.FILE, "--it")
     finally:
         os.seteuid(0)
+
+
+def test_a_file_system_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No permission helps there, so none is asked for."""
+    monkeypatch.setattr(os, "access", lambda *_args, **_options: False)
+    with pytest.raises(StorageError, match=r"^--outdir=.*x: cannot be written: .*: Permission denied$"):
+        to_write(tmp_path / "x", Kind.FOLDER, "--outdir")
+    monkeypatch.setattr(os, "statvfs", lambda _folder: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(StorageError, match=r"^--outdir=.*x: cannot be written: .*: Read-only file system$"):
+        to_write(tmp_path / "x", Kind.FOLDER, "--outdir")
 
 
 def test_what_is_allowed(tmp_path: Path) -> None:
