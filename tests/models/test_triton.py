@@ -25,10 +25,12 @@ def everything(G: torch.nn.Module, D: torch.nn.Module, z: torch.Tensor, real: to
     return [img, slope, penalty, *torch.autograd.grad(loss, parameters, materialize_grads=True, allow_unused=True)]
 
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))  # 10 minutes were not enough beside others
+
+
 @pytest.mark.parametrize(
-    "name", ["stylegan2", pytest.param("stylegan3-t", marks=pytest.mark.slow),
-             pytest.param("stylegan3-r", marks=pytest.mark.slow)]
-)  # fmt: skip
+    "name", ["stylegan2", pytest.param("stylegan3-t", marks=SLOW), pytest.param("stylegan3-r", marks=SLOW)]
+)
 def test_networks_on_triton(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "stylegan2":
         G: torch.nn.Module = stylegan2.Generator(8, 0, 8, 8, 3, channel_base=64, channel_max=8)
