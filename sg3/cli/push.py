@@ -12,7 +12,8 @@ from sg3.terminal import say, show
 @click.command("push")
 @click.argument("network", type=options.NAME, metavar="NETWORK")
 @click.argument("repo", metavar="OWNER/NAME")
-@click.option("--licence", metavar="TEXT", help="Of the weights, such as cc-by-4.0.  [default: what the file says]")
+@click.option("--licence", metavar="TEXT",
+              help="Of the weights, as the Hub spells it, such as cc-by-4.0 or other.  [default: what the file says]")
 @switch("--private", help="Make a new repository that only you see.")
 @switch("--whole", help="Also G without averaging, D and optimizers' states, for others to go on training from.")
 @click.option("--message", default="Network by sg3", show_default=True, metavar="TEXT", help="Of the commit.")
