@@ -92,12 +92,14 @@ class Run:
         """The snapshot that was best by a metric of training, from best.json. Raises MissingInputError if there is
         none, or it was removed since."""
         try:
-            entry = run_folder.read_object(self.path / run_folder.BEST).get(metric)
+            entries = run_folder.read_object(self.path / run_folder.BEST)
         except FileNotFoundError:
-            entry = None
+            entries = {}
+        entry = entries.get(metric)
         name = entry.get("snapshot") if isinstance(entry, dict) else None
         if not isinstance(name, str) or run_folder.kimg_of(name) is None or Path(name).name != name:
-            raise MissingInputError(f"{self.path}: has measured no snapshot by {printable(metric)}")
+            meant = f"; name one of {printable(', '.join(entries), 500)}" if entries and metric not in entries else ""
+            raise MissingInputError(f"{self.path}: has measured no snapshot by {printable(metric)}{meant}")
         if not (self.path / name).is_file():
             raise MissingInputError(f"{self.path / name}: the best snapshot by {printable(metric)} is not there")
         return self.path / name

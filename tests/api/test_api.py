@@ -122,6 +122,8 @@ def test_metrics_of_snapshots_and_the_best(tmp_path) -> None:
     (tmp_path / "best.json").write_text(json.dumps(best))
     with pytest.raises(MissingInputError, match=r"000004\.pkl: the best snapshot by fid1k is not there"):
         run.best("fid1k")
+    with pytest.raises(MissingInputError, match=r"has measured no snapshot by fid; name one of fid1k$"):
+        run.best("fid")
     (tmp_path / "network-snapshot-000004.pkl").touch()
     assert run.best("fid1k") == tmp_path / "network-snapshot-000004.pkl"
     best["fid1k"]["snapshot"] = "../network-snapshot-000004.pkl"
