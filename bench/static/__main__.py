@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not names:
         parser.error(f"--match={options.match!r} fits no class; --list prints them")
 
+    if options.json and not options.json.parent.is_dir():  # known before a quarter of an hour of compiling
+        parser.error(f"--json={options.json}: there is no folder {options.json.parent}")
     work = [(int(arch.removeprefix("sm_")), name) for arch in options.arch for name in names]
     one = partial(_predict, size=options.size, latency=options.latency)
     plugin, rows = load(PLUGIN), []

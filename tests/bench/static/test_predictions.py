@@ -18,6 +18,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from bench.static import __main__ as command
 from bench.static import networks, predict
 from bench.static.classes import Class, classes
 from bench.static.machine import ARCHITECTURES
@@ -60,6 +61,18 @@ def test_classes_that_are_quick_to_compile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_all_tracked_classes(arch: int, tmp_path: Path) -> None:
     assert worse(predicted(tmp_path, "--arch", f"sm_{arch}", "--match", TRACKED), load(TABLE)) == []
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, line in (
+        (["--match=no such class"], "--match='no such class' fits no class"),
+        ([f"--json={tmp_path}/none/a.json"], f"a.json: there is no folder {tmp_path}/none"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(words)
+        assert line in capsys.readouterr().err
 
 
 def test_the_table_has_every_tracked_class() -> None:
