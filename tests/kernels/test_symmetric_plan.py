@@ -58,6 +58,9 @@ def test_both_axes_begin_alike_and_one_block_of_each_kind_goes_from_strip_to_str
     assert all(layout.halves - down * j >= end for j in range(layout.output_blocks - 1))
     assert layout.halves + down >= end
     assert first >= 0, "samples before the block's own"
+    if up == 2:  # A matrix that is not held: pixel rows that begin half a block earlier reach three blocks of samples.
+        first, end = numbers(up_taps, x.phase + up_taps - 1, 16, 1, up, 16)
+        assert -1 <= first < end <= 2
 
     # Columns: all samples that outputs read are there, and all pixels that those read.
     samples = x.lead + (layout.step - 1) * down + down_taps
@@ -95,7 +98,11 @@ def whole(matrix: Terms, term: int, rows: int, columns: int, row_unit: int, colu
     count = matrix.numbers[1] - matrix.numbers[0]
     start = 256 * count * sum(matrix.parts[:term])
     data = matrix.data.flatten()[start : start + 256 * count * matrix.parts[term]].double()
-    data = data.reshape(count, matrix.parts[term], 16, 4, 2, 2).transpose(-3, -2).reshape(count, -1, 16, 16).sum(1)
+    data = data.reshape(count, matrix.parts[term], 256).sum(1)
+    if matrix.held:
+        data = data.reshape(count, 16, 4, 2, 2).transpose(-3, -2).reshape(count, 16, 16)
+    else:  # by thread: row i, columns 2 c, its four pairs: of two columns, eight further right, each of two rows
+        data = data.reshape(count, 8, 4, 2, 2, 2).permute(0, 4, 1, 3, 2, 5).reshape(count, 16, 16)
     result = np.zeros([rows, 16, columns, 16])
     for i in range(rows):
         for j in range(columns):
@@ -131,6 +138,28 @@ def test_blocks_are_the_filter(dtype: torch.dtype, radial_down: bool) -> None:
         error = np.abs(got * 2.0**-power - exact).max() / np.abs(exact).max()
         assert error < 2 * torch.finfo(dtype).eps
     assert any(plan.down.negative) == radial_down
+    assert plan.up.held
+    assert plan.down.held == (dtype == torch.float16 or not radial_down)
+
+
+@pytest.mark.parametrize("down", [2, 4])
+def test_what_is_not_held_is_the_same_filter(down: int) -> None:
+    """The gradients: a matrix of several terms, and one beside it, in the order in which threads read them."""
+    fu = design_lowpass_filter(12, cutoff=9, width=14, fs=64, radial=True)
+    fd = design_lowpass_filter(6 * down, cutoff=9, width=14, fs=64)
+    plan = build(fu, fd, Resampling(2, down, (5, 1), (1, -3), (4.0, 1.0), False), READ, torch.float32, CPU)
+    assert plan is not None
+    assert plan.powers is not None
+    assert (plan.up.held, plan.down.held) == (False, down == 2)
+    order = np.concatenate([16 * m + QUADS for m in range(6)])
+    ups, downs = separable_taps(fu, 4.0, False, torch.float32)[0], separable_taps(fd, 1.0, False, torch.float32)[0]
+    for term in range(len(ups)):
+        exact = banded(ups[term : term + 1], 48, 32, plan.layout.x.phase + 11, 1, 2)[0][order[:48]]
+        got = whole(plan.up, term, 3, 2, 1, 2) * 2.0 ** (-plan.powers.up / 2)
+        assert np.abs(got - exact).max() < 2.0 ** (-20 if plan.up.parts[term] == 2 else -10) * np.abs(exact).max()
+    exact = banded(downs, 16, 96, plan.layout.x.lead + 6 * down - 1, down, 1)[0][:, order]
+    got = whole(plan.down, 0, 1, 6, -down, -1) * 2.0 ** ((plan.powers.up - plan.powers.both) / 2)
+    assert np.abs(got - exact).max() < 2.0**-20 * np.abs(exact).max()
 
 
 def test_small_terms_have_one_part() -> None:

@@ -46,7 +46,13 @@ from sg3.kernels.filtered_lrelu.symmetric_products import (
     with_samples_of,
     zeros,
 )
-from sg3.kernels.filtered_lrelu.symmetric_signs import clamped_and_noted, without_clamped, words_of
+from sg3.kernels.filtered_lrelu.symmetric_signs import (
+    any_flag,
+    clamped_and_noted,
+    without_clamped,
+    words_of,
+    words_of_line,
+)
 from sg3.kernels.triton_launch import architecture, launch, operand
 from sg3.kernels.tuning import Tunable
 
@@ -137,11 +143,23 @@ def _symmetric_kernel(
         scale, back = power(exponent), -(exponent + lift + both_power)
     bias, scale = (bias * scale).to(VALUE), scale.to(VALUE)
 
-    # What the strip before the first one would have left: its last block of pixel rows; of outputs nothing.
+    # What the strip before the first one would have left: its last block of pixel rows; of outputs nothing. Where the
+    # up filter's matrix is not HELD, blocks of pixel rows begin half a block earlier, and it leaves sums of samples.
+    if not UP_HELD:
+        row -= 8
+        x_ptrs -= 8 * x_h
     pixels = load_pixels(x_ptrs, row, column, x_height, x_width, x_h, x_w, nothing, PIECES, 1)
     carried = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE, UNSEEN)
     if KEPT:
         carried = upsampled_columns(carried, up, COLUMNS, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE, PIECES, TYPE)
+    if not UP_HELD:
+        before, carried = carried, zeros(COLUMNS)
+        for t in range(0, up_exact):
+            carried = with_samples_of(t, carried, before, up_ptr, up_exact, up_negative, COLUMNS, 1, UP_NUMBERS, 2,
+                                      PIECES, TYPE)  # fmt: skip
+        for t in range(up_exact, up_terms):
+            carried = with_samples_of(t, carried, before, up_ptr, up_exact, up_negative, COLUMNS, 1, UP_NUMBERS, 1,
+                                      PIECES, TYPE)  # fmt: skip
     WIDTH: tl.constexpr = (OUTPUT_PIECES + 1) // 2
     begun = zeros(WIDTH)
     row += 16
@@ -159,7 +177,8 @@ def _symmetric_kernel(
                 block = pixel_operands(pixels, scale, bias, PIECES, TYPE, PARTS, VALUE, UNSEEN)
                 if KEPT:
                     block = upsampled_columns(block, up, COLUMNS, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE, PIECES, TYPE)
-                rows = rows + (block,)
+                if UP_HELD:
+                    rows = rows + (block,)
                 row += 16
                 x_ptrs += 16 * x_h
                 if AHEAD:  # The next block's pixels are asked for now, and arrive while this one is worked on.
@@ -172,18 +191,27 @@ def _symmetric_kernel(
             if WRITE:
                 own = tl.where((line < lines) & (strip < own_strips), own_quads, 0)
             flagged = False
-            if READ and CLAMP:
+            if READ and CLAMP and not UP_HELD:
+                flagged = any_flag(line_ptr, first_quad, quads, COLUMNS)
+            elif READ and CLAMP:
                 quad = tl.minimum(tl.maximum(first_quad + tl.arange(0, 16), 0), quads - 1)
                 flagged = tl.max((tl.load(line_ptr + quads * 16 + quad) != 0).to(tl.int32)) != 0
+            words = ()
             line_samples = ()
             if not UP_HELD:
-                line_samples = zeros(2 * COLUMNS)
+                if READ:  # before the products, so that the words are there when samples are
+                    words = words_of_line(line_ptr, first_quad, quads, COLUMNS)
+                for m in tl.static_range(COLUMNS):
+                    line_samples = line_samples + (carried[m],) + zeros(2)
                 for t in range(0, up_exact):
-                    line_samples = with_samples_of(t, line_samples, rows, up_ptr, up_exact, up_negative, COLUMNS, 2 * g,
-                                                   UP, UP_NUMBERS, 2, PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
+                    line_samples = with_samples_of(t, line_samples, block, up_ptr, up_exact, up_negative, COLUMNS, -1,
+                                                   UP_NUMBERS, 2, PIECES, TYPE)  # fmt: skip
                 for t in range(up_exact, up_terms):
-                    line_samples = with_samples_of(t, line_samples, rows, up_ptr, up_exact, up_negative, COLUMNS, 2 * g,
-                                                   UP, UP_NUMBERS, 1, PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
+                    line_samples = with_samples_of(t, line_samples, block, up_ptr, up_exact, up_negative, COLUMNS, -1,
+                                                   UP_NUMBERS, 1, PIECES, TYPE)  # fmt: skip
+                carried = ()
+                for m in tl.static_range(COLUMNS):
+                    carried = carried + (line_samples[3 * m + 2],)
             operands = ()
             sums = ()
             if DOWN_HELD:
@@ -195,10 +223,11 @@ def _symmetric_kernel(
                         upper, lower = samples_of_two(rows, up, m, 2 * g, KEPT, UP, UP_NUMBERS, UP_PARTS, UP_NEGATIVE,
                                                       PIECES, 2 * g // UP + 2, TYPE)  # fmt: skip
                     else:
-                        upper, lower = line_samples[2 * m], line_samples[2 * m + 1]
+                        upper, lower = line_samples[3 * m], line_samples[3 * m + 1]
                     upper, lower = upper.to(VALUE), lower.to(VALUE)
                     if READ:
-                        signs = bytes_of_word(tl.load(line_ptr + words_of(first_quad, quads, m)))
+                        word = words[m] if not UP_HELD else tl.load(line_ptr + words_of(first_quad, quads, m))
+                        signs = bytes_of_word(word)
                         upper = upper * factors_of_bytes(signs, above, below, 0, VALUE)
                         lower = lower * factors_of_bytes(signs, above, below, 1, VALUE)
                     else:
@@ -246,9 +275,13 @@ def _symmetric_kernel(
                 else:
                     y *= unscale
                 columns = (8 * q + i_8 < step) & (out_column + 8 * q + i_8 < y_width)
-                tl.store(y_ptrs + out_row.to(tl.int64) * y_h + 8 * q * y_w, y.to(y_ptr.dtype.element_ty),
-                         mask=mine[:, None] & columns[None, :])  # fmt: skip
-        carried = rows[HALVES // UP]
+                if UP_HELD:
+                    at = y_ptrs + out_row.to(tl.int64) * y_h
+                else:  # made anew for every strip, lest it take registers all the time
+                    at = y_ptr + ((out_row + i_16).to(tl.int64)[:, None] * y_h + (out_column + i_8)[None, :] * y_w)
+                tl.store(at + 8 * q * y_w, y.to(y_ptr.dtype.element_ty), mask=mine[:, None] & columns[None, :])
+        if UP_HELD:
+            carried = rows[HALVES // UP]
         begun = ()
         for q in tl.static_range(WIDTH):
             begun = begun + (outputs[OUTPUT_BLOCKS * WIDTH + q],)
@@ -310,10 +343,8 @@ def _launch(
         return t.stride(0) // size, t.stride(1) // size, t.stride(2) // size, t.stride(3)
 
     # W or X, and sums of outputs or samples, whatever takes fewer registers. Pixels in two parts leave none to wait in,
-    # nor do three terms on sm_100 (where else they fit, the compiler leaves two or three); matrices of several terms in
-    # two parts leave none at all, nor for the six blocks of a filter down by 4.
-    up_held, down_held = (plan.powers is None or len(matrix.parts) == 1 for matrix in (plan.up, plan.down))
-    down_held = down_held and (up_held or layout.down == 2)
+    # nor do three terms on sm_100 (where else they fit, the compiler leaves two or three).
+    up_held, down_held = plan.up.held, plan.down.held
     kept = len(plan.up.parts) == 1 and (plan.powers is None or layout.up == 2)
     by_column = down_held and \
         len(plan.down.parts) * math.ceil(layout.step / 16) * 2 < layout.columns * (2 if plan.powers else 1)

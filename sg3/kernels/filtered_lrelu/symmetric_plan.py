@@ -46,11 +46,13 @@ QUADS = np.array([4 * (r % 8 // 2) + 2 * (r // 8) + r % 2 for r in range(16)])
 @dataclass(frozen=True)
 class Terms:
     """The distinct blocks of a matrix, one after another, by term, number and part; numbers go from the first up to,
-    but not including, the second of `numbers`. For each term, how many parts it has, and whether it is subtracted."""
+    but not including, the second of `numbers`. For each term, how many parts it has, and whether it is subtracted. If
+    they are not `held` in registers, but read a term at a time, a block's numbers stand `in_thread_order`."""
 
     numbers: tuple[int, int]
     parts: tuple[int, ...]
     negative: tuple[int, ...]
+    held: bool
     data: torch.Tensor
 
     def of_loop(self) -> tuple[int, int, int]:
@@ -96,9 +98,9 @@ ON_SERVERS: Shapes = {
     (2, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
     (2, 2, 2, 1): ((3, 1), (3, 1), (3, 1)),
     (4, 1, 2, 2): ((3, 1), (3, 1), (3, 1)),
-    (2, 2, 4, 1): ((3, 1), (3, 1), (3, 1)),
+    (2, 2, 4, 1): ((3, 1), (3, 1), (4, 1)),
 }
-OF_ARCHITECTURE: dict[int, Shapes] = {80: ON_SERVERS, 90: {**ON_SERVERS, (2, 2, 4, 1): ((3, 1), (3, 1), (4, 1))}}
+OF_ARCHITECTURE: dict[int, Shapes] = {80: ON_SERVERS, 90: ON_SERVERS}
 
 
 def shape_by_rule(kind: Kind, arch: int) -> Shape | None:
@@ -155,6 +157,14 @@ def signs_of_terms(taps_x: np.ndarray, taps_y: np.ndarray) -> tuple[int, ...] | 
     return tuple(negative)
 
 
+def in_thread_order(matrices: np.ndarray) -> np.ndarray:
+    """[..., 16, 16] with, one thread after another, the eight that one holds of a left operand in its registers' order:
+    rows i and i + 8 of columns 2 c and 2 c + 1, then of columns 2 c + 8 and 2 c + 9."""
+    parted = matrices.reshape(*matrices.shape[:-2], 2, 8, 2, 4, 2)  # row 8 r + i, column 8 k + 2 c + e
+    ordered = np.moveaxis(parted, (-4, -2, -3, -5, -1), range(-5, 0))  # i, c, k, r, e
+    return np.ascontiguousarray(ordered).reshape(matrices.shape)
+
+
 SMALL = 2.0**-12  # beside the first one, a term that needs no second part
 
 
@@ -186,24 +196,30 @@ def build(
             scale = 1 / HEADROOM
     layout = lay_out(resampling, u.shape[1], d.shape[1], shape.columns)
 
-    def terms(taps: np.ndarray, negative: tuple[int, ...], lead: int, unit: int, row_step: int, column_step: int
-              ) -> Terms:  # fmt: skip
+    # Of several terms in two parts the matrices leave no room in registers, nor does one of six blocks beside them.
+    up_held = powers is None or len(u) == 1
+    down_held = powers is None or (len(d) == 1 and (up_held or down == 2))
+
+    def terms(taps: np.ndarray, negative: tuple[int, ...], held: bool, lead: int, unit: int, row_step: int,
+              column_step: int) -> Terms:  # fmt: skip
         offset = lead + taps.shape[1] - 1
         first, end = numbers(taps.shape[1], offset, unit, row_step, column_step, 16)
         matrices = [banded(taps, 16, 16, offset + n * unit, row_step, column_step) for n in range(first, end)]
         stack = np.stack(matrices, axis=1)  # [terms, numbers, 16, 16]
-        ordered = in_fragment_order(stack[:, :, QUADS] if taps is u else stack[:, :, :, QUADS])
+        stack = stack[:, :, QUADS] if taps is u else stack[:, :, :, QUADS]
+        ordered = in_fragment_order(stack) if held else in_thread_order(stack)
         if powers is None:
-            return Terms((first, end), (1,) * len(taps), negative, torch.as_tensor(ordered).to(dtype).to(device))
+            data = torch.as_tensor(ordered).to(dtype).to(device)
+            return Terms((first, end), (1,) * len(taps), negative, held, data)
         largest = np.abs(taps).max(axis=1)
         exact = max((t + 1 for t, most in enumerate(largest) if most**2 > SMALL * largest[0] ** 2), default=0)
         parts = tuple(2 if t < exact else 1 for t in range(len(taps)))
         of_terms = [in_parts(t)[:n].movedim(0, 1).flatten() for t, n in zip(ordered, parts, strict=True)]
-        return Terms((first, end), parts, negative, torch.cat(of_terms).to(device))
+        return Terms((first, end), parts, negative, held, torch.cat(of_terms).to(device))
 
     return SymmetricPlan(
         layout, shape, above, below, scale,
-        terms(u, up_negative, layout.x.phase, 16, 1, up),
-        terms(d, down_negative, layout.x.lead, -16, down, 1),
+        terms(u, up_negative, up_held, layout.x.phase, 16, 1, up),
+        terms(d, down_negative, down_held, layout.x.lead, -16, down, 1),
         powers,
     )  # fmt: skip

@@ -18,7 +18,8 @@ one after its last, PARTS the number of parts in each term; NEGATIVE terms are s
 
 A matrix that is not HELD in registers is read for every line of signs, a term at a time, in a loop that is one when the
 program runs, or the compiler would ask for all terms at once. Its first terms, `exact` of them, have two parts, the
-others one. `negative` has a bit for each.
+others one. `negative` has a bit for each. Such an up filter has one block of pixel rows for a line of signs: it ends
+one block of sample rows, makes the next, and begins a third, which the line after this one ends (`with_samples_of`).
 """
 
 # ruff: noqa: RUF005  (Triton's language does not unpack tuples)
@@ -50,16 +51,19 @@ def load_terms(p, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr
 
 @triton.jit
 def load_term(p, t, exact, NUMBERS: tl.constexpr, PARTS: tl.constexpr, TYPE: tl.constexpr):
-    """All blocks of term t of a matrix, which has so many PARTS, as the first `exact` terms have two."""
+    """All blocks of term t of a matrix that is not HELD, which has so many PARTS, as the first `exact` terms have two.
+
+    In memory, the eight numbers of a block that a thread needs stand together, in the order of a product's registers:
+    each block is one load, and nothing is moved before a product.
+    """
     size: tl.constexpr = (NUMBERS[1] - NUMBERS[0]) * 256
     p += tl.minimum(t, exact) * (2 * size) + tl.maximum(t - exact, 0) * size
     blocks = ()
-    column = tl.arange(0, 16)
-    offsets = tl.arange(0, 16)[:, None] * 16 + (column // 4 * 4 + column % 4)[None, :]
     for _ in tl.static_range(NUMBERS[1] - NUMBERS[0]):
         operand = ()
         for _ in tl.static_range(PARTS):
-            operand = operand + (load_block(p + offsets, TYPE),)
+            block = tl.reshape(tl.load(p + tl.arange(0, 256)).to(TYPE), [8, 4, 2, 2, 2])
+            operand = operand + (tl.reshape(tl.permute(block, (3, 0, 2, 1, 4)), [16, 16]),)
             p += 256
         blocks = blocks + (operand,)
     return blocks
@@ -229,26 +233,27 @@ def downsample(outputs, sums, samples, down, H: tl.constexpr, COLUMNS: tl.conste
 
 
 @triton.jit
-def with_samples_of(t, samples, rows, up_ptr, exact, negative, COLUMNS: tl.constexpr, H: tl.constexpr,
-                    UP: tl.constexpr, NUMBERS: tl.constexpr, PARTS: tl.constexpr, PIECES: tl.constexpr,
-                    BLOCKS: tl.constexpr, TYPE: tl.constexpr):  # fmt: skip
-    """Samples of rows H and H + 1, the two of a column side by side, and what term t, which is not HELD, adds."""
+def with_samples_of(t, samples, x, up_ptr, exact, negative, COLUMNS: tl.constexpr, FIRST: tl.constexpr,
+                    NUMBERS: tl.constexpr, PARTS: tl.constexpr, PIECES: tl.constexpr, TYPE: tl.constexpr):  # fmt: skip
+    """Samples and what term t, which is not HELD, adds to them of a block of pixel rows, whose X is given.
+
+    The block reaches three blocks of sample rows, number -1 to 1, as columns of pixels do of samples: one that the
+    block before began, one whose samples are all its own, one that it begins. FIRST is the first that is wanted;
+    `samples` are those of a column side by side.
+    """
     up, factor = load_term(up_ptr, t, exact, NUMBERS, PARTS, TYPE), sign(negative, t)
     result = ()
     for m in tl.static_range(COLUMNS):
-        upper, lower = samples[2 * m], samples[2 * m + 1]
-        for a in tl.static_range(BLOCKS):
-            if H + 1 - UP * a >= NUMBERS[0] and H - UP * a < NUMBERS[1]:
-                w = tl.zeros([16, 16], tl.float32)
-                for k in tl.static_range((PIECES + 1) // 2):
-                    if m - UP * k >= NUMBERS[0] and m - UP * k < NUMBERS[1]:
-                        w = product(up[m - UP * k - NUMBERS[0]], rows[a][k], w, PARTS)
-                w = _right(w * factor, False, TYPE, PARTS)
-                if H - UP * a >= NUMBERS[0]:
-                    upper = product(up[H - UP * a - NUMBERS[0]], w, upper, PARTS)
-                if H + 1 - UP * a < NUMBERS[1]:
-                    lower = product(up[H + 1 - UP * a - NUMBERS[0]], w, lower, PARTS)
-        result = result + (upper, lower)
+        w = tl.zeros([16, 16], tl.float32)
+        for k in tl.static_range((PIECES + 1) // 2):
+            if m - 2 * k >= NUMBERS[0] and m - 2 * k < NUMBERS[1]:
+                w = product(up[m - 2 * k - NUMBERS[0]], x[k], w, PARTS)
+        w = _right(w * factor, False, TYPE, PARTS)
+        for number in tl.static_range(FIRST, 2):
+            v = samples[(2 - FIRST) * m + number - FIRST]
+            if number >= NUMBERS[0] and number < NUMBERS[1]:
+                v = product(up[number - NUMBERS[0]], w, v, PARTS)
+            result = result + (v,)
     return result
 
 

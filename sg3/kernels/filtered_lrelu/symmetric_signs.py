@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from sg3.kernels.filtered_lrelu.marching_common import clamped
+from sg3.kernels.filtered_lrelu.marching_products import inside
 from sg3.kernels.filtered_lrelu.signs import bits_of_bytes, bytes_of_word, word_of_bits
 
 
@@ -17,6 +18,27 @@ def words_of(first_quad, quads, M: tl.constexpr):
     samples are 0 or not used, so that any signs will do."""
     quad = tl.minimum(tl.maximum(first_quad + 4 * M + tl.arange(0, 4), 0), quads - 1)
     return quad[None, :] * 8 + tl.arange(0, 8)[:, None]
+
+
+@triton.jit
+def words_of_line(line_ptr, first_quad, quads, COLUMNS: tl.constexpr):
+    """The words of all columns, 0 beyond the plane: a tuple of [8, 4], all by one pointer, or each would take its own
+    from line to line."""
+    quad = first_quad + tl.arange(0, 4)
+    p = line_ptr + (quad[None, :] * 8 + tl.arange(0, 8)[:, None])
+    words = ()
+    for m in tl.static_range(COLUMNS):
+        there = tl.broadcast_to(inside(quad + 4 * m, quads)[None, :], (8, 4))
+        words = words + (tl.load(p + 32 * m, mask=there, other=0),)
+    return words
+
+
+@triton.jit
+def any_flag(line_ptr, first_quad, quads, COLUMNS: tl.constexpr):
+    """Whether any sample of the line's columns, or of others beside them, may be beyond the clamp."""
+    quad = first_quad + tl.arange(0, 16 if COLUMNS <= 4 else 32)
+    flags = tl.load(line_ptr + quads * 16 + quad, mask=inside(quad, quads), other=0)
+    return tl.max((flags != 0).to(tl.int32)) != 0
 
 
 @triton.jit
