@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sg3 import limits
 from sg3.data.image_kind import HEAD, READ, image_kind
@@ -48,8 +48,12 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NEUTRAL_PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME"})
 
 
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where Pillow looks for an orientation
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+
+
 class Header(NamedTuple):
-    """What an image will be once decoded. With EXIF orientation, width and height may come out swapped."""
+    """What an image will be once decoded, and turned as EXIF says."""
 
     width: int
     height: int
@@ -108,9 +112,14 @@ def probe(data: bytes, where: str) -> Header:
         header = header._replace(frames=getattr(image, "n_frames", 1))
         if image.format == "PNG":
             image.verify()
+            if not any(name in data for name in PNG_EXIF):
+                return header
+            image = _open(data, where)  # whose own orientation may stand behind the pixels
         else:
             image.draft(None, (max(1, header.width // 8), max(1, header.height // 8)))
             image.load()
+        if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            header = header._replace(width=header.height, height=header.width)
     except Exception as error:
         raise _broken(where, error) from error
     return header

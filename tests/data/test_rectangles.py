@@ -45,6 +45,20 @@ def test_kept_as_they_are(tmp_path: Path) -> None:
         ImageFolderDataset(tmp_path / "plain", resolution=(48, 32))
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_photos_held_upright(tmp_path: Path, kind: str) -> None:
+    """Their files lie on the side; sizes are those of what is seen."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    source = folder_of(tmp_path / "in", (48, 64))
+    Image.open(source / "0.png").transpose(Image.Transpose.ROTATE_90).save(source / f"1.{kind}", exif=exif)
+    assert Image.open(source / f"1.{kind}").size == (64, 48)
+    made = prepare(source, tmp_path / "a.zip")
+    assert (made.num_images, made.width, made.height) == (2, 48, 64)
+    images = ImageFolderDataset(tmp_path / "a.zip")
+    np.testing.assert_allclose(images[0][0].astype(int), images[1][0].astype(int), atol=8)  # WebP loses some
+
+
 def test_what_no_network_has(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--resolution=500x400: no network has this size, .* --resolution=512x384"):
         ImagePlan(resolution=(500, 400))
