@@ -28,7 +28,7 @@ def networks(tmp_path_factory) -> dict[str, str]:
         "COND": stylegan2.Generator(8, 3, 8, 16, 3, **small),
         "ODD": stylegan3.Generator(8, 0, 8, 17, 3, num_layers=4, **small),
         # as the preset `demo-stylegan3` trains it
-        "DEMO": stylegan3.Generator(64, 0, 64, 32, 3, channel_base=1024, channel_max=32, num_layers=4, margin_size=4),
+        "DEMO": stylegan3.Generator(64, 0, 64, 32, 3, channel_base=1024, channel_max=64, num_layers=4, margin_size=4),
     }
     for name, G in nets.items():
         sg3.save(Snapshot(G_ema=G), folder / f"{name}.pkl")

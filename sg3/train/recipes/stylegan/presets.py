@@ -16,9 +16,9 @@ _DEMO = StyleGANOptions(
     metrics="fd_efflite500_full",
 )  # fmt: skip
 _DEMO_STYLEGAN3 = StyleGANOptions(
-    cfg="stylegan3-t", data="openmoji:mixed", mirror=True, batch=8, gamma=1.0, mbstd_group=4, cbase=1024, cmax=32,
-    latent=64, layers=4, margin=4, ema_kimg=0.5, kimg=44, minutes=9.0, tick=1, snap=6, grid=(8, 8), workers=0,
-    aug="noaug", metrics="fd_efflite500_full",
+    cfg="stylegan3-t", data="openmoji:faces:white:32", mirror=True, batch=8, gamma=0.2, mbstd_group=4, cbase=1024,
+    cmax=64, latent=64, layers=4, margin=4, clamp_images=True, ema_kimg=2.0, kimg=56, tick=1, snap=8, grid=(8, 8),
+    workers=0, aug="noaug", metrics="fd_efflite500_full",
 )  # fmt: skip
 
 
@@ -97,6 +97,6 @@ def _published() -> dict[str, Preset]:
 
 PRESETS: dict[str, Preset] = {
     "demo": Preset("StyleGAN2 on faces of emoji, 32 x 32, ten minutes on two CPU cores", _DEMO),
-    "demo-stylegan3": Preset("StyleGAN3-T on emoji, 32 x 32, on a CPU", _DEMO_STYLEGAN3),
+    "demo-stylegan3": Preset("StyleGAN3-T on faces of emoji, 32 x 32, 17 minutes on two CPU cores", _DEMO_STYLEGAN3),
     **_published(),
 }  # fmt: skip
