@@ -67,7 +67,8 @@ def push(
         save(kept, folder / NETWORK)
         report("drawing samples ...")
         save_samples(G, folder / SAMPLES)
-        (folder / "README.md").write_text(model_card(G, repo, licence, path, config, run), encoding="utf-8")
+        card = model_card(G, repo, licence, path, config, run)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         about = {"library": "sg3", "network": NETWORK, "licence": licence}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         report("uploading ...")
@@ -75,16 +76,31 @@ def push(
 
         api = HfApi()
         with quiet_bars():
+            _check_card(card, repo)  # the Hub does so on upload, when the repository is there already
             url = api.create_repo(repo, private=private, exist_ok=True)
-            try:
-                done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-            except ValueError as error:  # which is how the package passes on what the Hub finds wrong with the card
-                if "README.md" not in str(error):
-                    raise
-                words = " ".join(str(error).split())
-                raise UsageError(f"{repo}: the Hub refuses the model card: {printable(words, limit=300)}; --licence "
-                                 "takes a licence as the Hub spells it, such as cc-by-4.0 or other") from None
+            done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
         return Pushed(str(url), str(done.oid))
+
+
+def _check_card(card: str, repo: str) -> None:
+    """Raises UsageError for a model card that the Hub would refuse, and what `hub_errors` knows."""
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(card).validate()
+    except ValueError as error:  # which is how the package passes on what is wrong, as the Hub's answer in JSON
+        words = " ".join(_said_of_card(str(error)).split())
+        raise UsageError(f"{repo}: the Hub refuses the model card: {printable(words, limit=300)}; --licence "
+                         "takes a licence as the Hub spells it, such as cc-by-4.0 or other") from None
+
+
+def _said_of_card(answer: str) -> str:
+    """The messages in the Hub's answer about a card; the answer itself if it is none."""
+    try:
+        errors = [f"- {said['message']}" for said in json.loads(answer)["errors"]]
+    except (ValueError, TypeError, KeyError):
+        return answer
+    return " ".join(["Invalid metadata in README.md.", *errors])
 
 
 def _without_paths(facts: dict[str, object] | None) -> dict[str, object] | None:

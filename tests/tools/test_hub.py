@@ -149,6 +149,7 @@ def test_what_goes_wrong(hub: Hub, hub_run: Run, run_dir: Path, words, code, why
     result = hub_run(*[run_dir if word == "RUN" else word for word in words])
     assert result.code == code, result.err
     assert why.replace("RUN", printable(run_dir)) in result.error_line()
+    assert set(hub.repos) == {"me/many"}, "nothing was made on the Hub"
 
 
 def test_another_content_than_the_hub_says(hub: Hub, hub_run: Run, run_dir: Path) -> None:
