@@ -117,7 +117,8 @@ class Warp:
         if text in ("RZ", "URZ", "SRZ"):
             return np.zeros(32, np.int64)
         if text[0] in "RU" and text[-1].isdigit():
-            return self.registers.get(text)
+            # Compilers pack predicates into a register bit by bit, without having written it before.
+            return self.registers.get(text, np.zeros(32, np.int64))
         if constant := CONSTANT.match(text):
             known = self.constants.get(int(constant[2], 16)) if int(constant[1], 16) == 0 else None
             return None if known is None else np.full(32, known, np.int64)

@@ -10,7 +10,7 @@ import pytest
 from bench.static import trace as module
 from bench.static.access import Access, access
 from bench.static.arithmetic import execute
-from bench.static.registers import LANES, MASK, Warp
+from bench.static.registers import LANES, MASK, Value, Warp
 from bench.static.sass import Instruction
 from bench.static.trace import Trace, follow, remaining
 from tests.bench.static.tiny import X, Y, code, warp
@@ -223,6 +223,12 @@ def test_predicates_packed_and_unpacked() -> None:
     assert state.registers["P2"].tolist() == (B > 5).tolist()
 
 
+def test_predicates_packed_into_a_register_that_was_never_written() -> None:
+    state = run("P2R", "R6, PR, R6, 0x4", P2=B > 5)
+    execute(state, Instruction("R2P", "PR, R6, 0x4"))
+    assert state.registers["P2"].tolist() == (B > 5).tolist()
+
+
 def test_what_is_not_known_stays_so() -> None:
     state = run("LDG.E.64", "R6, [R4.64]")
     assert state.registers["R6"] is None
@@ -249,7 +255,7 @@ def test_no_more_is_forgotten_than_an_instruction_writes(op: str, written: int) 
 # ---- accesses
 
 
-def of(op: str, operands: str, **registers: np.ndarray) -> Access | None:
+def of(op: str, operands: str, **registers: Value) -> Access | None:
     return access(Instruction(op, operands), Warp({}, {}, {"R3": 0 * LANES, **registers}))
 
 
@@ -292,5 +298,5 @@ def test_lanes_that_take_no_part() -> None:
 
 
 def test_unknown_addresses_count_as_side_by_side() -> None:
-    assert of("LDS.128", "R0, [R7]") == Access(4, 4, known=False)
+    assert of("LDS.128", "R0, [R7]", R7=None) == Access(4, 4, known=False)
     assert of("FADD", "R0, R1, R2") is None
