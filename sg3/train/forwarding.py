@@ -30,7 +30,7 @@ from sg3.train.tick import Moment
 
 T = TypeVar("T")
 OPEN_SECONDS = 120.0  # for a sink to be there; services have shorter limits of their own, where they have some
-GIVE_SECONDS = 60.0  # for it to take something: training waits, at the end of a tick
+GIVE_SECONDS = 15.0  # for it to take something: training waits, at the end of a tick
 CLOSE_SECONDS = 15.0  # for a sink to send what is left: whoever has stopped the run waits for that
 NOTHING = {"nimg": -1, "measured": -1, "pictured": -1}  # images at the last tick; kimg of the last metrics and grid
 

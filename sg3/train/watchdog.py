@@ -157,7 +157,6 @@ class Watchdog:
             time.sleep(2 * LOOK_SECONDS)  # as above
         os._exit(code)
 
-
     def _first_to_leave(self, message: str, ranks: list[int]) -> tuple[str, list[int]]:
         """The reason of the rank that ends first, and the ranks it blames: to the others it would look like a dead
         one, for it may leave it to one of them to say why."""
