@@ -105,11 +105,11 @@ def command(
     if continue_ is not None:
         if preset is not None or config_file is not None or dry_run:
             raise UsageError("--continue: takes its options from the run; leave out --preset, --config and --dry-run")
+        if not may_be_one_of_several():
+            find_run(continue_, outdir)  # now rather than after PyTorch's import
         if continue_ != "latest" and outdir is not None and outdir.resolve() != Path(continue_).resolve().parent:
             raise UsageError(f"--outdir={outdir}: the run goes on where it is, in {continue_}; leave out --outdir, or "
                              "copy the folder and continue the copy")
-        if not may_be_one_of_several():
-            find_run(continue_, outdir)  # now rather than after PyTorch's import
         from sg3.train.spawn import run_on
 
         return _say_where(run_on(continue_, outdir, words))

@@ -155,7 +155,7 @@ def test_the_fields_of_a_run_are_those_that_older_versions_wrote() -> None:
     """training_options.json and training states hold these; a new one needs a default."""
     written = tiny_config().to_dict()
     names = ("holdout", "threads", "resume_least", "posthoc_ema", "restart_every", "layer_noise", "clamp_images",
-             "log_to", "d_num_fp16_res", "amp_on_cpu", "g_scaler", "d_scaler", "loss_scale")  # fmt: skip
+             "log_to", "d_num_fp16_res", "amp_on_cpu", "g_scaler", "d_scaler", "loss_scale", "chosen")  # fmt: skip
     newer = {name: written.pop(name) for name in names}
     assert StyleGANConfig.from_dict(written).to_dict() == {**written, **newer}
     assert set(written) == {
