@@ -59,7 +59,7 @@ def report_failure(
     kimg = getattr(error, "kimg", 0)
     shown: BaseException = error
     if isinstance(error, TrainingStopped):
-        shown = type(error)(f"{error}; continue with: {sg3_command()} train {shlex.quote(f'--continue={run_dir}')}")
+        shown = type(error)(f"{error}; {_continue_with(run_dir)}")
     elif isinstance(error, KeyboardInterrupt):
         exit_file.leave(130, str(error) or "interrupted a second time, before the state was saved", kimg)
         raise error
@@ -77,6 +77,8 @@ def report_failure(
         if any(word in str(error) for word in ("gloo", "NCCL", "c10d")):  # it was on another machine
             cause = str(error).splitlines()[0]
             shown = Sg3Error(f"lost the connection to another rank ({cause}); continue from the last state")
+    if isinstance(shown, StorageError) and _has_state(run_dir):
+        shown = type(shown)(f"{shown}; once that is mended, {_continue_with(run_dir)}")
     code, reason = outcome(shown)
     if world.is_main:
         exit_file.leave(code, reason, kimg)
@@ -91,6 +93,17 @@ def report_failure(
     elif not watchdog.fail(code, reason):
         raise SystemExit(code)  # another rank says why
     raise shown from None
+
+
+def _continue_with(run_dir: Path) -> str:
+    return f"continue with: {sg3_command()} train {shlex.quote(f'--continue={run_dir}')}"
+
+
+def _has_state(run_dir: Path) -> bool:
+    try:
+        return bool(states(run_dir))
+    except OSError:  # what has failed may be the disk of the run itself
+        return False
 
 
 def outcome(error: BaseException) -> tuple[int, str]:

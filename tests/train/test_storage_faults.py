@@ -16,6 +16,7 @@ import pytest
 
 import sg3.cli
 from sg3.errors import StorageError
+from sg3.invocation import sg3_command
 from sg3.train.state import load_state, save_state
 from tests.helpers import lives, tiny_systems
 from tests.helpers.commands import Result
@@ -42,6 +43,10 @@ def one_more_step(run_dir: Path) -> list[str]:
     """Words that continue the run for a step, at the end of which everything is written."""
     seconds = load_state(run_dir, pytest.fail)["seconds"]
     return ["train", f"--continue={run_dir}", f"--minutes={(seconds + 0.001) / 60}"]
+
+
+def continue_with(run_dir: Path) -> str:
+    return f"continue with: {sg3_command()} train --continue={run_dir}"
 
 
 def calls_of(run: Run, folder: Path, words: list[str]) -> list[tuple[str, str]]:
@@ -89,7 +94,9 @@ def continue_with_fault(run: Run, started: Path, folder: Path, number: int, code
         assert os.strerror(code) in line
         assert "Traceback" not in result.err
     if (run_dir / "exit.json").exists() and (run_dir / "exit.json").read_bytes() != left:
-        assert json.loads((run_dir / "exit.json").read_text())["exit_code"] == result.code
+        ended = json.loads((run_dir / "exit.json").read_text())
+        assert ended["exit_code"] == result.code
+        assert result.code == 0 or ended["message"].endswith(f"; once that is mended, {continue_with(run_dir)}")
     assert before.read_bytes() == content
     assert not list(run_dir.glob(".*.tmp"))
     load_state(run_dir, pytest.fail)
@@ -158,6 +165,7 @@ def test_a_new_run_names_what_it_cannot_write(discs: Path, run: Run, tmp_path: P
             result = run(*words, f"--outdir={outdir}")
         assert result.code == 74
         assert re.search(rf"error: .*/{name}: cannot be written: No space left on device", result.err)
+        assert "continue with" not in result.err, "there is no state to go on from"
 
 
 @pytest.mark.parametrize(("largest", "name"), [(30_000, "network-snapshot-000000.pkl"),
@@ -175,7 +183,8 @@ def test_a_file_that_the_system_itself_refuses(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.code == 74
-    assert f"error: {run_dir / name}: cannot be written: File too large" in result.err
+    cause = f"error: {run_dir / name}: cannot be written: File too large"
+    assert f"{cause}; once that is mended, {continue_with(run_dir)}" in result.err
     assert load_state(run_dir, pytest.fail)["nimg"] == 4
     assert run(*words).code == 0, "with the limit gone it goes on"
 
@@ -217,4 +226,6 @@ def test_what_cannot_be_removed_is_named(started: Path, run: Run, tmp_path: Path
     with lives.watched(run_dir, before):
         result = run("train", f"--continue={run_dir}")
     assert result.code == json.loads((run_dir / "exit.json").read_text())["exit_code"] == 74
-    assert result.error_line() == f"error: {rubbish}: Read-only file system"
+    assert result.error_line() == (
+        f"error: {rubbish}: Read-only file system; once that is mended, {continue_with(run_dir)}"
+    )
