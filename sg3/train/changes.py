@@ -25,9 +25,9 @@ def apply_changes(config: TrainConfig, said: Options) -> tuple[TrainConfig, list
     words = said.said()
     refused = [declared[name].flag for name in words if declared[name].changes is None]
     if refused:
-        allowed = ", ".join(option.flag for option in declared.values() if option.changes is not None)
         raise UsageError(
-            f"{', '.join(refused)}: cannot change in a run that continues (only {allowed} can); start a new one"
+            f"{', '.join(refused)}: cannot change in a run that continues, it would be another run; start a new one "
+            "(docs/options.md says what can change)"
         )
     new: dict[str, Any] = dict(words)
     if "data" in new:

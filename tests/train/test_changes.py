@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_what_would_be_another_run_is_refused(said: dict, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         apply_changes(tiny_config(batch=8, batch_gpu=4), Options(**said))
     assert message in str(caught.value).replace("--cmax, --seed", "--seed, --cmax")
+
+
+def test_a_refusal_names_what_is_refused_alone() -> None:
+    with pytest.raises(UsageError) as caught:
+        apply_changes(tiny_config(), Options(cmax=16, kimg=9))
+    assert re.findall("--[a-z-]+", str(caught.value)) == ["--cmax"]
+    assert str(caught.value).endswith("start a new one (docs/options.md says what can change)")
 
 
 def test_values_are_checked_as_at_the_start() -> None:
