@@ -161,12 +161,17 @@ def newest_snapshot(folder: Path) -> Path:
 
 def going_on(snapshot: Path) -> str | None:
     """What to say of a run's newest snapshot where the run has gone on since: a stopped run saves a state only."""
-    kimg = kimg_of(snapshot.name)
-    found = [int(match[1]) for path in states(snapshot.parent)
-             if path.is_file() and (match := re.search(r"-(\d{1,18})\.pt$", path.name))]  # fmt: skip
-    if kimg is None or max(found, default=0) < (kimg + 1) * 1000:
+    kimg, saved = kimg_of(snapshot.name), saved_kimg(snapshot.parent)
+    if kimg is None or saved is None or saved < kimg + 1:
         return None
-    return f"the run went on to {max(found) / 1000:.2f} kimg; this network, its newest, is of {kimg} kimg"
+    return f"the run went on to {saved:.2f} kimg; this network, its newest, is of {kimg} kimg"
+
+
+def saved_kimg(folder: Path) -> float | None:
+    """Thousands of images that the run had seen at its newest training state; None if it has none."""
+    found = [int(match[1]) for path in states(folder)
+             if path.is_file() and (match := re.search(r"-(\d{1,18})\.pt$", path.name))]  # fmt: skip
+    return max(found) / 1000 if found else None
 
 
 def states(folder: Path) -> list[Path]:

@@ -147,6 +147,9 @@ def describe_run(path: Path) -> dict[str, Any]:
         entry = last.get(name)
         if isinstance(entry, dict) and isinstance(entry.get("mean"), (int, float)):
             facts[fact] = entry["mean"]
+    saved = run_folder.saved_kimg(path)
+    if saved is not None and saved >= facts.get("kimg", 0):  # a run that is stopped saves a state, and ends no tick
+        facts["kimg"] = saved
     facts["snapshots"] = [p.name for p in run_folder.snapshots(path)]
     facts["states"] = [p.name for p in reversed(run_folder.states(path))]
     if facts["states"]:
@@ -171,8 +174,12 @@ def _in_short(path: Path) -> str:
 
 def _for_reading(run: dict[str, Any]) -> dict[str, Any]:
     """A run's facts with times as dates, and names that say what the last line of the statistics tells: it is older
-    than the end."""
+    than the end, where no state is newer."""
+    from sg3.run_folder import saved_kimg
+
     last = {"kimg": "kimg at the last tick", "sec_per_kimg": "sec_per_kimg at the last tick"}
+    if run.get("kimg") == saved_kimg(Path(run["path"])):
+        del last["kimg"]
     shown = {last.get(name, name): value for name, value in run.items()}
     ended = {
         name: _moment(value) if name in ("started", "ended") and isinstance(value, (int, float)) else value

@@ -196,6 +196,18 @@ def test_grid_with_captions(networks, run, tmp_path: Path) -> None:
     assert pixels(tmp_path / "grid.png").shape == (64, 64, 3)
 
 
+def test_info_of_a_run_that_was_stopped(run, tmp_path: Path) -> None:
+    """Between two ticks: the state is newer than the last line of the statistics."""
+    (tmp_path / "training_options.json").write_text('{"config": {"cfg": "stylegan3-t"}}')
+    tick = {"Progress/kimg": {"num": 1, "mean": 4.0, "std": 0.0}}
+    (tmp_path / "stats.jsonl").write_text(json.dumps(tick) + "\n")
+    for name, kimg, label in (("0000003000", 4.0, "kimg at the last tick"), ("0000004976", 4.976, "kimg")):
+        (tmp_path / f"training-state-{name}.pt").touch()
+        assert json.loads(run("info", "--json", tmp_path).out)["kimg"] == kimg
+        told = dict(line.split("  ", 1) for line in run("info", tmp_path).out.splitlines())
+        assert {key: value.strip() for key, value in told.items() if key.startswith("kimg")} == {label: str(kimg)}
+
+
 def test_info_of_a_run_that_was_killed(run, tmp_path: Path) -> None:
     """A line cut off at the end of stats.jsonl, no exit.json; then a damaged file, named in one line."""
     (tmp_path / "training_options.json").write_text('{"config": {"cfg": "stylegan3-t"}}')
