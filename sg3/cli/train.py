@@ -152,6 +152,18 @@ def _say_where(ended: Ended) -> int:
     return ended.code
 
 
+def _typed(value: Any) -> str:
+    """A value as one would type it; nothing for what has none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        is_grid = bool(value) and isinstance(value[0], int)
+        return "x".join(map(str, value)) if is_grid else ",".join(map(str, value)) or "none"
+    return str(value)
+
+
 def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
     from rich.table import Table
 
@@ -164,7 +176,7 @@ def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
     sources.add_column("from", overflow="fold")
     declared = recipe_of(config.cfg).options.declared()
     for name, source in where.items():
-        sources.add_row(declared[name].flag, str(config.value_of(name)), source)
+        sources.add_row(declared[name].flag, _typed(config.value_of(name)), source)
     tables.print(sources)
     for name, rows in (("G", summary.G), ("D", summary.D)):
         table = Table("layer", title=name, title_justify="left")

@@ -180,6 +180,11 @@ class TrainConfig(ABC):
         """Whether some layers run in 16 bits on a GPU."""
 
     @property
+    def is_half_on_cpu(self) -> bool:
+        """Whether they do so on a CPU, too."""
+        return False
+
+    @property
     def follows_input_transform(self) -> bool:
         """Whether G's images can be moved and turned by a transform of its input (StyleGAN3)."""
         return False

@@ -6,7 +6,7 @@ Networks run on torch's meta device, which computes shapes and no numbers, so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import nn
 
 from sg3.train.config import TrainConfig
 from sg3.train.recipes import recipe_of
+
+IN_FULL = {"float16": "float32", "bfloat16": "float32"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ def summarize(config: TrainConfig) -> Summary:
     img = torch.empty(n, config.dataset.channels, *config.dataset.image_size, device="meta", requires_grad=True)
     g_rows, g_saved = _trace(G, z, c)
     d_rows, d_saved = _trace(D, img, c)
+    if config.device == "cpu" and not config.is_half_on_cpu:  # while the meta device is taken for a GPU
+        g_rows, d_rows = ([replace(row, dtype=IN_FULL.get(row.dtype, row.dtype)) for row in rows]
+                          for rows in (g_rows, d_rows))  # fmt: skip
     g_size, d_size = (sum(p.numel() for p in m.parameters()) for m in (G, D))
     weights = 4 * (5 * g_size + 4 * d_size)
     # G's step holds G's and D's activations; R1 differentiates D's backward pass, about twice what it keeps.

@@ -240,6 +240,10 @@ def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:
     assert table["--gamma"][0] == "2.0"
     assert table["--gamma"][-3:-1] == ["preset", "any-256-stylegan3-t"]
     assert table["--dlr"][-2] == "default"
+    typed = {"--metrics": "none", "--grid": "3x2", "--mirror": "0", "--nhwc": "0"}
+    assert {flag: table[flag][0] for flag in typed} == typed
+    assert table["--minutes"] == ["│", "default", "│"]
+    assert "float16" not in result.out, "on a CPU"
     config, _ = json.JSONDecoder().raw_decode(result.out)
     assert config["gamma"] == 2.0
     assert "synthesis.L0_" in result.out
@@ -249,6 +253,7 @@ def test_dry_run_trains_nothing(discs: Path, run, tmp_path: Path) -> None:
     common = ["train", f"--outdir={outdir}", f"--data={discs}", "--dry-run", *TINY_ARGS]
     said = [note in run(*common, *more).out for more in ([], ["--device=auto"], ["--device=auto", "--fp32"])]
     assert said == [False, True, False]
+    assert all("float16" in run(*common, more).out for more in ("--device=auto", "--amp-on-cpu"))
 
 
 def test_list_presets(run) -> None:

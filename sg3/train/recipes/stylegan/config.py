@@ -113,6 +113,11 @@ class StyleGANConfig(TrainConfig):
         return self.num_fp16_res > 0 or self.d_half > 0
 
     @property
+    def is_half_on_cpu(self) -> bool:
+        """As in TrainConfig."""
+        return self.is_half and self.amp_on_cpu
+
+    @property
     def d_half(self) -> int:
         """How many resolutions of D may run in 16 bits."""
         return self.num_fp16_res if self.d_num_fp16_res is None else self.d_num_fp16_res
