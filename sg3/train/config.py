@@ -170,6 +170,13 @@ class TrainConfig(ABC):
             problems.append(f"--cond: {self.dataset.path} has no labels (a dataset.json beside the images)")
         return problems
 
+    def notes(self, said: Options) -> list[str]:
+        """What of the options that were said has no effect or another one than it seems, one short line each."""
+        images = self.dataset.size // (2 if self.mirror else 1)
+        if said.subset is not None and said.holdout is None and said.subset > images:
+            return [f"--subset={said.subset}: the data set has {images} images, all are used"]
+        return []
+
     def data_problems(self) -> list[str]:
         """Why this system cannot be trained on these images, one short line each with the fix."""
         return []

@@ -22,7 +22,7 @@ from sg3.errors import DataError, TrainingStopped
 from sg3.processes import World, join
 from sg3.resources import loaders
 from sg3.run_folder import LOG, OPTIONS, create, find_run, locked, read_options, remove_unfinished
-from sg3.terminal import printable
+from sg3.terminal import printable, say
 from sg3.threads import leave_cpus_to_others
 from sg3.train.callbacks import NO_CALLBACKS, Callbacks
 from sg3.train.changes import apply_changes, require_same_run
@@ -49,9 +49,13 @@ CHOSEN = "SG3_CHOSEN"  # variable: names of the options that the launcher has se
 
 
 def configure(options: Options, outdir: Path) -> TrainConfig:
-    """Render and probe the dataset, and resolve the options. Raises UsageError or what the dataset raises."""
+    """Render and probe the dataset, and resolve the options; say which have no effect. Raises UsageError or what the
+    dataset raises."""
     options = with_holdout(dataclasses.replace(options, data=render_builtin(options.data, outdir)))
-    return resolve(options, probe_dataset(options))
+    config = resolve(options, probe_dataset(options))
+    for note in config.notes(options):
+        say(f"note: {note}")
+    return config
 
 
 def preview(config: TrainConfig) -> list[str]:

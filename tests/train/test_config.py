@@ -8,6 +8,7 @@ import pytest
 
 from sg3.errors import DataError, UsageError
 from sg3.models import stylegan2, stylegan3
+from sg3.models.discriminator import DiscriminatorBlock
 from sg3.train.recipes import presets, read_config, resolve
 from sg3.train.recipes.stylegan.config import StyleGANConfig, default_gamma
 from sg3.train.recipes.stylegan.options import StyleGANOptions as Options
@@ -101,6 +102,32 @@ def test_contradictions_are_named(said: dict, dataset: dict, message: str) -> No
         resolve(Options(**{"batch": 8, **said}), facts(**dataset))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_has_no_effect_is_said() -> None:
+    def notes(**said) -> list[str]:
+        options = Options(**{"batch": 8, **said})
+        return resolve(options, facts(size=80 if said.get("mirror") else 40)).notes(options)
+
+    assert notes(subset=40) == notes(subset=9, mirror=True) == notes(layers=8, margin=5) == notes(freezed=7) == []
+    for mirror in (False, True):  # which counts every image twice
+        assert notes(subset=41, mirror=mirror) == ["--subset=41: the data set has 40 images, all are used"]
+    assert notes(cfg="stylegan2", layers=8, margin=5) == [
+        "--layers=8: is StyleGAN3's, without effect with --cfg=stylegan2",
+        "--margin=5: is StyleGAN3's, without effect with --cfg=stylegan2",
+    ]
+    assert notes(cfg="stylegan2") == []
+    (note,) = notes(freezed=8)
+    assert note == "--freezed=8: D has 7 layers before those at its lowest resolution, all of these are frozen"
+
+
+@pytest.mark.parametrize("d_arch", ["resnet", "skip", "orig"])
+@pytest.mark.parametrize("size", [{}, {"resolution": 64, "height": 48, "width": 64}], ids=["square", "rectangle"])
+def test_layers_that_can_be_frozen_are_counted(d_arch: str, size: dict) -> None:
+    config = resolve(Options(batch=8, d_arch=d_arch, cbase=64, cmax=4), facts(**size))
+    D = stylegan2.Discriminator(**config.discriminator_kwargs())
+    blocks = [module for module in D.modules() if isinstance(module, DiscriminatorBlock)]
+    assert config.freezable == sum(block.num_layers for block in blocks) > 3
 
 
 def test_what_follows_from_a_contradiction_is_none() -> None:

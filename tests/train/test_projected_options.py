@@ -151,6 +151,7 @@ def test_cfgs() -> None:
         ({"cond": True}, {"label_dim": 1001, "has_labels": True}, "has 1001 classes, the embeddings hold 1000"),
         ({"compile": "graphs"}, {}, "--compile=graphs: is for StyleGAN2 and StyleGAN3 without --projected; the means"),
         ({"enlarge": 200}, {}, "--enlarge=200: expected a multiple of 32"),
+        ({"projected": False}, {}, "--projected=0: fastgan always has a projected discriminator"),
         ({"p": 0.3}, {}, "--p: belongs to --aug=fixed, not to --aug=noaug"),
     ],
 )

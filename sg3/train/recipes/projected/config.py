@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from sg3.train.config import DatasetFacts, TrainConfig, image_problems
 from sg3.train.options import Options
-from sg3.train.recipes.projected.options import FASTGANS
+from sg3.train.recipes.projected.options import FASTGANS, ProjectedOptions
 
 ENLARGED = 224  # pixels that the original's D enlarges smaller images to
 MULTIPLE = 32  # of pixels, for maps that double from one to the next
@@ -81,6 +81,8 @@ class ProjectedConfig(TrainConfig):
         problems = super().problems(dataclasses.replace(said, bf16=None) if is_fastgan else said)
         if is_fastgan and said.bf16:
             problems.append(f"--bf16: {self.cfg} has no layers with 16 bits")
+        if is_fastgan and cast(ProjectedOptions, said).projected is False:
+            problems.append(f"--projected=0: {self.cfg} always has a projected discriminator")
         if self.compile != "off":
             why = "the means and singular vectors here, which every pass moves, are not made for it"
             problems.append(f"--compile={self.compile}: is for StyleGAN2 and StyleGAN3 without --projected; {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import log2
 from typing import Any, ClassVar, Self, cast
 
 from sg3.canvas import Size, nominal, sampling_rate
@@ -102,6 +103,25 @@ class StyleGANConfig(TrainConfig):
         elif self.batch_gpu % self.mbstd_group:
             problems.append(f"--batch-gpu={self.batch_gpu}: must be a multiple of --mbstd-group={self.mbstd_group}")
         return problems
+
+    def notes(self, said: Options) -> list[str]:
+        """As in TrainConfig."""
+        notes = super().notes(said)
+        said = cast(StyleGANOptions, said)
+        if self.cfg == "stylegan2":
+            ours = {"--layers": said.layers, "--margin": said.margin}
+            notes += [f"{flag}={value}: is StyleGAN3's, without effect with --cfg=stylegan2"
+                      for flag, value in ours.items() if value is not None]  # fmt: skip
+        if self.freezed > self.freezable:
+            notes.append(f"--freezed={self.freezed}: D has {self.freezable} layers before those at its lowest "
+                         "resolution, all of these are frozen")  # fmt: skip
+        return notes
+
+    @property
+    def freezable(self) -> int:
+        """How many layers of D --freezed can freeze: the convolutions of all blocks, not the last layers' at 4 x 4."""
+        blocks = int(log2(nominal(self.dataset.image_size))) - 2
+        return blocks * 2 + 1 if self.d_arch == "orig" else blocks * 3 + (self.d_arch == "resnet")
 
     def data_problems(self) -> list[str]:
         """As in TrainConfig."""
