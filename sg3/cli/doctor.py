@@ -60,7 +60,6 @@ MB = 10**6
 TRIAL_BYTES = 16 * MB
 
 
-
 @click.command("doctor")
 @click.option("--outdir", type=options.NamedPath(Kind.FOLDER, local), default=Path(), metavar="DIR",
               help="Measure the write speed there (default: the current folder).")

@@ -18,7 +18,7 @@ from sg3.run_folder import find_run
 from sg3.terminal import console, show
 from sg3.train.config import TrainConfig, check_data
 from sg3.train.option_file import layered
-from sg3.train.options import GRID, PANELS, RUN, Option, check_value, read_value
+from sg3.train.options import GRID, PANELS, RUN, Option, check_value, read_value, typed
 from sg3.train.recipes import known_options, presets, recipe_of
 
 if TYPE_CHECKING:
@@ -152,18 +152,6 @@ def _say_where(ended: Ended) -> int:
     return ended.code
 
 
-def _typed(value: Any) -> str:
-    """A value as one would type it; nothing for what has none."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, tuple):
-        is_grid = bool(value) and isinstance(value[0], int)
-        return "x".join(map(str, value)) if is_grid else ",".join(map(str, value)) or "none"
-    return str(value)
-
-
 def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
     from rich.table import Table
 
@@ -176,7 +164,7 @@ def _print_plan(config: TrainConfig, where: dict[str, str]) -> None:
     sources.add_column("from", overflow="fold")
     declared = recipe_of(config.cfg).options.declared()
     for name, source in where.items():
-        sources.add_row(declared[name].flag, _typed(config.value_of(name)), source)
+        sources.add_row(declared[name].flag, typed(config.value_of(name)), source)
     tables.print(sources)
     for name, rows in (("G", summary.G), ("D", summary.D)):
         table = Table("layer", title=name, title_justify="left")

@@ -85,14 +85,22 @@ class Option:
 
 
 def show(value: Any) -> str:
-    """A value as one would type it; nothing for one that need not be typed (None, False)."""
-    if value is None or value is False:
+    """A default as one would type it, numbers short; nothing for one that need not be typed (None, False)."""
+    if value is False:
         return ""
+    return f"{value:g}" if isinstance(value, float) else typed(value)
+
+
+def typed(value: Any) -> str:
+    """A value as one would type it; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
     if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    if value is True:
-        return "1"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        is_grid = bool(value) and isinstance(value[0], int)
+        return "x".join(map(str, value)) if is_grid else ",".join(map(str, value)) or "none"
+    return str(value)
 
 
 def option(
